@@ -1,0 +1,3 @@
+//! The edges around the core.
+
+pub mod seam;
