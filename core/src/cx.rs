@@ -1,0 +1,178 @@
+//! Everything a machine may touch during a step besides itself.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use core::time::Duration;
+
+use crate::chance::Chance;
+use crate::change::Change;
+use crate::effect::{Effect, Frame, Notice, Output, Response};
+use crate::fact::Fact;
+use crate::id::{Boot, ConnId, RequestId, Ticket};
+use crate::knobs::Knobs;
+use crate::object::ObjectOp;
+use crate::policy::{Author, Policies, Ruled, Ruling, Situation, Slot};
+use crate::refusal::Refusal;
+use crate::row::Key;
+use crate::time::{Mono, Now};
+use crate::timers::{TimerKey, Timers};
+
+/// Which machine waits for an object operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// Verification and removal of recordings.
+    Tasks,
+    /// Uploads.
+    Uploads,
+}
+
+/// Outstanding object operations, and the only maker of tickets.
+#[derive(Clone, Debug)]
+pub struct Tickets {
+    boot: Boot,
+    next: u64,
+    open: BTreeMap<Ticket, Owner>,
+}
+
+impl Tickets {
+    /// None outstanding in this boot.
+    #[must_use]
+    pub fn new(boot: Boot) -> Tickets {
+        Tickets { boot, next: 1, open: BTreeMap::new() }
+    }
+
+    /// The boot that asks.
+    #[must_use]
+    pub fn boot(&self) -> Boot {
+        self.boot
+    }
+
+    /// Takes the owner of an outcome; `None` if nobody waits for it (any more).
+    pub fn take(&mut self, ticket: Ticket) -> Option<Owner> {
+        self.open.remove(&ticket)
+    }
+
+    /// Operations outstanding.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+}
+
+/// What a machine may touch during a step.
+pub struct Cx<'a> {
+    /// Both clocks.
+    pub now: Now,
+    /// Configuration.
+    pub knobs: &'a Knobs,
+    /// The site at the start of the step, for policies. The queue corrects its own counts.
+    pub situation: Situation,
+    /// Whether the site is stopping: begin nothing.
+    pub stopping: bool,
+    pub(crate) timers: &'a mut Timers,
+    pub(crate) chance: &'a mut Chance,
+    pub(crate) tickets: &'a mut Tickets,
+    pub(crate) facts: &'a mut VecDeque<Fact>,
+    pub(crate) touched: &'a mut BTreeSet<Key>,
+    pub(crate) policies: &'a mut dyn Policies,
+    pub(crate) out: &'a mut Output,
+}
+
+impl Cx<'_> {
+    /// The boot.
+    #[must_use]
+    pub fn boot(&self) -> Boot {
+        self.tickets.boot
+    }
+
+    /// Journals a change that the machine has just applied to itself, and the records it touched.
+    pub fn record(&mut self, change: Change, touched: impl IntoIterator<Item = Key>) {
+        self.touched.extend(touched);
+        self.out.changes.push(change);
+    }
+
+    /// Asks for an object operation; its outcome comes back to `owner` under the ticket.
+    pub fn ask(&mut self, owner: Owner, op: ObjectOp) -> Ticket {
+        let ticket = self.number();
+        self.tickets.open.insert(ticket, owner);
+        self.out.effects.push(Effect::Object { ticket, op });
+        ticket
+    }
+
+    /// No longer waits for an operation: its outcome will be counted and dropped.
+    pub fn forget(&mut self, ticket: Ticket) {
+        self.tickets.open.remove(&ticket);
+    }
+
+    /// A fresh ticket for something that is not an object operation.
+    pub fn number(&mut self) -> Ticket {
+        let ticket = Ticket { boot: self.tickets.boot, n: self.tickets.next };
+        self.tickets.next += 1;
+        ticket
+    }
+
+    /// Sends a frame.
+    pub fn send(&mut self, conn: ConnId, frame: Frame) {
+        self.out.effects.push(Effect::Send { conn, frame });
+    }
+
+    /// Answers a request. Exactly once per request.
+    pub fn reply(&mut self, to: RequestId, answer: Result<Response, Refusal>) {
+        self.out.effects.push(Effect::Reply { to, answer });
+    }
+
+    /// Tells viewers.
+    pub fn publish(&mut self, notice: Notice) {
+        self.out.effects.push(Effect::Publish(notice));
+    }
+
+    /// Any other effect.
+    pub fn effect(&mut self, effect: Effect) {
+        self.out.effects.push(effect);
+    }
+
+    /// Tells the other machines, later in this step.
+    pub fn tell(&mut self, fact: Fact) {
+        self.facts.push_back(fact);
+    }
+
+    /// Arms a deadline `after` from now, replacing an earlier one.
+    pub fn arm(&mut self, key: TimerKey, after: Duration) {
+        self.timers.set(key, self.now.mono.after(after));
+    }
+
+    /// Arms a deadline at a moment.
+    pub fn arm_at(&mut self, key: TimerKey, at: Mono) {
+        self.timers.set(key, at);
+    }
+
+    /// Disarms a deadline.
+    pub fn disarm(&mut self, key: &TimerKey) {
+        self.timers.stop(key);
+    }
+
+    /// When a deadline goes off.
+    #[must_use]
+    pub fn armed(&self, key: &TimerKey) -> Option<Mono> {
+        self.timers.armed(key)
+    }
+
+    /// Seeded chance.
+    pub fn chance(&mut self) -> &mut Chance {
+        self.chance
+    }
+
+    /// Asks the policies, and records the verdict after `clamp` made it safe. `clamp` gets the raw verdict and
+    /// returns the one to obey with a short text for people.
+    pub fn rule<R, V>(
+        &mut self,
+        slot: Slot,
+        ask: impl FnOnce(&mut dyn Policies) -> Ruling<R>,
+        clamp: impl FnOnce(R) -> (V, String),
+    ) -> (V, Author) {
+        let ruling = ask(self.policies);
+        let (verdict, text) = clamp(ruling.verdict);
+        self.out.rulings.push(Ruled { slot, by: ruling.by.clone(), verdict: text });
+        (verdict, ruling.by)
+    }
+}

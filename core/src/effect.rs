@@ -1,0 +1,294 @@
+//! The closed set of things we may ask for. Released only after what they say is durable.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::id::{ConnId, DeviceId, EpisodeId, JobId, RequestId, Role, SecretRef, SocketId, Ticket};
+use crate::input::Action;
+use crate::object::ObjectOp;
+use crate::refusal::Refusal;
+use crate::row::{EpisodeRow, TaskRow, TaskState};
+use crate::time::Wall;
+
+/// Everything we can ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// This socket is now that link.
+    Admit {
+        /// The socket.
+        socket: SocketId,
+        /// Its link.
+        conn: ConnId,
+    },
+    /// This socket is not wanted.
+    TurnAway {
+        /// The socket.
+        socket: SocketId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Send a frame.
+    Send {
+        /// On which link.
+        conn: ConnId,
+        /// What.
+        frame: Frame,
+    },
+    /// Close a link.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        why: CloseWhy,
+    },
+    /// Do something with an object; the outcome comes back under the ticket.
+    Object {
+        /// Names the operation.
+        ticket: Ticket,
+        /// What.
+        op: ObjectOp,
+    },
+    /// Answer a request.
+    Reply {
+        /// Which.
+        to: RequestId,
+        /// With what.
+        answer: Result<Response, Refusal>,
+    },
+    /// Something that viewers should know.
+    Publish(Notice),
+    /// Whether devices may upload.
+    Gate(Gate),
+}
+
+/// A text frame for a device. Secrets stand in it as `"tidegate-secret:<handle>"` and are written in by the edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// One JSON object and a newline.
+    pub text: String,
+    /// The secret that stands in it.
+    pub secret: Option<SecretRef>,
+}
+
+/// Why we close a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseWhy {
+    /// A newer connection of the same program took over: close code 4001.
+    Replaced,
+    /// The site stops: close code 1001.
+    GoingAway,
+}
+
+/// Whether devices may upload to the embedded S3 endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// They may.
+    Open,
+    /// The site is stopping.
+    Stopping,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// What a recorder answered to a command, whatever it was.
+    Rpc {
+        /// The RPC's id.
+        request_id: String,
+        /// Its word.
+        success: bool,
+        /// Its message.
+        message: Option<String>,
+        /// Its data, a JSON object.
+        data: Option<String>,
+    },
+    /// The state of a recorder.
+    State(RecorderView),
+    /// A start callback was heard; whether it moved the task.
+    Started {
+        /// Whether this call moved the task to `in_progress`.
+        moved: bool,
+    },
+    /// A finish callback was heard.
+    Finished {
+        /// Where the task stands now.
+        state: TaskState,
+        /// What came of it.
+        handled: Finish,
+    },
+    /// The task.
+    Task(TaskRow),
+    /// The episode.
+    Episode(EpisodeRow),
+    /// The episode is queued, durably.
+    SyncAccepted {
+        /// Which.
+        episode: EpisodeId,
+    },
+    /// So many episodes are queued, durably.
+    BatchAccepted {
+        /// How many.
+        count: u32,
+    },
+}
+
+/// What came of a finish callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The device was asked to upload.
+    Requested,
+    /// Its uploader is not connected; it is asked when it comes.
+    TransferOffline,
+    /// The callback was heard before.
+    Repeated,
+}
+
+/// A recorder as viewers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecorderView {
+    /// Whose.
+    pub device: DeviceId,
+    /// Whether a recorder link is up.
+    pub connected: bool,
+    /// The last state reported, in the device's own spelling; `unknown` if none.
+    pub state: String,
+    /// The state before it.
+    pub previous: String,
+    /// The task it names, by wire id; empty if none.
+    pub task: String,
+    /// When it was reported.
+    pub updated_at: Wall,
+    /// Whether it is confirmed.
+    pub synced: bool,
+    /// Whether this very answer was just asked for or is young enough.
+    pub fresh: bool,
+    /// What reported it: `state_update`, `get_state`, `rpc_response:<action>`, `rpc_timeout:<action>` or nothing.
+    pub source: String,
+    /// `unknown`, `syncing`, `confirmed` or `stale`.
+    pub confidence: &'static str,
+    /// The link's number; 0 if there is none.
+    pub generation: u64,
+    /// Counts changes that viewers were told of, per device and boot.
+    pub version: u64,
+    /// Milliseconds since it was reported, at the moment of this view.
+    pub age_ms: u64,
+    /// What went wrong at the last try to confirm.
+    pub error: Option<String>,
+}
+
+/// A link as viewers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkView {
+    /// Its number.
+    pub generation: u64,
+    /// Where it comes from.
+    pub remote: String,
+    /// Since when.
+    pub connected_at: Wall,
+}
+
+/// Something that viewers should know. The last one per subject is what reads over HTTP answer with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A recorder's state, or what we believe of it, changed.
+    Recorder(RecorderView),
+    /// A link came or went; `None` is down.
+    Link {
+        /// Whose.
+        device: DeviceId,
+        /// Which program.
+        role: Role,
+        /// What it is now.
+        link: Option<LinkView>,
+    },
+    /// The end of a command is unknown.
+    OperationUnknown {
+        /// Whose.
+        device: DeviceId,
+        /// Which.
+        action: Action,
+        /// The task it named.
+        task: Option<String>,
+    },
+    /// An uploader told its status.
+    Transfer {
+        /// Whose.
+        device: DeviceId,
+        /// What it said.
+        status: crate::wire::transfer::Status,
+    },
+    /// Bytes acknowledged by the cloud.
+    Progress {
+        /// Of which episode.
+        episode: EpisodeId,
+        /// By which job.
+        job: JobId,
+        /// Acknowledged bytes of the recording.
+        uploaded: u64,
+        /// All its bytes.
+        total: u64,
+        /// When the last part was acknowledged.
+        at: Wall,
+    },
+    /// No upload runs for this episode any more.
+    ProgressEnded {
+        /// Which episode.
+        episode: EpisodeId,
+    },
+    /// How the way to the cloud is.
+    Destination {
+        /// Failures in a row; 0 is fine.
+        streak: u32,
+        /// The last one's word.
+        fault: Option<&'static str>,
+        /// When the next try is.
+        next_try: Option<Wall>,
+    },
+    /// A device's message was refused; for logs and counters.
+    Refused {
+        /// Whose.
+        device: DeviceId,
+        /// A short stable word.
+        code: &'static str,
+        /// In words.
+        detail: String,
+    },
+    /// How many jobs are where.
+    Queue(QueueCounts),
+}
+
+/// How many jobs are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Due now.
+    pub due: u32,
+    /// Later.
+    pub waiting: u32,
+    /// Being uploaded.
+    pub uploading: u32,
+    /// Waiting for an operator.
+    pub parked: u32,
+}
+
+/// What a step asks for, and what it changed. Reused by the driver, which clears it.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Changes, in order.
+    pub changes: Vec<crate::change::Change>,
+    /// What the touched records are now; `None` is removed. Sorted by key.
+    pub rows: Vec<(crate::row::Key, Option<crate::row::Row>)>,
+    /// Effects, in order.
+    pub effects: Vec<Effect>,
+    /// Verdicts of policies, in order.
+    pub rulings: Vec<crate::policy::Ruled>,
+}
+
+impl Output {
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.changes.clear();
+        self.rows.clear();
+        self.effects.clear();
+        self.rulings.clear();
+    }
+}

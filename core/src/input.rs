@@ -1,0 +1,341 @@
+//! The closed set of things that can happen to us. Nothing else changes state. Never holds a secret.
+
+use alloc::string::String;
+use minicbor::{Decode, Encode};
+
+use crate::digest::Sha256;
+use crate::id::{
+    Boot, ConnId, DeviceId, EpisodeId, ObjectKey, RequestId, Role, SecretRef, SocketId, TaskId, Ticket,
+};
+use crate::knobs::Knobs;
+use crate::object::ObjectReply;
+use crate::outcome::Outcome;
+use crate::row::RecordingFacts;
+use crate::wire::{RecorderMessage, TransferMessage};
+
+/// Everything that can happen to us.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Input {
+    /// The process started. Always the first input of a boot: everything volatile is forgotten, and what the
+    /// rows leave open is taken up again.
+    #[n(0)]
+    Boot {
+        /// Number of the boot.
+        #[n(0)]
+        boot: Boot,
+        /// Seed of the boot's chances.
+        #[n(1)]
+        seed: u64,
+        /// Configuration.
+        #[n(2)]
+        knobs: Knobs,
+    },
+    /// Some deadline may be due.
+    #[n(1)]
+    Wake,
+    /// A device's program asks for a link. Answered by `Admit` or `TurnAway`.
+    #[n(2)]
+    Knock {
+        /// The socket.
+        #[n(0)]
+        socket: SocketId,
+        /// Who it says it is.
+        #[n(1)]
+        device: DeviceId,
+        /// Which of its programs.
+        #[n(2)]
+        role: Role,
+        /// Where it comes from, for people.
+        #[n(3)]
+        remote: String,
+        /// SHA-256 of its bearer token, if it sent one.
+        #[n(4)]
+        credential: Option<Sha256>,
+    },
+    /// A message of a recorder.
+    #[n(3)]
+    Recorder {
+        /// The link.
+        #[n(0)]
+        conn: ConnId,
+        /// The message.
+        #[n(1)]
+        message: RecorderMessage,
+    },
+    /// A message of an uploader.
+    #[n(4)]
+    Transfer {
+        /// The link.
+        #[n(0)]
+        conn: ConnId,
+        /// The message.
+        #[n(1)]
+        message: TransferMessage,
+    },
+    /// A link is gone.
+    #[n(5)]
+    Lost {
+        /// The link.
+        #[n(0)]
+        conn: ConnId,
+        /// Why.
+        #[n(1)]
+        why: LostWhy,
+    },
+    /// Somebody asks over HTTP. Answered by exactly one `Reply`.
+    #[n(6)]
+    Request {
+        /// The request.
+        #[n(0)]
+        id: RequestId,
+        /// What they want.
+        #[n(1)]
+        request: Request,
+    },
+    /// An object operation ended.
+    #[n(7)]
+    Object {
+        /// The ticket of the operation.
+        #[n(0)]
+        ticket: Ticket,
+        /// How.
+        #[n(1)]
+        outcome: Outcome<ObjectReply>,
+    },
+    /// The embedded S3 endpoint took a whole object: a hint, `Head` is the truth.
+    #[n(8)]
+    Stored {
+        /// Its key in the edge bucket.
+        #[n(0)]
+        key: ObjectKey,
+        /// Bytes.
+        #[n(1)]
+        len: u64,
+        /// Of those bytes.
+        #[n(2)]
+        sha256: Sha256,
+    },
+    /// The process is asked to stop: finish what is in flight, begin nothing.
+    #[n(9)]
+    Shutdown,
+}
+
+impl Input {
+    /// A short stable word for logs, metrics and coverage.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Input::Boot { .. } => "boot",
+            Input::Wake => "wake",
+            Input::Knock { .. } => "knock",
+            Input::Recorder { .. } => "recorder",
+            Input::Transfer { .. } => "transfer",
+            Input::Lost { .. } => "lost",
+            Input::Request { .. } => "request",
+            Input::Object { .. } => "object",
+            Input::Stored { .. } => "stored",
+            Input::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Why a link is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum LostWhy {
+    /// The device closed it.
+    #[n(0)]
+    Closed,
+    /// The socket broke.
+    #[n(1)]
+    Broken,
+    /// It no longer answers pings.
+    #[n(2)]
+    Silent,
+    /// It does not take what we send.
+    #[n(3)]
+    Stuck,
+    /// It broke the rules of the protocol.
+    #[n(4)]
+    Protocol,
+}
+
+/// A command for a recorder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Action {
+    /// Report your state.
+    #[n(0)]
+    GetState,
+    /// Report your counters.
+    #[n(1)]
+    GetStats,
+    /// Take this configuration.
+    #[n(2)]
+    Config,
+    /// Record.
+    #[n(3)]
+    Begin,
+    /// Stop recording and keep the file.
+    #[n(4)]
+    Finish,
+    /// Pause.
+    #[n(5)]
+    Pause,
+    /// Go on.
+    #[n(6)]
+    Resume,
+    /// Stop recording and drop the file.
+    #[n(7)]
+    Cancel,
+    /// Drop the configuration.
+    #[n(8)]
+    Clear,
+    /// End the program.
+    #[n(9)]
+    Quit,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Action; 10] = [
+        Action::GetState,
+        Action::GetStats,
+        Action::Config,
+        Action::Begin,
+        Action::Finish,
+        Action::Pause,
+        Action::Resume,
+        Action::Cancel,
+        Action::Clear,
+        Action::Quit,
+    ];
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::GetState => "get_state",
+            Action::GetStats => "get_stats",
+            Action::Config => "config",
+            Action::Begin => "begin",
+            Action::Finish => "finish",
+            Action::Pause => "pause",
+            Action::Resume => "resume",
+            Action::Cancel => "cancel",
+            Action::Clear => "clear",
+            Action::Quit => "quit",
+        }
+    }
+
+    /// Whether it changes the device. One at a time per device.
+    #[must_use]
+    pub fn mutates(self) -> bool {
+        !matches!(self, Action::GetState | Action::GetStats)
+    }
+}
+
+/// A command on its way to a recorder.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Command {
+    /// To whom.
+    #[n(0)]
+    pub device: DeviceId,
+    /// What.
+    #[n(1)]
+    pub action: Action,
+    /// The task it names, as the caller wrote it (public or wire id); later its wire id.
+    #[n(2)]
+    pub task: Option<String>,
+    /// Parameters as a JSON object, secrets replaced by their handles.
+    #[n(3)]
+    pub params: Option<String>,
+    /// The `user_token` inside the parameters.
+    #[n(4)]
+    pub token: Option<SecretRef>,
+    /// Who waits for the answer.
+    #[n(5)]
+    pub reply: Option<RequestId>,
+}
+
+/// What somebody asks over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    /// Send a command to a recorder and pass its answer on. `reply` is filled from the request's id.
+    #[n(0)]
+    Command(#[n(0)] Command),
+    /// The state of a recorder, no older than this.
+    #[n(1)]
+    RefreshState {
+        /// Whose.
+        #[n(0)]
+        device: DeviceId,
+        /// Milliseconds.
+        #[n(1)]
+        max_age_ms: u64,
+    },
+    /// A recorder says that it began to record.
+    #[n(2)]
+    CallbackStart {
+        /// Task, as the device names it.
+        #[n(0)]
+        task: String,
+        /// Who says so.
+        #[n(1)]
+        device: Option<DeviceId>,
+    },
+    /// A recorder says that it ended a recording.
+    #[n(3)]
+    CallbackFinish {
+        /// Task, as the device names it.
+        #[n(0)]
+        task: String,
+        /// Who says so.
+        #[n(1)]
+        device: DeviceId,
+        /// What it says.
+        #[n(2)]
+        facts: RecordingFacts,
+    },
+    /// Make a task.
+    #[n(4)]
+    CreateTask {
+        /// Its id; one is made if absent.
+        #[n(0)]
+        task: Option<TaskId>,
+        /// Whose.
+        #[n(1)]
+        device: DeviceId,
+        /// Configuration as a JSON object, without secrets.
+        #[n(2)]
+        config: Option<String>,
+    },
+    /// Call a task off.
+    #[n(5)]
+    CancelTask {
+        /// Public or wire id.
+        #[n(0)]
+        task: String,
+    },
+    /// Judge an episode.
+    #[n(6)]
+    Judge {
+        /// Which.
+        #[n(0)]
+        episode: EpisodeId,
+        /// Approve or reject.
+        #[n(1)]
+        approve: bool,
+        /// Why.
+        #[n(2)]
+        reason: Option<String>,
+    },
+    /// Carry an episode to the cloud.
+    #[n(7)]
+    Sync {
+        /// Which.
+        #[n(0)]
+        episode: EpisodeId,
+    },
+    /// Carry approved episodes that have no job to the cloud, oldest first, at most a batch.
+    #[n(8)]
+    SyncBatch,
+}

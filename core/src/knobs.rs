@@ -1,0 +1,123 @@
+//! Validated configuration of the core. Part of the boot input, so that a replay uses what life used.
+
+use alloc::string::String;
+use core::time::Duration;
+use minicbor::{Decode, Encode};
+
+use crate::limits;
+
+/// Configuration of the core. Built by [`Knobs::try_new`]'s checks; durations are milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Knobs {
+    /// Name of the site: first segment of keys in the cloud. Same alphabet as a device id.
+    #[n(0)]
+    pub site: String,
+    /// Base URL that devices are told for callbacks, without a trailing slash; `None` leaves callbacks alone.
+    #[n(1)]
+    pub public_url: Option<String>,
+    /// Whether a cloud is configured.
+    #[n(2)]
+    pub destination: bool,
+    /// How long a device has to answer a command.
+    #[n(3)]
+    pub rpc_timeout_ms: u64,
+    /// How old a confirmed state may be for `config` and `begin`.
+    #[n(4)]
+    pub fresh_ms: u64,
+    /// Bytes of a part, unless the object needs larger ones to fit 10,000.
+    #[n(5)]
+    pub part_size: u64,
+    /// Parts of one upload in flight at once.
+    #[n(6)]
+    pub parts_in_flight: u16,
+    /// How long the copy at the edge stays after the object was verified in the cloud; `None` is for ever.
+    #[n(7)]
+    pub keep_edge_ms: Option<u64>,
+    /// Period of the auto-scan question.
+    #[n(8)]
+    pub scan_every_ms: u64,
+    /// Most episodes one batch trigger or scan queues.
+    #[n(9)]
+    pub batch: u32,
+    /// Settings of the built-in policies.
+    #[n(10)]
+    pub builtin: crate::policy::Settings,
+    /// Shortest time between two `upload_request`s for one task.
+    #[n(11)]
+    pub request_again_ms: u64,
+}
+
+impl Default for Knobs {
+    fn default() -> Self {
+        Knobs {
+            site: String::from("site"),
+            public_url: None,
+            destination: false,
+            rpc_timeout_ms: 15_000,
+            fresh_ms: 1_000,
+            part_size: 8 << 20,
+            parts_in_flight: 3,
+            keep_edge_ms: Some(0),
+            scan_every_ms: 60_000,
+            batch: 100,
+            builtin: crate::policy::Settings::default(),
+            request_again_ms: 30_000,
+        }
+    }
+}
+
+/// A setting out of range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadKnob {
+    /// Its name in the configuration file.
+    pub field: &'static str,
+    /// What it must be.
+    pub must: &'static str,
+}
+
+impl core::fmt::Display for BadKnob {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} must be {}", self.field, self.must)
+    }
+}
+
+impl Knobs {
+    /// Checks ranges; the first offence is the error.
+    pub fn try_new(self) -> Result<Knobs, BadKnob> {
+        let bad = |field, must| Err(BadKnob { field, must });
+        if crate::id::DeviceId::new(&self.site).is_err() {
+            return bad("site", "1 to 128 characters of A-Z a-z 0-9 . _ -");
+        }
+        if !(100..=120_000).contains(&self.rpc_timeout_ms) {
+            return bad("devices.rpc_timeout", "between 100 ms and 120 s");
+        }
+        if !(limits::PART_BYTES_MIN..=limits::PART_BYTES_MAX).contains(&self.part_size) {
+            return bad("sync.part_size", "between 5 MiB and 512 MiB");
+        }
+        if !(1..=16).contains(&self.parts_in_flight) {
+            return bad("sync.parts_in_flight", "between 1 and 16");
+        }
+        if !(1_000..=86_400_000).contains(&self.scan_every_ms) {
+            return bad("sync.scan_every", "between 1 s and 24 h");
+        }
+        if !(1..=1_000).contains(&self.batch) {
+            return bad("sync.batch", "between 1 and 1000");
+        }
+        if !(1..=100).contains(&self.builtin.attempts) {
+            return bad("sync.attempts", "between 1 and 100");
+        }
+        if !(1..=limits::UPLOADS_MAX).contains(&self.builtin.uploads) {
+            return bad("sync.uploads", "between 1 and 64");
+        }
+        if self.builtin.retry_base_ms == 0 || self.builtin.retry_cap_ms < self.builtin.retry_base_ms {
+            return bad("sync.retry_base", "above 0 and at most sync.retry_cap");
+        }
+        Ok(self)
+    }
+
+    /// How long a device has to answer.
+    #[must_use]
+    pub fn rpc_timeout(&self) -> Duration {
+        Duration::from_millis(self.rpc_timeout_ms)
+    }
+}

@@ -1,0 +1,43 @@
+//! Every bound, with its name and how it was chosen. Relations between bounds are asserted at compile time.
+
+use core::time::Duration;
+
+/// Bytes of a device or task id: what fits a path segment and a metric label.
+pub const ID_BYTES: usize = 128;
+/// Bytes of an object key: S3's own bound.
+pub const KEY_BYTES: usize = 1024;
+/// Facts one step may deliver before we call it a loop: the longest legal chain is about ten.
+pub const FACTS_PER_STEP: usize = 20_000;
+/// Parts of one multipart upload: S3's own bound.
+pub const PARTS_MAX: u64 = 10_000;
+/// Smallest part of a multipart upload but the last: S3's own bound.
+pub const PART_BYTES_MIN: u64 = 5 << 20;
+/// Largest part we plan: bounds the memory of one part in flight.
+pub const PART_BYTES_MAX: u64 = 512 << 20;
+/// Largest recording: what 10,000 parts of the largest size can carry, below S3's 5 TiB.
+pub const OBJECT_BYTES_MAX: u64 = PARTS_MAX * PART_BYTES_MAX;
+/// Largest sidecar we read into facts: real ones are a few KiB.
+pub const SIDECAR_BYTES_MAX: u64 = 4 << 20;
+/// Links of one role; further upgrades are turned away. One edge site has hundreds of devices.
+pub const LINKS_MAX: usize = 4096;
+/// RPCs waiting for an answer on one link.
+pub const CALLS_PER_LINK: usize = 16;
+/// Waiting verifications per device: one per recording that waits for its acknowledgement.
+pub const VERIFIES_PER_DEVICE: usize = 256;
+/// Raw `data` of an RPC answer that we carry and journal; larger ones are replaced by a digest.
+pub const RPC_DATA_BYTES: usize = 64 << 10;
+/// Entries of a transfer status that we keep (those not completed).
+pub const STATUS_UPLOADS: usize = 1024;
+/// Bytes of an error or reason text we store.
+pub const REASON_BYTES: usize = 512;
+/// Bytes of a task's configuration as JSON.
+pub const CONFIG_BYTES: usize = 64 << 10;
+/// Candidates shown to a policy at once.
+pub const CANDIDATES: usize = 256;
+/// Longest delay a policy may ask for; longer ones are clamped.
+pub const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Most uploads at once, whatever a policy says: each holds up to four parts in memory.
+pub const UPLOADS_MAX: u32 = 64;
+
+const _: () = assert!(PART_BYTES_MIN <= PART_BYTES_MAX);
+const _: () = assert!(OBJECT_BYTES_MAX <= 5 << 40, "S3 takes at most 5 TiB");

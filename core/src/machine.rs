@@ -1,0 +1,404 @@
+//! The one door. Owns the small machines and hands each input to one of them; holds no rule of its own.
+//!
+//! A step is total: it cannot fail and never waits. What it needs of records that are not in memory is named first
+//! ([`Machine::wants`]), read by the driver, and passed in.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use crate::chance::Chance;
+use crate::change::Change;
+use crate::cx::{Cx, Owner, Tickets};
+use crate::effect::{Effect, Gate, Notice, Output};
+use crate::hub::Hub;
+use crate::id::{Boot, PolicySetId, RequestId, Role};
+use crate::input::{Action, Input, Request};
+use crate::knobs::Knobs;
+use crate::limits;
+use crate::policy::{Builtin, Policies, Situation};
+use crate::queue::Queue;
+use crate::refusal::{Broken, Illegal, Refusal};
+use crate::route;
+use crate::row::{Key, MetaRow, Row};
+use crate::task::Tasks;
+use crate::time::{Mono, Now};
+use crate::timers::{TimerKey, Timers};
+use crate::upload::Uploads;
+
+/// Records consulted by one input that were not in memory; `None` was not there.
+pub type Rows = BTreeMap<Key, Option<Row>>;
+
+/// The small machines. None knows the others.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// Links of devices.
+    pub hub: Hub,
+    /// Tasks, episodes, verification.
+    pub tasks: Tasks,
+    /// Sync jobs.
+    pub queue: Queue,
+    /// Upload sessions.
+    pub uploads: Uploads,
+}
+
+/// Counters for metrics, since the boot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Inputs by name.
+    pub inputs: BTreeMap<&'static str, u64>,
+    /// Facts by name.
+    pub facts: BTreeMap<&'static str, u64>,
+    /// Changes by name.
+    pub changes: BTreeMap<&'static str, u64>,
+    /// Inputs of superseded links, dropped at the door.
+    pub superseded: u64,
+    /// Outcomes nobody waited for (any more), dropped at the door.
+    pub stale_outcomes: u64,
+}
+
+/// The state of one site.
+#[derive(Debug)]
+pub struct Machine {
+    parts: Parts,
+    timers: Timers,
+    chance: Chance,
+    tickets: Tickets,
+    facts: VecDeque<Fact>,
+    knobs: Knobs,
+    active: PolicySetId,
+    stopping: bool,
+    stats: Stats,
+}
+
+use crate::fact::Fact;
+
+impl Default for Machine {
+    fn default() -> Self {
+        Machine::new()
+    }
+}
+
+impl Machine {
+    /// An empty site that was never booted. Load its records, then step [`Input::Boot`].
+    #[must_use]
+    pub fn new() -> Machine {
+        let knobs = Knobs::default();
+        Machine {
+            parts: Parts::default(),
+            timers: Timers::default(),
+            chance: Chance::new(0),
+            tickets: Tickets::new(Boot(0)),
+            facts: VecDeque::new(),
+            active: Builtin::new(knobs.builtin.clone()).id(),
+            knobs,
+            stopping: false,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes a record into memory, at boot or because an input consults it. Silent: no effect can come of it.
+    pub fn load(&mut self, key: &Key, row: Row) {
+        match (key, row) {
+            (Key::Meta, Row::Meta(meta)) => {
+                self.parts.tasks.load_counter(meta.next_episode);
+                self.parts.queue.load_counter(meta.next_job);
+            }
+            (Key::Task(_) | Key::Episode(_) | Key::Alias(_) | Key::Binding(_), row) => {
+                self.parts.tasks.load(key, row)
+            }
+            (Key::Job(_), row) => self.parts.queue.load(key, row),
+            (Key::Upload(_) | Key::Part(..), row) => self.parts.uploads.load(key, row),
+            (Key::Meta, _) => {}
+        }
+    }
+
+    /// Whether a record must be in memory from boot on: what is unfinished. Everything else is cold.
+    #[must_use]
+    pub fn is_hot(row: &Row) -> bool {
+        match row {
+            Row::Meta(_) | Row::Upload(_) | Row::Part(_) => true,
+            Row::Task(row) => Tasks::is_hot_task(row),
+            Row::Episode(row) => Tasks::is_hot_episode(row),
+            Row::Job(row) => !row.state.is_final(),
+            Row::Alias(_) | Row::Binding(_) => false,
+        }
+    }
+
+    /// Names the records this input will consult that are not in memory, given those read so far. The driver
+    /// calls it again with what it read until nothing new is named.
+    pub fn wants(&self, input: &Input, have: &Rows, keys: &mut BTreeSet<Key>) {
+        route::wants(&self.parts, input, have, keys);
+        keys.retain(|key| !have.contains_key(key));
+    }
+
+    /// Takes one input. Total: it cannot fail. Everything that comes of it is in `out`, which the caller cleared.
+    pub fn step(
+        &mut self,
+        now: Now,
+        input: &Input,
+        cold: &Rows,
+        policies: &mut dyn Policies,
+        out: &mut Output,
+    ) {
+        *self.stats.inputs.entry(input.name()).or_default() += 1;
+        if let Input::Boot { boot, seed, knobs } = input {
+            self.forget_volatile(*boot, *seed, knobs);
+        }
+        for (key, row) in cold {
+            if let Some(row) = row {
+                self.load(key, row.clone());
+            }
+        }
+        let mut touched = BTreeSet::new();
+        let situation = self.situation(now);
+        let mut cx = Cx {
+            now,
+            knobs: &self.knobs,
+            situation,
+            stopping: self.stopping || matches!(input, Input::Shutdown),
+            timers: &mut self.timers,
+            chance: &mut self.chance,
+            tickets: &mut self.tickets,
+            facts: &mut self.facts,
+            touched: &mut touched,
+            policies,
+            out,
+        };
+        self.parts.tasks.begin_step(cold);
+        dispatch(&mut self.parts, &mut self.stats, &mut cx, input);
+        drain(&mut self.parts, &mut self.stats, &mut cx);
+        if let Input::Shutdown = input {
+            self.stopping = true;
+        }
+        for change in &out.changes {
+            *self.stats.changes.entry(change.name()).or_default() += 1;
+        }
+        for key in touched {
+            let row = self.row(&key);
+            out.rows.push((key, row));
+        }
+        self.parts.tasks.evict();
+        self.parts.queue.evict();
+    }
+
+    fn forget_volatile(&mut self, boot: Boot, seed: u64, knobs: &Knobs) {
+        self.parts.hub = Hub::default();
+        self.parts.tasks.forget_volatile();
+        self.parts.queue.forget_volatile();
+        self.parts.uploads.forget_volatile();
+        self.timers = Timers::default();
+        self.chance = Chance::new(seed);
+        self.tickets = Tickets::new(boot);
+        self.facts.clear();
+        self.knobs = knobs.clone();
+        self.active = Builtin::new(knobs.builtin.clone()).id();
+        self.stopping = false;
+    }
+
+    fn situation(&self, now: Now) -> Situation {
+        let counts = self.parts.queue.counts(now);
+        Situation {
+            wall_ms: now.wall.0,
+            due: counts.due,
+            waiting: counts.waiting,
+            uploading: counts.uploading,
+            parked: counts.parked,
+            recording: self.parts.hub.recording(),
+            streak: self.parts.queue.streak(),
+        }
+    }
+
+    /// Applies a change of the journal. Silent: it has no way to ask for an effect. Returns the records touched.
+    pub fn apply(&mut self, change: &Change) -> Result<Vec<Key>, Illegal> {
+        match change {
+            Change::Task(change) => self.parts.tasks.apply_task(change),
+            Change::Episode(change) => self.parts.tasks.apply_episode(change),
+            Change::Job(change) => self.parts.queue.apply(change),
+            Change::Upload(change) => self.parts.uploads.apply(change),
+        }
+    }
+
+    /// What a record is now; `None` is not there (or not in memory).
+    #[must_use]
+    pub fn row(&self, key: &Key) -> Option<Row> {
+        match key {
+            Key::Meta => Some(Row::Meta(MetaRow {
+                next_episode: self.parts.tasks.counter(),
+                next_job: self.parts.queue.counter(),
+            })),
+            Key::Task(_) | Key::Episode(_) | Key::Alias(_) | Key::Binding(_) => self.parts.tasks.row(key),
+            Key::Job(_) => self.parts.queue.row(key),
+            Key::Upload(_) | Key::Part(..) => self.parts.uploads.row(key),
+        }
+    }
+
+    /// When to step [`Input::Wake`], and why.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<(Mono, &TimerKey)> {
+        self.timers.next()
+    }
+
+    /// Which policies the next step must be given.
+    #[must_use]
+    pub fn active_policy(&self) -> PolicySetId {
+        self.active
+    }
+
+    /// The boot, 0 before the first.
+    #[must_use]
+    pub fn boot(&self) -> Boot {
+        self.tickets.boot()
+    }
+
+    /// Whether a shutdown has nothing left to wait for: no object operation is outstanding.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.stopping && self.tickets.open() == 0
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The small machines, to look at.
+    #[must_use]
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// Checks the invariants that concern one machine or the relation between them.
+    pub fn check(&self) -> Result<(), Broken> {
+        self.parts.hub.check()?;
+        self.parts.tasks.check()?;
+        self.parts.queue.check()?;
+        self.parts.uploads.check()?;
+        crate::check::relations(&self.parts, &self.timers)
+    }
+}
+
+fn dispatch(parts: &mut Parts, stats: &mut Stats, cx: &mut Cx<'_>, input: &Input) {
+    match input {
+        Input::Boot { .. } => {
+            cx.effect(Effect::Gate(Gate::Open));
+            parts.tasks.on_boot(cx);
+            parts.uploads.on_boot(cx);
+            parts.queue.on_boot(cx);
+        }
+        Input::Wake => {
+            while let Some(key) = cx.timers.take_due(cx.now.mono) {
+                route::wake(parts, cx, &key);
+                drain(parts, stats, cx);
+            }
+        }
+        Input::Knock { socket, device, role, remote, credential: _ } => {
+            parts.hub.on_knock(cx, *socket, device, *role, remote);
+        }
+        Input::Recorder { conn, message } if parts.hub.is_current(*conn, Role::Recorder) => {
+            parts.hub.on_recorder(cx, *conn, message);
+        }
+        Input::Transfer { conn, message } if parts.hub.is_current(*conn, Role::Transfer) => {
+            parts.hub.on_transfer(cx, *conn, message);
+        }
+        Input::Recorder { .. } | Input::Transfer { .. } => stats.superseded += 1,
+        Input::Lost { conn, why } => {
+            if !parts.hub.on_lost(cx, *conn, *why) {
+                stats.superseded += 1;
+            }
+        }
+        Input::Request { id, request } => request_in(parts, cx, *id, request),
+        Input::Object { ticket, outcome } => match cx.tickets.take(*ticket) {
+            Some(Owner::Tasks) => parts.tasks.on_object(cx, *ticket, outcome),
+            Some(Owner::Uploads) => parts.uploads.on_object(cx, *ticket, outcome),
+            None => stats.stale_outcomes += 1,
+        },
+        Input::Stored { key, .. } => parts.tasks.on_stored(cx, key),
+        Input::Shutdown => {
+            cx.effect(Effect::Gate(Gate::Stopping));
+            parts.uploads.on_shutdown(cx);
+            parts.hub.on_shutdown(cx);
+        }
+    }
+}
+
+fn request_in(parts: &mut Parts, cx: &mut Cx<'_>, id: RequestId, request: &Request) {
+    if cx.stopping {
+        return cx.reply(id, Err(Refusal::Stopping));
+    }
+    match request {
+        Request::Command(command) => {
+            let mut command = command.clone();
+            command.reply = Some(id);
+            match command.action {
+                // The predecessor's order of refusals: `config` looks at the device first, everything else at the task.
+                Action::Config | Action::GetState | Action::GetStats => parts.hub.on_command(cx, command),
+                Action::Begin
+                | Action::Finish
+                | Action::Pause
+                | Action::Resume
+                | Action::Cancel
+                | Action::Clear
+                | Action::Quit => parts.tasks.on_command(cx, command),
+            }
+        }
+        Request::RefreshState { device, max_age_ms } => parts.hub.on_refresh(cx, id, device, *max_age_ms),
+        Request::CallbackStart { task, device } => {
+            parts.tasks.on_callback_start(cx, id, task, device.as_ref())
+        }
+        Request::CallbackFinish { task, device, facts } => {
+            parts.tasks.on_callback_finish(cx, id, task, device, facts)
+        }
+        Request::CreateTask { task, device, config } => {
+            parts.tasks.on_create(cx, id, task.as_ref(), device, config.as_deref());
+        }
+        Request::CancelTask { task } => parts.tasks.on_cancel(cx, id, task),
+        Request::Judge { episode, approve, reason } => {
+            parts.tasks.on_judge(cx, id, *episode, *approve, reason.as_deref());
+        }
+        Request::Sync { episode } => parts.tasks.on_sync(cx, id, *episode),
+        Request::SyncBatch => parts.tasks.on_sync_batch(cx, id),
+    }
+}
+
+fn drain(parts: &mut Parts, stats: &mut Stats, cx: &mut Cx<'_>) {
+    let mut delivered = 0;
+    while let Some(fact) = cx.facts.pop_front() {
+        *stats.facts.entry(fact.name()).or_default() += 1;
+        delivered += 1;
+        assert!(
+            delivered <= limits::FACTS_PER_STEP,
+            "I27: facts of one step run in a circle: {}",
+            fact.name()
+        );
+        route::deliver(parts, cx, fact);
+    }
+}
+
+/// A notice in one line, for logs.
+#[must_use]
+pub fn describe(notice: &Notice) -> alloc::string::String {
+    match notice {
+        Notice::Refused { device, code, detail } => alloc::format!("{device}: {code}: {detail}"),
+        Notice::OperationUnknown { device, action, .. } => {
+            alloc::format!("{device}: nobody knows how {} ended", action.name())
+        }
+        Notice::Destination { streak, fault, .. } => match fault {
+            Some(fault) => alloc::format!("cloud: {fault}, {streak} in a row"),
+            None => "cloud: fine".to_string(),
+        },
+        Notice::Recorder(view) => {
+            alloc::format!("{}: recorder {} ({})", view.device, view.state, view.confidence)
+        }
+        Notice::Link { device, role, link } => {
+            alloc::format!("{device}: {} {}", role.name(), if link.is_some() { "up" } else { "down" })
+        }
+        Notice::Transfer { device, .. } => alloc::format!("{device}: uploader status"),
+        Notice::Progress { episode, uploaded, total, .. } => {
+            alloc::format!("episode {episode}: {uploaded} of {total} bytes")
+        }
+        Notice::ProgressEnded { episode } => alloc::format!("episode {episode}: no upload"),
+        Notice::Queue(counts) => alloc::format!("queue: {counts:?}"),
+    }
+}

@@ -1,0 +1,31 @@
+//! Scheduling policies: five questions the core asks, and how it treats an answer.
+//!
+//! A policy proposes, the core disposes: every verdict is clamped, recorded with its author, and none can lose a
+//! job. Policies are arguments of a step: a synchronous call, one set per step.
+
+mod builtin;
+mod query;
+#[cfg(test)]
+mod tests;
+
+pub use builtin::{Builtin, Settings};
+pub use query::{
+    Author, Bandwidth, Candidate, Choice, GiveUp, PolicyFault, RetryQuery, RetryVerdict, Ruled, Ruling,
+    Situation, Slot, UploadLimits, Waiting,
+};
+
+use alloc::vec::Vec;
+
+/// The five questions. Implementations are pure: equal questions, equal answers.
+pub trait Policies {
+    /// Which approved episodes that nobody asked for are queued now? One answer per candidate, in order.
+    fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Choice>>;
+    /// An attempt failed at the cost of the job: when again, if at all?
+    fn retry(&mut self, query: &RetryQuery) -> Ruling<RetryVerdict>;
+    /// How many uploads at once?
+    fn limits(&mut self, situation: &Situation) -> Ruling<UploadLimits>;
+    /// How many bytes per second in all?
+    fn budget(&mut self, situation: &Situation) -> Ruling<Bandwidth>;
+    /// In which order? One score per waiting job, in order; the highest goes first, ties go to the oldest.
+    fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Vec<i64>>;
+}
