@@ -1,3 +1,5 @@
-//! The edges around the core.
+//! The edges around the core: sockets, disk, object stores, clocks. Decides nothing.
 
+pub mod inbox;
+pub mod object;
 pub mod seam;

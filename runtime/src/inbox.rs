@@ -1,0 +1,146 @@
+//! The way into the driver: one bounded queue of letters. Decides nothing; numbers requests and sockets.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tidegate_core::digest::Sha256;
+use tidegate_core::effect::Response;
+use tidegate_core::id::{ConnId, DeviceId, RequestId, Role, SecretRef, SocketId};
+use tidegate_core::input::{Input, Request};
+use tidegate_core::refusal::Refusal;
+use tokio::sync::{mpsc, oneshot};
+
+/// Letters that may wait for the driver. A full queue slows its senders down: overload is felt at the edges first.
+pub const LETTERS: usize = 1024;
+/// Frames that may wait for one link; a link that does not take them is closed.
+pub const OUTBOUND: usize = 64;
+
+/// Something for the driver.
+#[derive(Debug)]
+pub enum Letter {
+    /// An input as it is.
+    Input(Input),
+    /// A device's program asks for a link.
+    Knock {
+        /// The input: [`Input::Knock`].
+        input: Input,
+        /// Its socket, as in the input.
+        socket: SocketId,
+        /// Where the answer goes.
+        admission: oneshot::Sender<Result<Admitted, Refusal>>,
+    },
+    /// Somebody asks over HTTP.
+    Request {
+        /// Its number.
+        id: RequestId,
+        /// What.
+        request: Request,
+        /// A secret that stands in it, to be written into a frame.
+        secret: Option<Secret>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Response, Refusal>>,
+    },
+}
+
+/// A link that was admitted.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its number.
+    pub conn: ConnId,
+    /// What to send on it. When the sender is gone without a `Close`, the link is closed for being stuck.
+    pub outbound: mpsc::Receiver<Outbound>,
+}
+
+/// Something to send on a link.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outbound {
+    /// A text frame, secrets written in.
+    Text(String),
+    /// Close the link.
+    Close {
+        /// WebSocket close code.
+        code: u16,
+        /// Reason.
+        reason: &'static str,
+    },
+}
+
+/// A secret on its way from a request into a frame. Never printed.
+pub struct Secret {
+    /// How the core names it.
+    pub name: SecretRef,
+    /// The value.
+    pub value: String,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({})", self.name.handle)
+    }
+}
+
+/// The driver is gone: the site is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the site is stopping")]
+pub struct Gone;
+
+/// A sender of letters.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    letters: mpsc::Sender<Letter>,
+    numbers: Arc<AtomicU64>,
+}
+
+impl Inbox {
+    /// An inbox and its other end.
+    #[must_use]
+    pub fn new() -> (Inbox, mpsc::Receiver<Letter>) {
+        let (letters, receiver) = mpsc::channel(LETTERS);
+        (Inbox { letters, numbers: Arc::new(AtomicU64::new(1)) }, receiver)
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Names a secret that a request carries: the request holds the name, the letter holds the value.
+    #[must_use]
+    pub fn secret(&self, value: String) -> Secret {
+        let name = SecretRef { handle: self.number(), sha256: Sha256::of(value.as_bytes()) };
+        Secret { name, value }
+    }
+
+    /// Hands over an input; waits while the queue is full.
+    pub async fn input(&self, input: Input) -> Result<(), Gone> {
+        self.letters.send(Letter::Input(input)).await.map_err(|_| Gone)
+    }
+
+    /// Hands over an input if there is room at once; for hints that may be lost.
+    pub fn hint(&self, input: Input) -> bool {
+        self.letters.try_send(Letter::Input(input)).is_ok()
+    }
+
+    /// Asks for a link.
+    pub async fn knock(
+        &self,
+        device: DeviceId,
+        role: Role,
+        remote: String,
+        credential: Option<Sha256>,
+    ) -> Result<Result<Admitted, Refusal>, Gone> {
+        let socket = SocketId(self.number());
+        let (admission, answer) = oneshot::channel();
+        let input = Input::Knock { socket, device, role, remote, credential };
+        self.letters.send(Letter::Knock { input, socket, admission }).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// Asks for something, and waits for the answer. Every request gets exactly one; [`Gone`] if the site stopped.
+    pub async fn request(&self, request: Request, secret: Option<Secret>) -> Result<Result<Response, Refusal>, Gone> {
+        let id = RequestId(self.number());
+        let (answer, response) = oneshot::channel();
+        self.letters.send(Letter::Request { id, request, secret, answer }).await.map_err(|_| Gone)?;
+        response.await.map_err(|_| Gone)
+    }
+}
