@@ -1,0 +1,1 @@
+//! `tidegate run`: a site until it is told to stop.
