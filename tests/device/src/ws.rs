@@ -336,7 +336,7 @@ impl<T: Stream> Ws<T> {
 }
 
 /// The answer that proves a server understood `key`.
-fn accept(key: &str) -> String {
+pub(crate) fn accept(key: &str) -> String {
     let mut sha = sha1_smol::Sha1::new();
     sha.update(key.as_bytes());
     sha.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
