@@ -15,6 +15,7 @@ mod recorder;
 mod recording;
 mod rows;
 mod s3;
+mod s3_error;
 mod session;
 mod sigv4;
 mod task;
@@ -24,6 +25,7 @@ mod ws;
 mod xml;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests;
 
 pub use crate::config::{
@@ -34,5 +36,6 @@ pub use crate::events::{DeviceEvent, EVENTS_MAX, EventLog, Link};
 pub use crate::http::{Answer, Body, Exchange, Http, HttpError, full};
 pub use crate::raw::RawLink;
 pub use crate::recording::{IMAGE_TOPIC, SENSOR_TOPIC};
-pub use crate::s3::{FileSlice, Object, ObjectHead, Payload, S3, S3Error};
+pub use crate::s3::{FileSlice, Object, ObjectHead, Payload, S3};
+pub use crate::s3_error::S3Error;
 pub use crate::ws::{FRAGMENT_BYTES, Incoming, Opcode, Ws, WsError, WsUrl};

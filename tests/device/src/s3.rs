@@ -1,6 +1,5 @@
 //! Owns S3 requests of a device, and of tests that look into a store for themselves. It never retries.
 
-use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,79 +7,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, HeaderMap};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use sha2::{Digest, Sha256};
 use tidegate_runtime::seam::{Blocking, Clock, Disk, DiskFile, Net, Open, Seams};
 
 use crate::config::S3Config;
-use crate::http::{Body, Exchange, Http, HttpError, full};
+use crate::http::{Body, Exchange, Http, full};
+use crate::s3_error::S3Error;
 use crate::sigv4::{Signed, Signer, encode, hex, query, sha256_hex};
 use crate::xml;
-
-/// Why a request to a store failed.
-#[derive(Debug)]
-pub enum S3Error {
-    /// No answer.
-    Http(HttpError),
-    /// An answer that says no.
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// The store's word for it; empty where the answer has no body.
-        code: String,
-        /// The store's explanation.
-        message: String,
-    },
-    /// The local file failed.
-    Disk(io::Error),
-    /// An answer that makes no sense, or contents that differ from what was sent.
-    Wrong(String),
-}
-
-impl S3Error {
-    /// Whether trying again can help.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Http(_) | Self::Wrong(_) => true,
-            Self::Disk(_) => false,
-            Self::Refused { status, code, .. } => {
-                matches!(*status, 408 | 429 | 500..) || matches!(code.as_str(), "RequestTimeout" | "SlowDown")
-            }
-        }
-    }
-
-    /// The category an uploader's row carries.
-    pub(crate) fn category(&self) -> &'static str {
-        match self {
-            Self::Http(_) => "network",
-            Self::Disk(_) => "local_file",
-            Self::Wrong(_) => "verification",
-            Self::Refused { .. } => "s3",
-        }
-    }
-}
-
-impl fmt::Display for S3Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http(error) => write!(f, "{error}"),
-            Self::Refused { status, code, message } => write!(f, "status {status} {code}: {message}"),
-            Self::Disk(error) => write!(f, "local file: {error}"),
-            Self::Wrong(what) => f.write_str(what),
-        }
-    }
-}
-
-impl std::error::Error for S3Error {}
-
-impl From<HttpError> for S3Error {
-    fn from(error: HttpError) -> Self {
-        Self::Http(error)
-    }
-}
 
 /// What HEAD says of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,7 +222,7 @@ where
             .await?;
         let body = String::from_utf8_lossy(&answer.body);
         if body.contains("<Error>") {
-            return Err(refused(answer.status, &body));
+            return Err(S3Error::refused(answer.status, &body));
         }
         xml::text(&body, "ETag")
             .map(|etag| etag.trim_matches('"').to_owned())
@@ -442,7 +379,7 @@ where
             return Ok(answer);
         }
         let answer = answer.collect().await?;
-        Err(refused(answer.status, &String::from_utf8_lossy(&answer.body)))
+        Err(S3Error::refused(answer.status, &String::from_utf8_lossy(&answer.body)))
     }
 
     /// A body that reads its file as the socket takes it.
@@ -495,14 +432,6 @@ pub(crate) fn hash(file: &impl DiskFile, offset: u64, len: u64) -> io::Result<St
 pub(crate) fn timestamp(wall_ms: i64, format: &str) -> String {
     let time = jiff::Timestamp::from_millisecond(wall_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     time.strftime(format).to_string()
-}
-
-fn refused(status: StatusCode, body: &str) -> S3Error {
-    S3Error::Refused {
-        status: status.as_u16(),
-        code: xml::text(body, "Code").unwrap_or_default(),
-        message: xml::text(body, "Message").unwrap_or_default(),
-    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

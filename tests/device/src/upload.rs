@@ -9,7 +9,8 @@ use crate::config::PART_SIZE_MIN;
 use crate::events::DeviceEvent;
 use crate::recording::marker_of;
 use crate::rows::{Row, SECONDS, Status};
-use crate::s3::{S3Error, timestamp};
+use crate::s3::timestamp;
+use crate::s3_error::S3Error;
 use crate::uploader::Uploader;
 
 impl<S: Seams> Uploader<S> {
@@ -151,5 +152,3 @@ impl<S: Seams> Uploader<S> {
 fn sidecar_key(mcap_key: &str) -> String {
     format!("{}.json", mcap_key.strip_suffix(".mcap").unwrap_or(mcap_key))
 }
-
-const _: () = assert!(PART_SIZE_MIN >= 5 << 20, "stores refuse smaller parts");
