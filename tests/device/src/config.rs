@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Everything one recorder and its uploader need to know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DeviceConfig {
     /// The id in the uploader's path, in its `connected` frame and in object keys.
     pub device_id: String,
@@ -12,7 +12,7 @@ pub struct DeviceConfig {
     pub recorder_url: String,
     /// `ws://host:port/path` of the transfer link; `/` and the device id are appended.
     pub transfer_url: String,
-    /// Sent as `Authorization: Bearer` on the recorder link only, when not empty.
+    /// Sent as `Authorization: Bearer` on the recorder link only, when not empty. Never shown.
     pub recorder_token: Option<String>,
     /// Recordings, sidecars and completion markers, all at its top level.
     pub data_dir: PathBuf,
@@ -198,6 +198,18 @@ impl Default for UploadPlan {
             retry_initial: Duration::from_secs(2),
             delete_after_upload: true,
         }
+    }
+}
+
+impl std::fmt::Debug for DeviceConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceConfig")
+            .field("device_id", &self.device_id)
+            .field("recorder_url", &self.recorder_url)
+            .field("transfer_url", &self.transfer_url)
+            .field("data_dir", &self.data_dir)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
     }
 }
 

@@ -46,7 +46,7 @@ pub enum DeviceEvent {
         /// The frame; a string if it was sent garbled.
         frame: Value,
     },
-    /// A text frame was read from the socket.
+    /// A text frame was read from the socket. A task's `user_token` is replaced by [`HIDDEN`].
     Received {
         /// Which link.
         link: Link,
@@ -140,7 +140,8 @@ impl EventLog {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// Waits until `find` gives something for the events so far, asking again after every new event.
+    /// Waits until `find` gives something for the events so far, asking again after every new event. The log is
+    /// locked while `find` runs: it must not ask the log.
     ///
     /// # Errors
     /// After `deadline`: `what` and the last events, in words.
@@ -154,7 +155,11 @@ impl EventLog {
         let waiting = async {
             loop {
                 written.borrow_and_update();
-                if let Some(found) = find(&self.all()) {
+                let found = {
+                    let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+                    find(events.make_contiguous())
+                };
+                if let Some(found) = found {
                     return found;
                 }
                 // The sender lives in `self`, so this ends with a change or not at all.
@@ -172,6 +177,9 @@ impl EventLog {
         }
     }
 }
+
+/// What stands in the log where a frame had a secret.
+pub const HIDDEN: &str = "(hidden)";
 
 /// How many events are kept: a day of one busy device in a simulation is below a tenth of it.
 pub const EVENTS_MAX: usize = 1 << 18;

@@ -32,7 +32,7 @@ pub use crate::config::{
     DeviceConfig, Keepalive, PART_SIZE_MIN, Reconnect, RecordPlan, S3Config, UploadPlan,
 };
 pub use crate::device::Device;
-pub use crate::events::{DeviceEvent, EVENTS_MAX, EventLog, Link};
+pub use crate::events::{DeviceEvent, EVENTS_MAX, EventLog, HIDDEN, Link};
 pub use crate::http::{Answer, Body, Exchange, Http, HttpError, full};
 pub use crate::raw::RawLink;
 pub use crate::recording::{IMAGE_TOPIC, SENSOR_TOPIC};

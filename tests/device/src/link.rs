@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::device::Env;
-use crate::events::{DeviceEvent, Link};
+use crate::events::{DeviceEvent, HIDDEN, Link};
 use crate::ws::{FRAGMENT_BYTES, Incoming, Opcode, Ws, WsError, WsUrl};
 
 /// What runs on a link. Called one frame at a time: while a call runs, nothing is read and no ping is answered,
@@ -168,7 +168,10 @@ async fn converse<S: Seams, P: Program>(
         };
         match incoming {
             Ok(Incoming::Text(text)) => {
-                let frame = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.clone()));
+                let mut frame = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.clone()));
+                if let Some(token) = frame.pointer_mut("/params/task_config/user_token") {
+                    *token = Value::from(HIDDEN);
+                }
                 env.log.push(DeviceEvent::Received { link: P::LINK, frame });
                 if program.on_text(&text).await == Next::Exit {
                     return depart(env, ws, outbox, program, rng).await;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tidegate_runtime::seam::Net;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -208,15 +207,30 @@ async fn a_raw_link_reports_silence_as_nothing() {
     let floor = Floor::new();
     let mut door = floor.net.open(RECORDER_PORT);
     let accepting = tokio::spawn(async move { Peer::accept(&mut door).await });
-    let stream = floor.net.connect("gate", RECORDER_PORT).await;
-    drop(stream);
-    assert!(accepting.await.is_err(), "a stream without a request is no link");
-
-    let mut door = floor.net.open(RECORDER_PORT);
-    let accepting = tokio::spawn(async move { Peer::accept(&mut door).await });
     let mut link = RawLink::dial(&floor.net, "gate", RECORDER_PORT, "/", &[]).await.unwrap();
     let (_, mut peer) = accepting.await.unwrap();
     assert_eq!(link.next(Duration::from_secs(3)).await.unwrap(), None);
     peer.send("late").await;
     assert_eq!(link.next(PATIENCE).await.unwrap(), Some(Incoming::Text("late".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_hides_the_token_of_a_task_and_debug_output_the_keys() {
+    let floor = Floor::new();
+    let mut door = floor.net.open(RECORDER_PORT);
+    let mut config = config();
+    config.recorder_token = Some("token-of-device".to_owned());
+    let device = Device::spawn(floor.clone(), config).unwrap();
+    let (_, mut peer) = Peer::accept(&mut door).await;
+    let task = json!({"task_config": {"task_id": "t1", "device_id": "dev-a", "user_token": "token-of-task"}});
+    peer.send(json!({"action": "config", "request_id": "1", "params": task}).to_string()).await;
+    for _ in 0..4 {
+        peer.json().await;
+    }
+    let shown = format!("{device:?} {:?} {:?}", device.config().s3, device.log().all());
+    assert!(shown.contains("(hidden)") && shown.contains("edge-axon"), "{shown}");
+    for secret in ["token-of-device", "token-of-task", "\"secret\""] {
+        assert!(!shown.contains(secret), "{secret} is shown");
+    }
+    device.kill().await;
 }
