@@ -1,0 +1,1 @@
+//! Owns the embedded S3 endpoint.
