@@ -25,6 +25,18 @@ async fn ran(command: Command) -> String {
     text
 }
 
+/// A client without what this machine's environment would tell it: proxies, certificates, regions.
+fn bare(bin: &Path) -> Command {
+    let mut command = Command::new(bin);
+    for (name, _) in std::env::vars_os() {
+        let upper = name.to_string_lossy().to_ascii_uppercase();
+        if upper.starts_with("AWS_") || upper.starts_with("RCLONE_") || upper.ends_with("_PROXY") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 struct Clients<'a> {
     site: &'a Site,
     home: &'a Path,
@@ -32,7 +44,7 @@ struct Clients<'a> {
 
 impl Clients<'_> {
     fn aws(&self, bin: &Path, arguments: &[&str]) -> Command {
-        let mut command = Command::new(bin);
+        let mut command = bare(bin);
         command
             .env("HOME", self.home)
             .env("AWS_CONFIG_FILE", self.home.join("aws-config"))
@@ -49,7 +61,7 @@ impl Clients<'_> {
     }
 
     fn rclone(&self, bin: &Path, arguments: &[&str]) -> Command {
-        let mut command = Command::new(bin);
+        let mut command = bare(bin);
         command
             .env("HOME", self.home)
             .env("RCLONE_CONFIG", self.home.join("none.conf"))
