@@ -193,10 +193,13 @@ impl Hub {
     pub(super) fn ask_state(&mut self, cx: &mut Cx<'_>, device: &DeviceId, waiter: Option<Waiter>) {
         let Some(recorder) = self.recorders.get_mut(device) else { return };
         let out = recorder.calls.waiters();
-        if let Some(reply) = waiter.as_ref().and_then(Waiter::reply)
+        if let Some(waiter) = &waiter
             && out.as_ref().is_some_and(|waiters| waiters.len() >= limits::WAITERS_PER_LINK)
         {
-            return cx.reply(reply, Err(Refusal::TooManyCalls));
+            if let Some(reply) = waiter.reply() {
+                cx.reply(reply, Err(Refusal::TooManyCalls));
+            }
+            return;
         }
         if let Some(Waiter::Plain(command)) = &waiter {
             cx.tell(Fact::CommandSent(command.clone()));
