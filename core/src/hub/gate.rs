@@ -2,6 +2,7 @@
 //!
 //! The order of the refusals is the predecessor's, because its callers tell them apart.
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 
 use crate::fact::Reported;
@@ -18,8 +19,8 @@ pub(super) enum Verdict {
     Pass,
     /// Ask the recorder for its state first: what we know is confirmed, but too old to act on.
     Refresh,
-    /// It may not.
-    No(Refusal),
+    /// It may not. Boxed because refusals carry views.
+    No(Box<Refusal>),
 }
 
 /// What the gates look at.
@@ -37,10 +38,10 @@ pub(super) struct View<'a> {
 /// Judges a command by what is known of its device. Ownership is not judged here.
 pub(super) fn judge(view: &View<'_>, command: &Command) -> Verdict {
     if command.action == Action::Config && !view.transfer {
-        return Verdict::No(Refusal::TransferOffline);
+        return no(Refusal::TransferOffline);
     }
     let Some(recorder) = view.recorder else {
-        return Verdict::No(Refusal::RecorderOffline);
+        return no(Refusal::RecorderOffline);
     };
     match command.action {
         Action::Config | Action::Begin => {}
@@ -55,7 +56,7 @@ pub(super) fn judge(view: &View<'_>, command: &Command) -> Verdict {
     }
     let known = &recorder.confidence;
     if !known.is_confirmed() {
-        return Verdict::No(Refusal::StateSyncing);
+        return no(Refusal::StateSyncing);
     }
     if !known.is_fresh(view.now, view.fresh_ms) {
         return Verdict::Refresh;
@@ -68,7 +69,7 @@ pub(super) fn judge(view: &View<'_>, command: &Command) -> Verdict {
     if fits {
         return Verdict::Pass;
     }
-    Verdict::No(if command.action == Action::Config {
+    no(if command.action == Action::Config {
         Refusal::RecorderBusy { state: known.state().to_string(), task: known.task().to_string() }
     } else {
         Refusal::NotReadyForTask {
@@ -78,4 +79,8 @@ pub(super) fn judge(view: &View<'_>, command: &Command) -> Verdict {
             recorder_task: known.task().to_string(),
         }
     })
+}
+
+fn no(refusal: Refusal) -> Verdict {
+    Verdict::No(Box::new(refusal))
 }

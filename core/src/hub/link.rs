@@ -41,6 +41,12 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
+    /// The tasks it, or a command that waits on it, names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let own = Some(self.confidence.task()).filter(|task| !task.is_empty());
+        own.into_iter().chain(self.calls.names())
+    }
+
     /// As viewers see it.
     pub(super) fn view(&self, device: &DeviceId, now: Now, fresh: bool, version: u64) -> RecorderView {
         let known = &self.confidence;

@@ -21,7 +21,7 @@ use crate::hub::gate::Verdict;
 use crate::hub::link::{Link, Recorder, Transfer, Versions};
 use crate::hub::rpc::{Answer, Asks, Calls, Over, Waiter, refuse};
 use crate::id::{ConnId, DeviceId, RequestId, Role, SocketId, Ticket};
-use crate::input::{Action, Command, LostWhy};
+use crate::input::{Action, Command, Input, LostWhy, Request};
 use crate::limits;
 use crate::refusal::{Broken, Refusal};
 use crate::timers::TimerKey;
@@ -214,7 +214,7 @@ impl Hub {
         };
         match gate::judge(&view, &command) {
             Verdict::Pass => return Some(command),
-            Verdict::No(refusal) => refuse(cx, &command, refusal),
+            Verdict::No(refusal) => refuse(cx, &command, *refusal),
             Verdict::Refresh => {
                 let device = command.device.clone();
                 self.ask_state(cx, &device, Some(Waiter::Gate(command)));
@@ -297,6 +297,27 @@ impl Hub {
     #[must_use]
     pub fn unmatched(&self) -> u64 {
         self.unmatched
+    }
+
+    /// Tasks that facts of this input may name although the input does not: those of commands in flight, and the one
+    /// the recorder named last. The tasks need their records in memory before the step.
+    pub(crate) fn names(&self, input: &Input) -> Vec<&str> {
+        let of_device = |device: &DeviceId| self.recorders.get(device).into_iter().collect::<Vec<_>>();
+        let of_link =
+            |conn: &ConnId| self.lines.get(conn).map_or_else(Vec::new, |(device, _)| of_device(device));
+        let recorders = match input {
+            Input::Recorder { conn, .. } | Input::Lost { conn, .. } => of_link(conn),
+            Input::Knock { device, role: Role::Recorder, .. } => of_device(device),
+            Input::Request { request: Request::Command(command), .. } => of_device(&command.device),
+            Input::Wake | Input::Shutdown => self.waiting.values().flat_map(of_link).collect(),
+            Input::Boot { .. }
+            | Input::Knock { role: Role::Transfer, .. }
+            | Input::Transfer { .. }
+            | Input::Request { .. }
+            | Input::Object { .. }
+            | Input::Stored { .. } => Vec::new(),
+        };
+        recorders.into_iter().flat_map(Recorder::names).collect()
     }
 
     fn device(&self, conn: ConnId) -> Option<DeviceId> {

@@ -14,6 +14,7 @@ use crate::input::{Action, Command};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::timers::TimerKey;
+use crate::wire::Unusable;
 use crate::wire::recorder::{encode_rpc, naming};
 
 /// What viewers are told when a recorder does not answer in time; the predecessor's words.
@@ -143,6 +144,21 @@ impl Calls {
         })
     }
 
+    /// The tasks that commands name which were sent, or wait for a fresh state.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.open.iter().flat_map(|call| {
+            let (command, waiters) = match &call.asks {
+                Asks::Command(command) => (Some(command), [].as_slice()),
+                Asks::State(waiters) => (None, waiters.as_slice()),
+            };
+            let waiting = waiters.iter().filter_map(|waiter| match waiter {
+                Waiter::Gate(command) | Waiter::Plain(command) => Some(command),
+                Waiter::Refresh(_) => None,
+            });
+            command.into_iter().chain(waiting).filter_map(|command| command.task.as_deref())
+        })
+    }
+
     /// Those who wait for the `get_state` in flight, if one is.
     pub(super) fn waiters(&mut self) -> Option<&mut Vec<Waiter>> {
         self.open.iter_mut().find_map(|call| match &mut call.asks {
@@ -182,7 +198,10 @@ impl Hub {
         );
         let params = match params(&mut command, recorder.confidence.task()) {
             Ok(params) => params,
-            Err(refusal) => return refuse(cx, &command, refusal),
+            Err(Unusable) => {
+                let refusal = Refusal::BadField { field: "params", must: "a JSON object" };
+                return refuse(cx, &command, refusal);
+            }
         };
         let (device, action, secret) = (command.device.clone(), command.action, command.token);
         cx.tell(Fact::CommandSent(command.clone()));
@@ -413,7 +432,7 @@ fn lost(cx: &mut Cx<'_>, command: Command) {
 }
 
 /// The parameters as devices take them; fills in the task of a `finish` that names none.
-fn params(command: &mut Command, known_task: &str) -> Result<Option<String>, Refusal> {
+fn params(command: &mut Command, known_task: &str) -> Result<Option<String>, Unusable> {
     if command.action == Action::Finish && command.task.is_none() && !known_task.is_empty() {
         command.task = Some(known_task.into());
     }
@@ -428,9 +447,7 @@ fn params(command: &mut Command, known_task: &str) -> Result<Option<String>, Ref
         // Callers may name a task by its public id; devices know wire ids only.
         Action::Begin | Action::Finish | Action::Cancel => match &command.task {
             None => Ok(command.params.clone()),
-            Some(task) => naming(command.params.as_deref(), task)
-                .map(Some)
-                .map_err(|_| Refusal::BadField { field: "params", must: "a JSON object" }),
+            Some(task) => naming(command.params.as_deref(), task).map(Some),
         },
     }
 }

@@ -309,8 +309,8 @@ impl Seen {
     }
 
     fn sent(&self) -> Vec<&Command> {
-        let sent = |fact| match fact {
-            &Fact::CommandSent(ref command) => Some(command),
+        let sent: fn(&Fact) -> Option<&Command> = |fact| match fact {
+            Fact::CommandSent(command) => Some(command),
             _ => None,
         };
         self.facts.iter().filter_map(sent).collect()
@@ -1026,6 +1026,26 @@ fn a_command_nobody_waits_for_is_sent_and_told_to_the_tasks_alone() {
     assert_eq!(sent.sent().len(), 1);
     let seen = rig.answer(conn, &sent.request("cancel"), true, "idle", "");
     assert_eq!((seen.replies().len(), seen.ends()), (0, alloc::vec![(Action::Cancel, CallEnd::Done)]));
+}
+
+#[test]
+fn the_records_of_tasks_that_commands_name_are_asked_for_before_they_end() {
+    let mut rig = Rig::new();
+    let conn = rig.confirmed("r1", "recording", "T");
+    let lost = Input::Lost { conn, why: LostWhy::Closed };
+    assert_eq!(rig.hub.names(&lost), ["T"]);
+    assert!(rig.hub.names(&Input::Wake).is_empty(), "nothing can time out");
+    rig.clear(command(1, Action::Cancel, "U"));
+    rig.pass(2_000);
+    rig.push(conn, 10, "ready", "T");
+    rig.pass(2_000);
+    rig.clear(command(2, Action::Begin, "V"));
+    for input in [lost, Input::Shutdown, Input::Wake] {
+        let named: BTreeSet<&str> = rig.hub.names(&input).into_iter().collect();
+        assert_eq!(named, BTreeSet::from(["T", "U", "V"]), "{}", input.name());
+    }
+    let gone = Input::Lost { conn: ConnId { boot: Boot(3), n: 99 }, why: LostWhy::Closed };
+    assert!(rig.hub.names(&gone).is_empty());
 }
 
 // Refreshing
