@@ -4,6 +4,7 @@
 //! JSON object is [`Unusable`]. Encoding writes one object with its keys in a fixed order and a newline, as the
 //! predecessor did.
 
+pub mod params;
 pub mod recorder;
 pub mod transfer;
 
@@ -25,6 +26,12 @@ pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, Unusable> {
         Ok(Value::Null) => Ok(Map::new()),
         Ok(_) | Err(_) => Err(Unusable),
     }
+}
+
+/// A text as a JSON string, with its quotes.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 /// A text field; blank, absent and wrongly typed are all `None`.
