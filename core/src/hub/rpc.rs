@@ -17,9 +17,6 @@ use crate::timers::TimerKey;
 use crate::wire::Unusable;
 use crate::wire::recorder::{encode_rpc, naming};
 
-/// What viewers are told when a recorder does not answer in time; the predecessor's words.
-const SILENT: &str = "recorder rpc timeout";
-
 /// The RPCs that wait for their answer on one link, oldest first.
 ///
 /// ```text
@@ -451,3 +448,6 @@ fn params(command: &mut Command, known_task: &str) -> Result<Option<String>, Unu
         },
     }
 }
+
+/// What viewers are told when a recorder does not answer in time; the predecessor's words.
+const SILENT: &str = "recorder rpc timeout";

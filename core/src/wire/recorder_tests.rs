@@ -1,4 +1,4 @@
-//! The recorder codec against frames captured from Axon recorders (0.4.0, Mulan PSL v2), and against nonsense.
+//! The recorder codec against frames captured from Axon recorders (Mulan PSL v2; long ones shortened), and nonsense.
 
 use alloc::string::{String, ToString};
 use proptest::prelude::*;
