@@ -2,7 +2,6 @@
 //! what the store holds, digested by us, and equal to everything anybody announced of it.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
