@@ -109,9 +109,10 @@ pub struct Listen {
 pub struct Devices {
     /// `devices.rpc_timeout`: how long a device has to answer a command.
     pub rpc_timeout: Duration,
-    /// `devices.ping_interval`: silence after which a link is pinged.
-    pub ping_interval: Duration,
-    /// `devices.ping_timeout`: silence after a ping that ends a link.
+    /// `devices.ping_interval`: time between pings of a link; `None` is 30 s for recorders and 25 s for uploaders,
+    /// below the idle timeouts their stock clients have.
+    pub ping_interval: Option<Duration>,
+    /// `devices.ping_timeout`: how late a pong may be before a link counts as silent.
     pub ping_timeout: Duration,
     /// `devices.max_message`: largest message of a device, in bytes.
     pub max_message: u64,
@@ -227,8 +228,8 @@ impl Default for Config {
             },
             devices: Devices {
                 rpc_timeout: Duration::from_secs(15),
-                ping_interval: Duration::from_secs(30),
-                ping_timeout: Duration::from_secs(25),
+                ping_interval: None,
+                ping_timeout: Duration::from_secs(10),
                 max_message: 8 << 20,
                 handshake_timeout: Duration::from_secs(10),
             },

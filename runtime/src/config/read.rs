@@ -152,7 +152,9 @@ fn read_listen(r: &mut Reader<'_>, config: &mut Config) {
 fn read_devices(r: &mut Reader<'_>, config: &mut Config) {
     let d = &mut config.devices;
     r.duration("devices.rpc_timeout", &mut d.rpc_timeout, 100, 120_000, "between 100ms and 2m");
-    r.duration("devices.ping_interval", &mut d.ping_interval, 100, 3_600_000, "between 100ms and 1h");
+    let mut ping = Duration::ZERO;
+    r.duration("devices.ping_interval", &mut ping, 100, 3_600_000, "between 100ms and 1h");
+    d.ping_interval = (!ping.is_zero()).then_some(ping);
     r.duration("devices.ping_timeout", &mut d.ping_timeout, 100, 3_600_000, "between 100ms and 1h");
     r.size("devices.max_message", &mut d.max_message, 1 << 10, 64 << 20, "between 1KiB and 64MiB");
     r.duration("devices.handshake_timeout", &mut d.handshake_timeout, 100, 120_000, "between 100ms and 2m");
