@@ -37,11 +37,7 @@ impl Default for Bounds {
     /// 1,024 connections are a whole fleet knocking at once; 10 s for a head is a hundred times what a bad mobile
     /// network needs; 5 s at shutdown is below what supervisors grant.
     fn default() -> Bounds {
-        Bounds {
-            connections: 1024,
-            header_read: Duration::from_secs(10),
-            shutdown: Duration::from_secs(5),
-        }
+        Bounds { connections: 1024, header_read: Duration::from_secs(10), shutdown: Duration::from_secs(5) }
     }
 }
 
@@ -50,7 +46,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves connections of `listener` until `stop` holds `true` (or its sender is gone), then lets requests under way
 /// end within the budget and drops the rest.
-pub async fn serve<L: Listener>(mut listener: L, router: Router, bounds: Bounds, stop: watch::Receiver<bool>) {
+pub async fn serve<L: Listener>(
+    mut listener: L,
+    router: Router,
+    bounds: Bounds,
+    stop: watch::Receiver<bool>,
+) {
     let mut stopping = stop.clone();
     let mut stopped = std::pin::pin!(until(&mut stopping));
     let mut connections = JoinSet::new();

@@ -1,5 +1,7 @@
 //! Object operations: who executes them. Retries nothing and decides nothing.
 
+pub mod executor;
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
