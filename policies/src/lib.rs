@@ -8,8 +8,8 @@ use std::fmt;
 
 use tidegate_core::id::PolicySetId;
 use tidegate_core::policy::{
-    Author, Bandwidth, Builtin, Candidate, Choice, Policies, PolicyFault, RetryQuery, RetryVerdict, Ruling, Settings,
-    Situation, UploadLimits, Waiting,
+    Author, Bandwidth, Builtin, Candidate, Choice, Policies, PolicyFault, RetryQuery, RetryVerdict, Ruling,
+    Settings, Situation, UploadLimits, Waiting,
 };
 
 /// The sets that are loaded.
