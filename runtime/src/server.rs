@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,11 +13,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tidegate_core::time::Now;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::seam::{Listener, Stream};
+
+/// The site's clocks, for the edges that stamp what they show.
+pub type Clocks = Arc<dyn Fn() -> Now + Send + Sync>;
 
 /// Where a connection comes from. In the extensions of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +42,7 @@ impl Default for Bounds {
     /// 1,024 connections are a whole fleet knocking at once; 10 s for a head is a hundred times what a bad mobile
     /// network needs; 5 s at shutdown is below what supervisors grant.
     fn default() -> Bounds {
-        Bounds {
-            connections: 1024,
-            header_read: Duration::from_secs(10),
-            shutdown: Duration::from_secs(5),
-        }
+        Bounds { connections: 1024, header_read: Duration::from_secs(10), shutdown: Duration::from_secs(5) }
     }
 }
 
@@ -50,7 +51,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves connections of `listener` until `stop` holds `true` (or its sender is gone), then lets requests under way
 /// end within the budget and drops the rest.
-pub async fn serve<L: Listener>(mut listener: L, router: Router, bounds: Bounds, stop: watch::Receiver<bool>) {
+pub async fn serve<L: Listener>(
+    mut listener: L,
+    router: Router,
+    bounds: Bounds,
+    stop: watch::Receiver<bool>,
+) {
     let mut stopping = stop.clone();
     let mut stopped = std::pin::pin!(until(&mut stopping));
     let mut connections = JoinSet::new();
