@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tidegate_core::effect;
 use tidegate_core::id::DeviceId;
 use tidegate_core::input::{Action, Command, Request as Ask};
@@ -107,25 +107,24 @@ fn taken(inbox: &Inbox, fields: &mut Fields) -> Result<Option<Secret>, Answer> {
 
 /// Refuses a body with a token where none belongs: there it would be stored and shown.
 pub(super) fn refuse_tokens(fields: &Fields, taken: bool, instead: &str) -> Result<(), Answer> {
-    fn tokens(value: &Value) -> usize {
-        match value {
-            Value::Object(map) => {
-                let here = map
-                    .get(TOKEN)
-                    .is_some_and(|token| !matches!(token.as_str(), Some("")) && !token.is_null());
-                usize::from(here) + map.values().map(tokens).sum::<usize>()
-            }
-            Value::Array(list) => list.iter().map(tokens).sum(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
-        }
-    }
-    let found = usize::from(fields.0.get(TOKEN).is_some_and(|token| !token.is_null()))
-        + fields.0.values().map(tokens).sum::<usize>();
-    if found <= usize::from(taken) {
+    if tokens(&fields.0) <= usize::from(taken) {
         return Ok(());
     }
     let text = format!("user_token is a secret and does not belong here: {instead}");
     Err(Answer::new(StatusCode::BAD_REQUEST, "misplaced_secret", text).with("field", TOKEN))
+}
+
+/// Counts the tokens in an object, at any depth; the parser bounds the depth. An empty one is none.
+fn tokens(map: &Map<String, Value>) -> usize {
+    fn within(value: &Value) -> usize {
+        match value {
+            Value::Object(map) => tokens(map),
+            Value::Array(list) => list.iter().map(within).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+        }
+    }
+    let here = map.get(TOKEN).is_some_and(|token| !token.is_null() && *token != "");
+    usize::from(here) + map.values().map(within).sum::<usize>()
 }
 
 pub(super) async fn stats(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {

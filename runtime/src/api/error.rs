@@ -5,7 +5,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use serde_json::{Map, Value};
 use tidegate_core::refusal::Refusal;
 
@@ -16,7 +16,7 @@ use super::shapes;
 pub struct Answer {
     status: StatusCode,
     body: Map<String, Value>,
-    retry_after: Option<u32>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Answer {
@@ -26,7 +26,7 @@ impl Answer {
         let mut body = Map::new();
         body.insert("error".to_owned(), Value::String(error.into()));
         body.insert("code".to_owned(), Value::String(code.to_owned()));
-        Answer { status, body, retry_after: None }
+        Answer { status, body, headers: Vec::new() }
     }
 
     /// With one more field.
@@ -48,8 +48,21 @@ impl Answer {
     /// Asks the client to come back after so many seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Answer {
-        self.retry_after = Some(seconds);
+        self.headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
         self
+    }
+
+    /// With a header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: &'static str) -> Answer {
+        self.headers.push((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    /// A status without a body.
+    #[must_use]
+    pub fn bare(status: StatusCode) -> Answer {
+        Answer { status, body: Map::new(), headers: Vec::new() }
     }
 
     /// With the text also under the predecessor's name for it on task and callback routes.
@@ -94,10 +107,12 @@ impl Answer {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let mut response = json(self.status, Value::Object(self.body));
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
+        let mut response = if self.body.is_empty() {
+            self.status.into_response()
+        } else {
+            json(self.status, Value::Object(self.body))
+        };
+        response.headers_mut().extend(self.headers);
         response
     }
 }

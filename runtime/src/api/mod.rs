@@ -144,7 +144,6 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(30);
 
 /// All routes of the API. `links` are the routes of [`crate::link`], counted and logged like the others; an empty
 /// router leaves them out.
-#[must_use]
 pub fn router(state: ApiState, links: Router) -> Router {
     let v1 = Router::new()
         .route("/recorder/devices", get(recorder::recorders))

@@ -17,46 +17,45 @@ use crate::api::error::Answer;
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The device that a path names: everything after the prefix, percent-decoded.
-pub(super) fn device(role: Role, path: &str) -> Result<DeviceId, Response> {
+pub(super) fn device(role: Role, path: &str) -> Result<DeviceId, Answer> {
     let prefix = role.name().len() + 2;
     let text = percent_decoded(path.get(prefix..).unwrap_or_default());
     if text.is_empty() {
         // The predecessor's answer, without a body.
-        return Err(StatusCode::BAD_REQUEST.into_response());
+        return Err(Answer::bare(StatusCode::BAD_REQUEST));
     }
     DeviceId::new(&text).map_err(|bad| {
         Answer::new(StatusCode::BAD_REQUEST, "bad_field", format!("device_id: {bad}"))
             .with("field", "device_id")
-            .into_response()
     })
 }
 
 /// Checks a handshake. The answer's `Sec-WebSocket-Accept`, or the refusal.
-pub(super) fn check(request: &Request) -> Result<HeaderValue, Response> {
+pub(super) fn check(request: &Request) -> Result<HeaderValue, Answer> {
     let headers = request.headers();
     if request.method() != Method::GET {
-        let answer =
-            Answer::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "links are opened with GET");
-        return Err(with(answer.into_response(), ALLOW, "GET"));
+        let text = "links are opened with GET";
+        let answer = Answer::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text);
+        return Err(answer.header(ALLOW, "GET"));
     }
     for (header, token) in [(CONNECTION, "Upgrade"), (UPGRADE, "websocket")] {
         if !lists(headers, &header, token) {
             let text = format!("WebSocket protocol violation: the {header} header does not contain {token}");
-            let answer = Answer::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", text).into_response();
-            return Err(with(with(answer, CONNECTION, "Upgrade"), UPGRADE, "websocket"));
+            let answer = Answer::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", text);
+            return Err(answer.header(CONNECTION, "Upgrade").header(UPGRADE, "websocket"));
         }
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let text = "WebSocket protocol violation: Sec-WebSocket-Version must be 13";
-        let answer = Answer::new(StatusCode::BAD_REQUEST, "bad_websocket_version", text).into_response();
-        return Err(with(answer, SEC_WEBSOCKET_VERSION, "13"));
+        let answer = Answer::new(StatusCode::BAD_REQUEST, "bad_websocket_version", text);
+        return Err(answer.header(SEC_WEBSOCKET_VERSION, "13"));
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
     if STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
         return Ok(accept(key));
     }
     let text = "WebSocket protocol violation: Sec-WebSocket-Key must be 16 bytes in base64";
-    Err(Answer::new(StatusCode::BAD_REQUEST, "bad_websocket_key", text).into_response())
+    Err(Answer::new(StatusCode::BAD_REQUEST, "bad_websocket_key", text))
 }
 
 /// The answer that turns the connection into a link. No subprotocol and no extension is ever taken up.

@@ -6,7 +6,6 @@
 //!        └─► 4xx         └────► turned away: 503 with Retry-After
 //! ```
 
-mod decode;
 mod guard;
 mod handshake;
 mod lenient;
@@ -26,7 +25,7 @@ use tidegate_core::input::LostWhy;
 use tidegate_core::refusal::Refusal;
 use tokio::sync::mpsc;
 
-use crate::api::error;
+use crate::api::error::{Answer, refused};
 use crate::board::Board;
 use crate::inbox::{Gone, Inbox, Outbound};
 use crate::metrics::Metrics;
@@ -102,13 +101,11 @@ impl Links {
     }
 
     /// The routes of both roles, for the main listener.
-    #[must_use]
     pub fn router(&self) -> Router {
         self.router_of(Role::Recorder).merge(self.router_of(Role::Transfer))
     }
 
     /// The routes of one role, for a port of its own.
-    #[must_use]
     pub fn router_of(&self, role: Role) -> Router {
         let links = self.clone();
         let door = any(move |request| links.clone().door(role, request));
@@ -121,16 +118,16 @@ impl Links {
         let shared = &self.0;
         let device = match handshake::device(role, request.uri().path()) {
             Ok(device) => device,
-            Err(refusal) => return refusal,
+            Err(refusal) => return refusal.into_response(),
         };
         let accept = match handshake::check(&request) {
             Ok(accept) => accept,
-            Err(refusal) => return refusal,
+            Err(refusal) => return refusal.into_response(),
         };
         let remote = request.extensions().get::<Remote>().map_or_else(String::new, |r| r.0.ip().to_string());
         let link = match self.knock(device, role, remote, credential(request.headers())).await {
             Ok(link) => link,
-            Err(refusal) => return refusal,
+            Err(refusal) => return refusal.into_response(),
         };
         let upgrade = hyper::upgrade::on(&mut request);
         let bound = shared.bounds.upgrade;
@@ -151,7 +148,7 @@ impl Links {
         role: Role,
         remote: String,
         credential: Option<Sha256>,
-    ) -> Result<Link, Response> {
+    ) -> Result<Link, Answer> {
         let inbox = self.0.inbox.clone();
         let knock = tokio::spawn(async move {
             let admitted = inbox.knock(device.clone(), role, remote, credential).await?;
@@ -164,19 +161,20 @@ impl Links {
         });
         match tokio::time::timeout(self.0.bounds.knock, knock).await {
             Ok(Ok(Ok(Ok(link)))) => Ok(link),
-            Ok(Ok(Ok(Err(refusal)))) => Err(error::refused(&refusal).into_response()),
-            Ok(Ok(Err(Gone))) => Err(error::refused(&Refusal::Stopping).into_response()),
-            Ok(Err(_)) => Err(error::refused(&Refusal::Internal("the knock did not end")).into_response()),
-            Err(_) => Err(error::Answer::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "busy",
-                "the site is busy; try again",
-            )
-            .retry_after(5)
-            .into_response()),
+            Ok(Ok(Ok(Err(refusal)))) => Err(refused(&refusal)),
+            Ok(Ok(Err(Gone))) => Err(refused(&Refusal::Stopping)),
+            Ok(Err(_)) => Err(refused(&Refusal::Internal("the knock did not end"))),
+            Err(_) => {
+                let busy =
+                    Answer::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the site is busy; try again");
+                Err(busy.retry_after(BUSY))
+            }
         }
     }
 }
+
+/// Seconds a device waits when the core had no time for it: as long as we waited for the core.
+const BUSY: u32 = 5;
 
 /// An admitted link on its way to its socket.
 struct Link {

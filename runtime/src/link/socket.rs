@@ -12,14 +12,14 @@ use futures_util::{SinkExt, StreamExt};
 use tidegate_core::id::{ConnId, DeviceId, Role};
 use tidegate_core::input::{Input, LostWhy};
 use tidegate_core::row::shorten;
-use tidegate_core::wire::Unusable;
+use tidegate_core::wire::{Unusable, recorder, transfer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Config, Error, Limits, Message, ServerBuilder, WebSocketStream};
 
 use super::lenient::Lenient;
-use super::{Link, Shared, decode};
+use super::{Link, Shared};
 use crate::inbox::Outbound;
 use crate::seam::Stream;
 
@@ -98,8 +98,8 @@ impl Scene<'_> {
     fn decoded(&self, bytes: &[u8]) -> Result<Input, Unusable> {
         let conn = self.conn;
         match self.role {
-            Role::Recorder => decode::recorder(bytes).map(|message| Input::Recorder { conn, message }),
-            Role::Transfer => decode::transfer(bytes).map(|message| Input::Transfer { conn, message }),
+            Role::Recorder => recorder::decode(bytes).map(|message| Input::Recorder { conn, message }),
+            Role::Transfer => transfer::decode(bytes).map(|message| Input::Transfer { conn, message }),
         }
     }
 }
