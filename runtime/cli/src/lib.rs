@@ -1,1 +1,96 @@
+//! The commands of `tidegate`. Owns the terminal, the process and its exit code; decides nothing about recordings.
 
+mod args;
+mod ask;
+mod demo;
+mod replay;
+mod run;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+/// How a command ended, for the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done.
+    Done = 0,
+    /// It failed.
+    Failed = 1,
+    /// The command line makes no sense. The argument parser exits with it too.
+    Usage = 2,
+    /// The configuration is not usable.
+    Configuration = 3,
+    /// The data directory is in use, damaged, or newer than this program.
+    DataDirectory = 4,
+}
+
+/// A failure with its words and its exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) text: String,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, text: impl Into<String>) -> Failure {
+        Failure { exit, text: text.into() }
+    }
+
+    pub(crate) fn failed(text: impl Into<String>) -> Failure {
+        Failure::new(Exit::Failed, text)
+    }
+}
+
+/// The result of a command.
+pub(crate) type Done = Result<(), Failure>;
+
+/// Everything the binary does. The caller is a `main` that returns what this returns.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            return ExitCode::from(Exit::Failed as u8);
+        }
+    };
+    let done = runtime.block_on(async {
+        match args.command {
+            Command::Run(run) => run::run(run).await,
+            Command::Status(status) => ask::status(status).await,
+            Command::Sync(sync) => ask::sync(sync).await,
+            Command::Demo(demo) => demo::demo(demo).await,
+            Command::Replay(replay) => replay::replay(replay).await,
+        }
+    });
+    // Threads that still read or hash a file must not hold the exit.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::from(Exit::Done as u8),
+        Err(failure) => {
+            complain(&failure.text);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+/// Prints an error for people.
+#[expect(clippy::print_stderr, reason = "the one place where the binary complains")]
+fn complain(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("\x1b[31merror:\x1b[0m {text}");
+    } else {
+        eprintln!("error: {text}");
+    }
+}
+
+/// Prints a line of output.
+#[expect(clippy::print_stdout, reason = "the one place where the binary prints its results")]
+pub(crate) fn say(line: &str) {
+    println!("{line}");
+}

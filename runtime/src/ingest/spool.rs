@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -240,25 +240,30 @@ impl<S: Seams> Inner<S> {
     fn bury(&self) {
         let dead = std::mem::take(&mut *locked(&self.ledger.dead));
         for id in dead {
-            if let Err(error) = self.disk().remove_file(&self.layout.blob(&id)) {
-                if error.kind() != io::ErrorKind::NotFound {
+            match self.disk().remove_file(&self.layout.blob(&id)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(blob = id, %error, "an unused blob stays until the next start");
                 }
+                Ok(()) | Err(_) => {}
             }
         }
     }
 }
 
 fn create_folders<D: Disk>(disk: &D, layout: &Layout) -> io::Result<()> {
+    // The names of folders that do not exist yet must survive as well, up to the first that does.
+    let missing = layout.root.ancestors().take_while(|folder| disk.meta(folder).is_err());
+    let parents: Vec<_> = missing.filter_map(|folder| folder.parent().map(Path::to_path_buf)).collect();
     disk.create_dir_all(&layout.root)?;
     for folder in [layout.tmp(), layout.blobs(), layout.uploads(), layout.buckets()] {
         disk.create_dir_all(&folder)?;
     }
     disk.sync_dir(&layout.root)?;
-    match layout.root.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => disk.sync_dir(parent),
-        Some(_) | None => Ok(()),
+    for parent in parents {
+        let here = parent.as_os_str().is_empty();
+        disk.sync_dir(if here { Path::new(".") } else { &parent })?;
     }
+    Ok(())
 }
 
 struct Loading<'a, D: Disk> {

@@ -1,0 +1,125 @@
+//! The command line: what can be said, and the help that teaches it.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Edge runtime for fleets of recording devices.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidegate",
+    version,
+    about = "Edge runtime for fleets of recording devices",
+    long_about = "One binary per site. Keeps recording devices connected, coordinates their recording tasks, takes \
+                  in finished recordings, and carries approved ones to S3 through a durable queue.",
+    after_help = "First steps:\n  tidegate demo                 see the whole way on this machine, nothing to install\n  \
+                  tidegate run                  start a site in ./tidegate-data on loopback\n  \
+                  tidegate status               look at it\n  tidegate sync --all           send every approved episode\n\n\
+                  Exit codes: 0 done, 1 failed, 2 usage, 3 configuration, 4 data directory refused."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a site until it is told to stop (SIGTERM or Ctrl-C; a second one ends it at once)
+    Run(Run),
+    /// Show devices, tasks, episodes and uploads of a running site
+    Status(Status),
+    /// Send approved episodes of a running site to the cloud
+    Sync(Sync),
+    /// Run the main job on this machine: three devices, a site, a cloud, and a power cut in between
+    Demo(Demo),
+    /// Repeat a data directory's journal and compare: same inputs, same changes, same records
+    Replay(Replay),
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Settings are taken from, later ones win: defaults, the configuration file, environment \
+                        (TIDEGATE_SYNC__PART_SIZE=16MiB), flags, --set.\nEvery setting is described in \
+                        docs/configuration.md. Without any, the site listens on loopback and keeps recordings: \
+                        uploads wait, parked with reason no_destination, until a [cloud] is configured.")]
+pub(crate) struct Run {
+    /// Configuration file [default: ./tidegate.toml if it is there, else <data-dir>/tidegate.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the site keeps everything [default: ./tidegate-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address of the API and of device links [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// Address of the embedded S3 endpoint [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) s3_listen: Option<String>,
+    /// Base URL that devices are told for callbacks [default: made from the address of the API]
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    /// Allow listening beyond loopback although nothing is authenticated yet
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Any other setting, for instance --set sync.uploads=4
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Also stop when standard input ends: for supervisors that may die without a signal
+    #[arg(long)]
+    pub(crate) stop_with_stdin: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Status {
+    /// Address of the site's API
+    #[arg(long, value_name = "URL", env = "TIDEGATE_API", default_value = "http://127.0.0.1:8080")]
+    pub(crate) api: String,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Sync {
+    /// Number of the episode, as `tidegate status` lists it
+    #[arg(value_name = "EPISODE", required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) episode: Option<u64>,
+    /// Every approved episode that was never sent
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Address of the site's API
+    #[arg(long, value_name = "URL", env = "TIDEGATE_API", default_value = "http://127.0.0.1:8080")]
+    pub(crate) api: String,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Nothing has to be installed or configured, and nothing is left behind. The demo starts a \
+                        second S3 endpoint as the cloud and a site as a child process, lets devices record real MCAP \
+                        files and upload them, kills the site (SIGKILL) in mid-upload, starts it again, and checks \
+                        every object in the cloud against the bytes that were recorded.")]
+pub(crate) struct Demo {
+    /// Number of devices
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub(crate) devices: u32,
+    /// Recordings per device
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) recordings: u32,
+    /// Size of a recording, for instance 50MiB; at least 32MiB unless --no-crash
+    #[arg(long, default_value = "50MiB", value_name = "SIZE")]
+    pub(crate) size: String,
+    /// Do not kill the site in mid-upload
+    #[arg(long)]
+    pub(crate) no_crash: bool,
+    /// Keep the directory with the site, the cloud and the logs, and say where it is
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Replay {
+    /// The data directory of a site that is not running
+    #[arg(long, value_name = "DIR", default_value = "tidegate-data")]
+    pub(crate) data_dir: PathBuf,
+    /// Compare what comes of it with what is stored; the only thing it does so far
+    #[arg(long)]
+    pub(crate) verify: bool,
+}

@@ -1,0 +1,196 @@
+//! The repository's own rules, as tests: dependency arrows, the seams, the shape of files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the root").to_path_buf()
+}
+
+/// Every `.rs` file below some folders, with its path relative to the root.
+fn sources(folders: &[&str]) -> Vec<(String, String)> {
+    fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
+        let mut entries: Vec<_> = fs::read_dir(dir).expect("a folder").map(|e| e.expect("an entry").path()).collect();
+        entries.sort();
+        for path in entries {
+            if path.is_dir() {
+                walk(&path, out);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                out.push(path);
+            }
+        }
+    }
+    let root = root();
+    let mut files = Vec::new();
+    for folder in folders {
+        walk(&root.join(folder), &mut files);
+    }
+    files.dedup();
+    files
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(&root).expect("below the root").to_string_lossy().into_owned();
+            (name, fs::read_to_string(&path).expect("a source file"))
+        })
+        .collect()
+}
+
+/// Code without comments: good enough for words that never stand in a string.
+fn code(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
+}
+
+fn dependencies(manifest: &str, table: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(manifest)).expect("a manifest");
+    let parsed: toml::Table = text.parse().expect("a manifest is TOML");
+    let mut names: Vec<String> =
+        parsed.get(table).and_then(|t| t.as_table()).map(|t| t.keys().cloned().collect()).unwrap_or_default();
+    names.sort();
+    names
+}
+
+#[test]
+fn core_depends_on_exactly_the_frozen_list() {
+    assert_eq!(dependencies("core/Cargo.toml", "dependencies"), ["md-5", "minicbor", "serde_json", "sha2"]);
+}
+
+#[test]
+fn dependencies_between_our_crates_point_one_way() {
+    let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("core", &[][..]),
+        ("policies", &["tidegate-core"][..]),
+        ("runtime", &["tidegate-core", "tidegate-policies"][..]),
+        ("runtime/s3", &["tidegate-core", "tidegate-runtime"][..]),
+        ("tests/device", &["tidegate-runtime"][..]),
+        (
+            "runtime/cli",
+            &["tidegate-core", "tidegate-policies", "tidegate-runtime", "tidegate-s3", "tidegate-device"][..],
+        ),
+        ("sim", &["tidegate-core", "tidegate-policies", "tidegate-runtime", "tidegate-device"][..]),
+        ("tests", &["tidegate"][..]),
+    ]);
+    for (folder, allowed) in allowed {
+        for name in dependencies(&format!("{folder}/Cargo.toml"), "dependencies") {
+            if name.starts_with("tidegate") {
+                assert!(allowed.contains(&name.as_str()), "{folder} must not depend on {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_s3_crate_knows_the_sdk() {
+    for folder in ["core", "policies", "runtime", "runtime/cli", "sim", "tests", "tests/device"] {
+        for name in dependencies(&format!("{folder}/Cargo.toml"), "dependencies") {
+            assert!(!name.starts_with("aws-"), "{folder} depends on {name}; only runtime/s3 may");
+        }
+    }
+}
+
+#[test]
+fn core_is_pure() {
+    let lib = fs::read_to_string(root().join("core/src/lib.rs")).expect("core's lib.rs");
+    assert!(lib.contains("#![no_std]"), "core must be no_std");
+    let banned =
+        ["std::", "HashMap", "HashSet", "async ", ".await", "SystemTime", "Instant", "thread_local", "static mut"];
+    for (name, text) in sources(&["core/src"]) {
+        if name.ends_with("tests.rs") || name.contains("/tests/") {
+            continue;
+        }
+        let body = code(text.split("#[cfg(test)]\nmod ").next().unwrap_or(""));
+        for word in banned {
+            assert!(!body.contains(word), "{name} uses `{word}`: core has no std, clock, thread, hash map or async");
+        }
+    }
+}
+
+/// Files that may touch the system directly, each with its reason. Everything else goes through runtime/src/seam.rs.
+const SYSTEM: &[(&str, &str)] = &[
+    ("runtime/src/real.rs", "the production side of the seams"),
+    ("runtime/src/config.rs", "reads the configuration file before any seam exists"),
+    ("runtime/cli/src/", "the binary: terminal, child processes, signals, and real waiting"),
+];
+
+#[test]
+fn only_listed_files_touch_sockets_files_clocks_and_threads() {
+    let banned = [
+        "tokio::net",
+        "std::net::TcpStream",
+        "std::net::TcpListener",
+        "std::net::UdpSocket",
+        "std::fs",
+        "tokio::fs",
+        "std::time::Instant",
+        "std::time::SystemTime",
+        "Instant::now",
+        "SystemTime::now",
+        "spawn_blocking",
+        "std::thread",
+        "block_in_place",
+    ];
+    let mut used = vec![false; SYSTEM.len()];
+    for (name, text) in sources(&["runtime", "policies/src", "tests/device/src", "sim/src"]) {
+        let is_test = name.ends_with("tests.rs") || name.contains("/tests/");
+        let listed = SYSTEM.iter().position(|(file, _)| name.starts_with(file));
+        let body = code(&text);
+        for word in banned {
+            if body.contains(word) && !is_test {
+                // tokio's own Instant is virtual under turmoil.
+                if word == "Instant::now" && body.matches(word).count() == body.matches("tokio::time::Instant::now").count()
+                {
+                    continue;
+                }
+                match listed {
+                    Some(at) => used[at] = true,
+                    None => panic!("{name} uses `{word}`: go through runtime/src/seam.rs, or list the file with a reason"),
+                }
+            }
+        }
+    }
+    for ((file, reason), used) in SYSTEM.iter().zip(used) {
+        assert!(used, "{file} is listed ({reason}) but touches nothing any more: take it off the list");
+    }
+}
+
+#[test]
+fn every_select_is_biased() {
+    for (name, text) in sources(&["runtime", "tests/device/src", "sim/src", "policies/src"]) {
+        let body = code(&text);
+        for (at, _) in body.match_indices("select! {") {
+            let rest = body[at + "select! {".len()..].trim_start();
+            assert!(rest.starts_with("biased;"), "{name}: a select! without `biased;` picks its branch by chance");
+        }
+    }
+}
+
+#[test]
+fn every_file_says_first_what_it_owns() {
+    for (name, text) in sources(&["core/src", "policies/src", "runtime", "sim/src", "tests"]) {
+        assert!(text.starts_with("//!"), "{name} must begin with a //! line that says what it owns");
+    }
+}
+
+/// Longest file without tests. A ratchet: it may only go down.
+const LINES_MAX: usize = 700;
+
+#[test]
+fn no_file_outgrows_a_single_purpose() {
+    for (name, text) in sources(&["core/src", "policies/src", "runtime", "sim/src", "tests/device"]) {
+        if name.ends_with("tests.rs") || name.contains("/tests/") && !name.starts_with("tests/device/src") {
+            continue;
+        }
+        let lines = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or("").lines().count();
+        assert!(lines <= LINES_MAX, "{name} has {lines} lines; split it by purpose (at most {LINES_MAX})");
+    }
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    for (name, text) in sources(&["core/src", "policies/src", "runtime", "sim/src", "tests/device/src"]) {
+        let body = code(&text);
+        for word in ["todo!(", "unimplemented!(", "dbg!("] {
+            assert!(!body.contains(word), "{name} still has {word}");
+        }
+    }
+}
