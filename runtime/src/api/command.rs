@@ -85,7 +85,7 @@ fn written(
     let params =
         (!fields.0.is_empty() && action != Action::Clear).then(|| Value::Object(fields.0).to_string());
     let token = secret.as_ref().map(|secret| secret.name);
-    Ok((Command { device, action, task, params, token, reply: None }, secret))
+    Ok((Command { device, action, task, params, token, reply: None, task_state: None }, secret))
 }
 
 /// Takes `task_config.user_token` out of a body and leaves its name in its place.
@@ -135,6 +135,7 @@ pub(super) async fn stats(State(state): State<ApiState>, id: Segment) -> Result<
         params: None,
         token: None,
         reply: None,
+        task_state: None,
     };
     match state.ask(Ask::Command(command), None).await? {
         Ok(effect::Response::Rpc { success, message, data, .. }) => {

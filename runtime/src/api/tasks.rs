@@ -60,11 +60,18 @@ pub(super) async fn one(State(state): State<ApiState>, id: Segment) -> Result<Re
 /// A task by its public id, or by the wire id of its current attempt.
 fn find(rows: &dyn Snapshot, text: &str) -> Result<TaskRow, Answer> {
     let missing = || refused(&Refusal::TaskNotFound(text.to_owned()));
-    let id = TaskId::new(text).map_err(|bad| bad_id("task_id", &bad))?;
-    if let Some(Row::Task(row)) = rows.get(&Key::Task(id))? {
+    let id = TaskId::new(text);
+    if let Ok(id) = &id
+        && let Some(Row::Task(row)) = rows.get(&Key::Task(id.clone()))?
+    {
         return Ok(row);
     }
-    let wire = WireId::new(text).map_err(|_| missing())?;
+    // A wire id may be longer than a task id: by its attempt.
+    let wire = match (WireId::new(text), id) {
+        (Ok(wire), _) => wire,
+        (Err(_), Ok(_)) => return Err(missing()),
+        (Err(_), Err(bad)) => return Err(bad_id("task_id", &bad)),
+    };
     let Some(Row::Alias(alias)) = rows.get(&Key::Alias(wire.clone()))? else { return Err(missing()) };
     match rows.get(&Key::Task(alias.task))? {
         Some(Row::Task(row)) if row.wire == wire => Ok(row),
