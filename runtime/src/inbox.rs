@@ -100,6 +100,12 @@ impl Inbox {
         (Inbox { letters, numbers: Arc::new(AtomicU64::new(1)) }, receiver)
     }
 
+    /// Whether the driver still takes letters.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.letters.is_closed()
+    }
+
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,11 +13,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tidegate_core::time::Now;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::seam::{Listener, Stream};
+
+/// The site's clocks, for the edges that stamp what they show.
+pub type Clocks = Arc<dyn Fn() -> Now + Send + Sync>;
 
 /// Where a connection comes from. In the extensions of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
