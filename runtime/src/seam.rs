@@ -150,7 +150,10 @@ pub trait Clock: Clone + Send + Sync + 'static {
 pub trait Blocking: Clone + Send + Sync + 'static {
     /// Runs `work` where blocking is allowed. Production: a pool of threads. Simulation: at once, inline.
     /// A panic in `work` is propagated.
-    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> + Send;
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = T> + Send;
     /// Gives `make`'s future a thread of its own with a current-thread runtime. Production: a named thread.
     /// Simulation: a local task. The returned future ends with what the inner one returned.
     fn dedicate<T, F, M>(&self, name: &'static str, make: M) -> impl Future<Output = T> + Send

@@ -1,0 +1,420 @@
+//! Owns the production seams: tokio sockets, std files, the clocks of the system, a pool for blocking work and the
+//! entropy of the operating system. Must not decide anything, and is the only file that may name these primitives.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tidegate_core::time::{Mono, Now, Wall};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use crate::seam::{Blocking, Clock, Disk, DiskFile, Listener, Meta, Net, Open, Seams};
+
+/// The seams of a running site. Cheap to clone; all clones share one monotonic origin.
+#[derive(Clone, Debug, Default)]
+pub struct RealSeams {
+    net: RealNet,
+    disk: RealDisk,
+    clock: RealClock,
+    blocking: RealBlocking,
+}
+
+impl RealSeams {
+    /// Seams whose monotonic clock starts at zero now.
+    #[must_use]
+    pub fn new() -> RealSeams {
+        RealSeams::default()
+    }
+}
+
+impl Seams for RealSeams {
+    type Net = RealNet;
+    type Disk = RealDisk;
+    type Clock = RealClock;
+    type Blocking = RealBlocking;
+
+    fn net(&self) -> &RealNet {
+        &self.net
+    }
+
+    fn disk(&self) -> &RealDisk {
+        &self.disk
+    }
+
+    fn clock(&self) -> &RealClock {
+        &self.clock
+    }
+
+    fn blocking(&self) -> &RealBlocking {
+        &self.blocking
+    }
+}
+
+/// TCP of the operating system, without Nagle's delay: frames and answers are small and waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealNet;
+
+/// A bound TCP socket.
+#[derive(Debug)]
+pub struct RealListener(TcpListener);
+
+impl Net for RealNet {
+    type Stream = TcpStream;
+    type Listener = RealListener;
+
+    async fn bind(&self, addr: SocketAddr) -> io::Result<RealListener> {
+        Ok(RealListener(TcpListener::bind(addr).await?))
+    }
+
+    async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        // An IPv6 literal arrives in the brackets of its URL, which the resolver does not know.
+        let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+impl Listener for RealListener {
+    type Stream = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.0.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, peer))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+/// The file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+/// An open file. Positioned reads and writes need no lock: they do not move a cursor.
+#[derive(Debug)]
+pub struct RealFile(File);
+
+/// A locked file; the lock ends with it.
+#[derive(Debug)]
+pub struct RealLock {
+    _file: File,
+}
+
+impl Disk for RealDisk {
+    type File = RealFile;
+    type Lock = RealLock;
+
+    fn open(&self, path: &Path, how: Open) -> io::Result<RealFile> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match how {
+            Open::Read => {}
+            Open::ReadWrite => {
+                options.write(true);
+            }
+            Open::Create => {
+                options.write(true).create(true).truncate(true);
+            }
+            Open::CreateNew => {
+                options.write(true).create_new(true);
+            }
+        }
+        Ok(RealFile(options.open(path)?))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        // A directory can be opened and synced like a file on unix only; elsewhere the rename itself is all there is.
+        if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+    }
+
+    fn meta(&self, path: &Path) -> io::Result<Meta> {
+        let found = fs::metadata(path)?;
+        Ok(Meta {
+            len: if found.is_dir() { 0 } else { found.len() },
+            is_dir: found.is_dir(),
+            modified_ms: found.modified().map_or(0, millis_since_1970),
+        })
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<RealLock> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(RealLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn free_bytes(&self, _path: &Path) -> Option<u64> {
+        // std cannot tell. A full disk shows itself as `StorageFull` on the write that does not fit.
+        None
+    }
+
+    fn restrict_to_owner(&self, path: &Path) -> io::Result<()> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        }
+        #[cfg(not(unix))]
+        {
+            fs::metadata(path).map(drop)
+        }
+    }
+}
+
+impl DiskFile for RealFile {
+    #[cfg(unix)]
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, buf, offset)
+    }
+
+    #[cfg(windows)]
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        use std::os::windows::fs::FileExt;
+        let mut done = 0;
+        while done < buf.len() {
+            match self.0.seek_read(&mut buf[done..], offset + done as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => done += n,
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, buf, offset)
+    }
+
+    #[cfg(windows)]
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        use std::os::windows::fs::FileExt;
+        let mut done = 0;
+        while done < buf.len() {
+            match self.0.seek_write(&buf[done..], offset + done as u64)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => done += n,
+            }
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// The clocks of the system. The monotonic one counts nanoseconds since this value was first made.
+#[derive(Clone, Copy, Debug)]
+pub struct RealClock {
+    origin: Instant,
+}
+
+impl Default for RealClock {
+    fn default() -> RealClock {
+        RealClock { origin: Instant::now() }
+    }
+}
+
+impl Clock for RealClock {
+    fn now(&self) -> Now {
+        Now {
+            wall: Wall(millis_since_1970(SystemTime::now())),
+            mono: Mono(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    async fn sleep(&self, after: Duration) {
+        tokio::time::sleep(after).await;
+    }
+}
+
+/// A pool of threads for short blocking work, threads of their own for what runs as long as the site.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealBlocking;
+
+impl Blocking for RealBlocking {
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(value) => value,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only a runtime that is being torn down cancels blocking work; the task that waits is dropped
+                // with it and never sees an answer.
+                Err(_cancelled) => std::future::pending().await,
+            },
+        }
+    }
+
+    async fn dedicate<T, F, M>(&self, name: &'static str, make: M) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+        M: FnOnce() -> F + Send + 'static,
+    {
+        let (send, answer) = oneshot::channel();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a current-thread runtime needs a few descriptors at start only");
+            let value = tokio::task::LocalSet::new().block_on(&runtime, async move { make().await });
+            // Nobody waits any more when the site is being torn down.
+            let _ = send.send(value);
+        });
+        let thread = thread.expect("the system can start one more thread");
+        match answer.await {
+            Ok(value) => value,
+            Err(_gone) => match thread.join() {
+                Err(panic) => std::panic::resume_unwind(panic),
+                // The sender went without a value and without a panic: the closure above cannot do that.
+                Ok(()) => unreachable!("the thread {name} ended without an answer"),
+            },
+        }
+    }
+
+    fn entropy(&self, buf: &mut [u8]) {
+        getrandom::fill(buf).expect("the operating system has entropy once it has booted");
+    }
+}
+
+fn millis_since_1970(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_second_lock_of_the_same_file_is_refused_until_the_first_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = RealDisk.lock(&path).unwrap();
+        assert_eq!(RealDisk.lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        RealDisk.lock(&path).unwrap();
+    }
+
+    #[test]
+    fn files_are_read_and_written_at_positions_and_listed_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b");
+        let file = RealDisk.open(&path, Open::CreateNew).unwrap();
+        file.write_all_at(b"world", 6).unwrap();
+        file.write_all_at(b"hello ", 0).unwrap();
+        file.sync().unwrap();
+        let mut all = [0; 11];
+        file.read_exact_at(&mut all, 0).unwrap();
+        assert_eq!(&all, b"hello world");
+        assert_eq!(file.read_exact_at(&mut all, 1).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(RealDisk.open(&path, Open::CreateNew).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        RealDisk.open(&dir.path().join("a"), Open::Create).unwrap();
+        RealDisk.sync_dir(dir.path()).unwrap();
+        assert_eq!(RealDisk.list(dir.path()).unwrap(), ["a", "b"]);
+        assert_eq!(RealDisk.meta(&path).unwrap().len, 11);
+        RealDisk.restrict_to_owner(&path).unwrap();
+    }
+
+    #[test]
+    fn a_dedicated_thread_runs_local_tasks_and_answers() {
+        let answer = block_on(RealBlocking.dedicate("test-thread", || async {
+            let shared = std::rc::Rc::new(std::cell::Cell::new(1));
+            let other = shared.clone();
+            tokio::task::spawn_local(async move { other.set(2) }).await.unwrap();
+            (shared.get(), std::thread::current().name().map(str::to_owned))
+        }));
+        assert_eq!(answer, (2, Some("test-thread".to_owned())));
+    }
+
+    #[test]
+    fn a_panic_in_blocking_work_reaches_the_caller() {
+        let caught = std::panic::catch_unwind(|| block_on(RealBlocking.run(|| panic!("from the pool"))));
+        assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"from the pool"));
+        let caught = std::panic::catch_unwind(|| {
+            block_on(RealBlocking.dedicate("panics", || async { panic!("from the thread") }))
+        });
+        assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"from the thread"));
+    }
+
+    #[test]
+    fn sockets_carry_bytes_both_ways() {
+        block_on(async {
+            let mut listener = RealNet.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let (mut ours, accepted) =
+                tokio::try_join!(RealNet.connect("localhost", port), listener.accept()).unwrap();
+            let (mut theirs, _) = accepted;
+            ours.write_all(b"ping").await.unwrap();
+            let mut got = [0; 4];
+            theirs.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"ping");
+        });
+    }
+
+    #[test]
+    fn the_monotonic_clock_starts_at_zero_and_clones_share_it() {
+        let seams = RealSeams::new();
+        let a = seams.clock().now();
+        let b = seams.clone().clock().now();
+        assert!(a.mono <= b.mono);
+        assert!(a.wall.0 > 1_600_000_000_000);
+        let mut first = [0_u8; 16];
+        let mut second = [0_u8; 16];
+        seams.blocking().entropy(&mut first);
+        seams.blocking().entropy(&mut second);
+        assert_ne!(first, second);
+    }
+}
