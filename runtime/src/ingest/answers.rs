@@ -1,6 +1,5 @@
 //! Owns the translation between the protocol's types and ours. Must not touch the store.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -10,6 +9,7 @@ use s3s::dto::{self, ChecksumAlgorithm, ChecksumMode, ChecksumType, ETag, ETagCo
 use super::body::Announced;
 use super::multipart::Completion;
 use super::objects::Condition;
+use super::observe::Notes;
 use super::records::{Described, ObjectRecord};
 use super::refusal::Refusal;
 use super::sums::{Algorithm, Coverage, Sums};
@@ -115,7 +115,8 @@ pub(super) fn announced<T>(
     algorithm: Option<&ChecksumAlgorithm>,
     idle: Duration,
 ) -> Result<Announced, Refusal> {
-    let mut announced = Announced { idle, ..Announced::default() };
+    let notes = request.extensions.get::<Notes>().cloned().unwrap_or_default();
+    let mut announced = Announced { idle, notes, ..Announced::default() };
     announced.len = len
         .map(u64::try_from)
         .transpose()
@@ -268,13 +269,13 @@ pub(super) fn completion(input: &mut dto::CompleteMultipartUploadInput) -> Resul
 
 /// An entry of a listing.
 pub(super) fn entry(record: &ObjectRecord, key: String) -> dto::Object {
-    let algorithms: BTreeMap<_, _> = record.sums.iter().map(|(a, _)| (*a, checksum_algorithm(*a))).collect();
+    let algorithms: Vec<_> = record.sums.keys().map(|algorithm| checksum_algorithm(*algorithm)).collect();
     dto::Object {
         key: Some(key),
         size: Some(i64::try_from(record.len).unwrap_or(i64::MAX)),
         e_tag: Some(etag(&record.etag)),
         last_modified: Some(stamp(record.modified_ms)),
-        checksum_algorithm: (!algorithms.is_empty()).then(|| algorithms.into_values().collect()),
+        checksum_algorithm: (!algorithms.is_empty()).then_some(algorithms),
         checksum_type: (!record.sums.is_empty()).then(|| checksum_type(record.coverage)),
         storage_class: Some(dto::ObjectStorageClass::from_static(dto::ObjectStorageClass::STANDARD)),
         ..dto::Object::default()

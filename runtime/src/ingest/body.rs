@@ -10,6 +10,7 @@ use s3s::TrailingHeaders;
 use s3s::dto::StreamingBlob;
 
 use super::limits;
+use super::observe::Notes;
 use super::records::Segment;
 use super::refusal::Refusal;
 use super::spool::{Blob, Spool};
@@ -31,6 +32,8 @@ pub struct Announced {
     pub trailers: Option<(TrailingHeaders, Vec<Algorithm>)>,
     /// How long the body may pause.
     pub idle: Duration,
+    /// Hears of the bytes as they arrive.
+    pub(super) notes: Notes,
 }
 
 impl Default for Announced {
@@ -42,6 +45,7 @@ impl Default for Announced {
             also: Vec::new(),
             trailers: None,
             idle: limits::BODY_IDLE,
+            notes: Notes::default(),
         }
     }
 }
@@ -71,12 +75,11 @@ pub(super) struct Received {
 }
 
 impl<S: Seams> Spool<S> {
-    /// Streams `body` to disk and makes it durable. `progress` hears of the bytes of each piece.
+    /// Streams `body` to disk and makes it durable.
     pub(super) async fn receive(
         &self,
         body: Option<StreamingBlob>,
         announced: Announced,
-        progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Received, Refusal> {
         let mut also: Vec<Algorithm> =
             announced.sums.keys().copied().chain(announced.also.iter().copied()).collect();
@@ -97,7 +100,7 @@ impl<S: Seams> Spool<S> {
                     tokio::time::timeout(announced.idle, body.next()).await.map_err(|_| Refusal::Timeout)?;
                 let Some(piece) = next else { break };
                 let piece = piece.map_err(|error| broken_body(&error.to_string()))?;
-                progress(piece.len() as u64);
+                announced.notes.received(piece.len() as u64);
                 let total = writer.blob.bytes() + (pending_len + piece.len()) as u64;
                 if announced.len.is_some_and(|len| total > len) {
                     return Err(Refusal::IncompleteBody("more bytes than announced".to_owned()));

@@ -145,7 +145,6 @@ fn size(len: u64) -> i64 {
 #[async_trait::async_trait]
 impl<S: Seams> S3 for Operations<S> {
     async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let notes = notes(&req);
         let body = req.input.body.take();
         let described = described!(req.input);
         let input = &req.input;
@@ -158,11 +157,7 @@ impl<S: Seams> S3 for Operations<S> {
             self.body_idle,
         )?;
         let condition = answers::condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-        let progress = |bytes| notes.received(bytes);
-        let object = self
-            .spool
-            .put(&input.bucket, &input.key, described, body, announced, condition, &progress)
-            .await?;
+        let object = self.spool.put(&input.bucket, &input.key, described, body, announced, condition).await?;
         self.hint(&input.bucket, &object);
         let mut out = PutObjectOutput { e_tag: Some(etag(&object.record.etag)), ..Default::default() };
         put_sums!(out, &object.record.sums, None);
@@ -376,10 +371,9 @@ impl<S: Seams> S3 for Operations<S> {
             input.checksum_algorithm.as_ref(),
             self.body_idle,
         )?;
-        let progress = |bytes| notes.received(bytes);
         let at = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
         let number = i64::from(input.part_number);
-        let segment = self.spool.put_part(at, number, body, announced, &progress).await?;
+        let segment = self.spool.put_part(at, number, body, announced).await?;
         let mut out =
             UploadPartOutput { e_tag: Some(etag(&super::sums::hex(&segment.md5))), ..Default::default() };
         put_sums!(out, &segment.sums, None);

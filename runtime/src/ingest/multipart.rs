@@ -185,7 +185,6 @@ impl<S: Seams> Spool<S> {
         number: i64,
         body: Option<StreamingBlob>,
         mut announced: Announced,
-        progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Segment, Refusal> {
         let number = u16::try_from(number)
             .ok()
@@ -193,7 +192,7 @@ impl<S: Seams> Spool<S> {
             .ok_or_else(|| Refusal::InvalidArgument("part numbers are 1 to 10000".to_owned()))?;
         let upload = self.inner.upload(at.0, at.1, at.2)?;
         announced.also.extend(upload.record.algorithm);
-        let mut received = self.receive(body, announced, progress).await?;
+        let mut received = self.receive(body, announced).await?;
         received.segment.number = number;
         self.run(move |inner| {
             let record = PartRecord { segment: received.segment, modified_ms: inner.now_ms() };

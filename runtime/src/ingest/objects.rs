@@ -208,14 +208,13 @@ impl<S: Seams> Spool<S> {
         body: Option<StreamingBlob>,
         announced: Announced,
         condition: Condition,
-        progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Arc<Object>, Refusal> {
         check_key(key)?;
         check_described(&described)?;
         if !self.has_bucket(bucket) {
             return Err(Refusal::NoSuchBucket);
         }
-        let Received { segment, blob } = self.receive(body, announced, progress).await?;
+        let Received { segment, blob } = self.receive(body, announced).await?;
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
         self.run(move |inner| {
             let mut sums = segment.sums.clone();
@@ -249,7 +248,7 @@ impl<S: Seams> Spool<S> {
         bytes: Bytes,
     ) -> Result<ObjectInfo, Refusal> {
         let body = StreamingBlob::from(s3s::Body::from(bytes));
-        let put = self.put(bucket, key, described, Some(body), Announced::default(), Condition::Any, &|_| {});
+        let put = self.put(bucket, key, described, Some(body), Announced::default(), Condition::Any);
         Ok(put.await?.info(bucket))
     }
 

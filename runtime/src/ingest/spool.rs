@@ -240,10 +240,11 @@ impl<S: Seams> Inner<S> {
     fn bury(&self) {
         let dead = std::mem::take(&mut *locked(&self.ledger.dead));
         for id in dead {
-            if let Err(error) = self.disk().remove_file(&self.layout.blob(&id)) {
-                if error.kind() != io::ErrorKind::NotFound {
+            match self.disk().remove_file(&self.layout.blob(&id)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(blob = id, %error, "an unused blob stays until the next start");
                 }
+                Ok(()) | Err(_) => {}
             }
         }
     }

@@ -86,7 +86,7 @@ impl Algorithm {
 
     /// Bytes of a digest.
     #[must_use]
-    pub fn len(self) -> usize {
+    pub fn digest_len(self) -> usize {
         match self {
             Algorithm::Crc32 | Algorithm::Crc32c => 4,
             Algorithm::Crc64Nvme => 8,
@@ -107,7 +107,7 @@ impl Algorithm {
     /// Reads an announced digest. Fails with [`Refusal::InvalidDigest`].
     pub fn decode(self, text: &str) -> Result<Vec<u8>, Refusal> {
         match STANDARD.decode(text.trim()) {
-            Ok(raw) if raw.len() == self.len() => Ok(raw),
+            Ok(raw) if raw.len() == self.digest_len() => Ok(raw),
             Ok(_) | Err(_) => Err(Refusal::InvalidDigest(self.header())),
         }
     }
