@@ -137,7 +137,11 @@ impl Inbox {
     }
 
     /// Asks for something, and waits for the answer. Every request gets exactly one; [`Gone`] if the site stopped.
-    pub async fn request(&self, request: Request, secret: Option<Secret>) -> Result<Result<Response, Refusal>, Gone> {
+    pub async fn request(
+        &self,
+        request: Request,
+        secret: Option<Secret>,
+    ) -> Result<Result<Response, Refusal>, Gone> {
         let id = RequestId(self.number());
         let (answer, response) = oneshot::channel();
         self.letters.send(Letter::Request { id, request, secret, answer }).await.map_err(|_| Gone)?;
