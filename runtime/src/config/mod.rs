@@ -19,6 +19,7 @@ use std::time::Duration;
 use tidegate_core::knobs::{BadKnob, Knobs};
 use tidegate_core::policy::Settings;
 
+pub(crate) use layers::read_text;
 pub use layers::{Layers, Problem, Problems, Source};
 pub use units::{duration_text, parse_duration, parse_size, size_text};
 

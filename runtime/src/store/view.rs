@@ -10,6 +10,7 @@ use tidegate_core::row::{Key, Kind, Row};
 
 use super::format::{self, BASE, INFO, JOURNAL, RowTable, base_of, table_of};
 use super::{Inner, StoreError};
+use crate::api;
 
 /// A reader of the store. Cheap to clone. It does not keep the store open: after the site stopped, every read is
 /// [`StoreError::Closed`]. Reads block on the disk for what is not cached.
@@ -154,6 +155,36 @@ impl Snapshot {
             if visit(key, row).is_break() {
                 return Ok(());
             }
+        }
+    }
+}
+
+impl api::Reads for View {
+    fn snapshot(&self) -> Result<Box<dyn api::Snapshot>, api::Unreadable> {
+        Ok(Box::new(View::snapshot(self).map_err(unreadable)?))
+    }
+}
+
+impl api::Snapshot for Snapshot {
+    fn get(&self, key: &Key) -> Result<Option<Row>, api::Unreadable> {
+        Snapshot::get(self, key).map_err(unreadable)
+    }
+
+    fn walk(
+        &self,
+        kind: Kind,
+        reverse: bool,
+        each: &mut dyn FnMut(Key, Row) -> ControlFlow<()>,
+    ) -> Result<(), api::Unreadable> {
+        Snapshot::walk(self, kind, reverse, each).map_err(unreadable)
+    }
+}
+
+fn unreadable(error: StoreError) -> api::Unreadable {
+    match error {
+        StoreError::Closed => api::Unreadable::Closed,
+        StoreError::Database(_) | StoreError::Record(_) | StoreError::Entry(_) | StoreError::Misfit { .. } => {
+            api::Unreadable::Broken(error.to_string())
         }
     }
 }
