@@ -15,6 +15,8 @@ mod session;
 mod tidy;
 
 #[cfg(test)]
+pub(crate) mod rig;
+#[cfg(test)]
 mod tests;
 
 use alloc::boxed::Box;
