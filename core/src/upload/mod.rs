@@ -254,8 +254,7 @@ impl Uploads {
             | Aim::Create
             | Aim::Probe { .. }
             | Aim::Seal
-            | Aim::Verify
-            | Aim::Sweep => {}
+            | Aim::Verify => {}
         }
         if !live.open.is_empty() {
             return;

@@ -2,6 +2,7 @@
 //!
 //! After every step the rig checks the invariants, that the changes alone give the same records (replay), and
 //! that every upload works under the fence its job holds.
+#![allow(clippy::unwrap_used, reason = "a test fails by it, at the right line")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::format;

@@ -1,4 +1,5 @@
 //! Tests of uploads: what is asked of the store, in which order, whatever the store answers and whenever we stop.
+#![allow(clippy::unwrap_used, reason = "a test fails by it, at the right line")]
 
 use std::vec;
 use std::vec::Vec;
@@ -343,7 +344,7 @@ fn a_lost_answer_to_create_is_looked_for_and_adopted() {
 }
 
 #[test]
-fn a_create_that_comes_through_late_is_swept_before_the_end() {
+fn a_create_that_comes_through_late_is_swept_at_the_end_and_nobody_waits_for_it() {
     let (mut rig, mut store) = (Rig::new(), Model::default());
     rig.want(1, THREE, false);
     let ticket = rig.until(&mut store, "create");
@@ -352,8 +353,12 @@ fn a_create_that_comes_through_late_is_swept_before_the_end() {
     rig.until(&mut store, "put_part");
     store.does(&late);
     assert_eq!(store.open_uploads().len(), 2);
-    rig.run(&mut store);
+    rig.until(&mut store, "list_uploads");
     assert!(rig.is_completed(1));
+    rig.reboot();
+    assert_eq!(verb(&rig), "list_uploads", "not even a crash lets it be forgotten");
+    rig.run(&mut store);
+    assert_eq!(rig.session(1), None);
     assert_whole(&store, 1);
 }
 
@@ -661,6 +666,27 @@ fn giving_up_is_repeated_until_the_store_hears_it() {
 }
 
 #[test]
+fn a_store_that_refuses_once_to_list_does_not_make_the_janitor_forget() {
+    let mut durable = rows(THREE, Phase::Abandoning { upload: None }, &[]);
+    durable.retain(|(key, _)| !matches!(key, Key::Job(_)));
+    if let Some((_, Row::Upload(row))) = durable.last_mut() {
+        row.look_first = true;
+    }
+    let (mut rig, step) = Rig::finds(durable);
+    assert_eq!(step.verbs(), ["list_uploads"]);
+    for _ in 0..limits::ASK_AGAIN {
+        rig.fails(Fault::Rejected("NotImplemented".into()));
+        assert_eq!(rig.wake().unwrap().verbs(), ["list_uploads"]);
+    }
+    rig.fails(Fault::Rejected("NotImplemented".into()));
+    assert_eq!(
+        (rig.session(1), rig.timers.len()),
+        (None, 0),
+        "a store that cannot list is believed in the end"
+    );
+}
+
+#[test]
 fn used_up_attempts_end_the_job_and_abort_its_upload() {
     let (mut rig, mut store) = (Rig::new(), Model::default());
     rig.want(1, THREE, false);
@@ -875,7 +901,7 @@ fn arrive(rig: &Rig, store: &mut Model, op: &ObjectOp) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
     #[test]
     fn whatever_the_store_and_the_power_do_a_recording_arrives_once_and_whole(
         script in proptest::collection::vec((doing(), any::<u8>()), 0..120),
