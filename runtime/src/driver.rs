@@ -168,7 +168,7 @@ impl<C: Clock> Engine<C> {
 
     /// Waits until there is something to do; a letter if that is what there is.
     async fn next_letter(
-        &self,
+        &mut self,
         letters: &mut mpsc::Receiver<Letter>,
         stop: &mut watch::Receiver<bool>,
         drained_by: Option<Mono>,

@@ -293,7 +293,7 @@ impl Blocking for RealBlocking {
     async fn dedicate<T, F, M>(&self, name: &'static str, make: M) -> T
     where
         T: Send + 'static,
-        F: Future<Output = T> + 'static,
+        F: Future<Output = T> + Send + 'static,
         M: FnOnce() -> F + Send + 'static,
     {
         let (send, answer) = oneshot::channel();
