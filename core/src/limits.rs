@@ -4,6 +4,8 @@ use core::time::Duration;
 
 /// Bytes of a device or task id: what fits a path segment and a metric label.
 pub const ID_BYTES: usize = 128;
+/// Bytes of a wire id: a task id, a dot and the ten digits of the largest attempt.
+pub const WIRE_BYTES: usize = ID_BYTES + 11;
 /// Bytes of an object key: S3's own bound.
 pub const KEY_BYTES: usize = 1024;
 /// Facts one step may deliver before we call it a loop: the longest legal chain is about ten.
@@ -22,8 +24,34 @@ pub const SIDECAR_BYTES_MAX: u64 = 4 << 20;
 pub const LINKS_MAX: usize = 4096;
 /// RPCs waiting for an answer on one link.
 pub const CALLS_PER_LINK: usize = 16;
+/// Requests that wait for one `get_state` of one link: a dashboard and a few scripts, not a crowd.
+pub const WAITERS_PER_LINK: usize = 64;
+/// First pause before a failed `get_state` is repeated; it doubles with each failure.
+pub const SYNC_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest pause before a failed `get_state` is repeated: a silent recorder costs two frames a minute.
+pub const SYNC_RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long an uploader may owe a status before it is asked again: its answer may have been garbage.
+pub const STATUS_OWED_MAX: Duration = Duration::from_secs(60);
+/// Devices whose version of the state stream is remembered: every device that can be connected at once.
+pub const VERSIONS_MAX: usize = 2 * LINKS_MAX;
+/// Bytes of a device's word for its state, or of a message's type: known ones have at most 16.
+pub const WORD_BYTES: usize = 64;
+/// Bytes of the message in an RPC answer that we pass on.
+pub const RPC_MESSAGE_BYTES: usize = 4 << 10;
 /// Waiting verifications per device: one per recording that waits for its acknowledgement.
 pub const VERIFIES_PER_DEVICE: usize = 256;
+/// Wait before a recording that was not there, or could not be read, is looked at again; doubles with every try.
+pub const VERIFY_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest such wait: a device that waits for its acknowledgement waits about a minute longer than it must.
+pub const VERIFY_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Episodes whose edge copy is being removed at once: removal is cheap and never urgent.
+pub const REMOVALS_AT_ONCE: usize = 16;
+/// Wait before a failed removal is tried again; doubles with every try up to `REMOVE_RETRY_MAX`.
+pub const REMOVE_RETRY_MIN: Duration = Duration::from_secs(10);
+/// Longest such wait.
+pub const REMOVE_RETRY_MAX: Duration = Duration::from_secs(600);
+/// Bytes of a device's message type that we keep of a message we do not know.
+pub const TYPE_BYTES: usize = 64;
 /// Raw `data` of an RPC answer that we carry and journal; larger ones are replaced by a digest.
 pub const RPC_DATA_BYTES: usize = 64 << 10;
 /// Entries of a transfer status that we keep (those not completed).
@@ -38,6 +66,39 @@ pub const CANDIDATES: usize = 256;
 pub const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Most uploads at once, whatever a policy says: each holds up to four parts in memory.
 pub const UPLOADS_MAX: u32 = 64;
+/// A due job that waited longer than this goes first, whatever an order policy says: no score can starve a job.
+pub const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// While jobs are due and a policy lets none begin, it is asked again after this.
+pub const LIMITS_AGAIN: Duration = Duration::from_secs(60);
+/// Shortest delay after a failed attempt, whatever a policy says: keeps a broken policy from spinning.
+pub const DELAY_MIN: Duration = Duration::from_secs(1);
+/// Attempts a job may spend, whatever a policy says: the upper end of `sync.attempts`.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// First delay after the way failed; it doubles with every failure in a row.
+pub const WAY_DELAY_MIN: Duration = Duration::from_secs(1);
+/// Longest delay after the way failed, jitter excluded: how late we may notice that it is back.
+pub const WAY_DELAY_MAX: Duration = Duration::from_secs(60);
+/// How often one upload session is begun again because the store lost it.
+pub const RESTARTS_MAX: u32 = 3;
+/// Questions an upload may ask again in a row, within one claim, because no answer came.
+pub const ASK_AGAIN: u32 = 4;
+/// Parts an upload may send again in a row, within one claim, because no answer came: each costs its bytes.
+pub const SEND_AGAIN: u32 = 2;
+/// First delay before a question is asked again; it doubles each time in a row.
+pub const ASK_DELAY: Duration = Duration::from_secs(1);
+/// Longest delay before an abandoned upload is tried to be given up again.
+pub const TIDY_DELAY_MAX: Duration = Duration::from_secs(600);
+/// Shortest time between two questions for the bandwidth.
+pub const BANDWIDTH_AGAIN: Duration = Duration::from_secs(1);
+/// Longest time one part may keep the way for itself, whatever a policy says: no budget can stop an upload for good.
+pub const PART_TIME_MAX: Duration = Duration::from_secs(600);
+/// Forgotten multipart uploads of one key that are looked at in one go.
+pub const STRAYS_MAX: usize = 100;
 
+const _: () = assert!(DELAY_MIN.as_millis() <= DELAY_MAX.as_millis());
+const _: () = assert!(WAY_DELAY_MIN.as_millis() <= WAY_DELAY_MAX.as_millis());
+const _: () = assert!(SEND_AGAIN <= ASK_AGAIN);
 const _: () = assert!(PART_BYTES_MIN <= PART_BYTES_MAX);
+const _: () = assert!(CALLS_PER_LINK >= 2, "one slot is kept for get_state");
+const _: () = assert!(SYNC_RETRY_MIN.as_nanos() <= SYNC_RETRY_MAX.as_nanos());
 const _: () = assert!(OBJECT_BYTES_MAX <= 5 << 40, "S3 takes at most 5 TiB");

@@ -293,7 +293,7 @@ impl Blocking for RealBlocking {
     async fn dedicate<T, F, M>(&self, name: &'static str, make: M) -> T
     where
         T: Send + 'static,
-        F: Future<Output = T> + 'static,
+        F: Future<Output = T> + Send + 'static,
         M: FnOnce() -> F + Send + 'static,
     {
         let (send, answer) = oneshot::channel();
@@ -330,6 +330,7 @@ fn millis_since_1970(time: SystemTime) -> i64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

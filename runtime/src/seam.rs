@@ -159,7 +159,7 @@ pub trait Blocking: Clone + Send + Sync + 'static {
     fn dedicate<T, F, M>(&self, name: &'static str, make: M) -> impl Future<Output = T> + Send
     where
         T: Send + 'static,
-        F: Future<Output = T> + 'static,
+        F: Future<Output = T> + Send + 'static,
         M: FnOnce() -> F + Send + 'static;
     /// Bytes from the operating system's entropy source. Simulation: a seeded stream.
     fn entropy(&self, buf: &mut [u8]);

@@ -113,7 +113,7 @@ pub(crate) async fn status(args: Status) -> Done {
     }
     say(&format!("\ntasks: {}", number(&tasks, "total")));
     for task in items(&tasks) {
-        let error = text(task, "error");
+        let error = text(task, "error_message");
         let error = if error.is_empty() { String::new() } else { format!("  {error}") };
         say(&format!(
             "  {:<32} {:<24} {:<12}{error}",
