@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use bench::{Bench, CLOUD, Cloud, EDGE, Line, config, named, pattern, put_part, scripted};
 use tidegate_core::digest::{Sha256, multipart_etag};
-use tidegate_core::id::{PartNo, UploadId};
+use tidegate_core::id::{ETag, PartNo, UploadId};
 use tidegate_core::object::{Composite, Got, ListedPart, ObjectReply, Span, Verb, Want};
 use tidegate_core::outcome::{Fault, Outcome, What};
-use tidegate_runtime::ingest::{Algorithm, Described};
 use tidegate_runtime::object::edge::EdgeStore;
 use tidegate_runtime::real::{RealBlocking, RealClock, RealDisk, RealNet, RealSeams};
 use tidegate_runtime::seam::{Net, Seams};
@@ -151,32 +150,43 @@ async fn an_interrupted_upload_is_found_again_with_the_parts_that_arrived() {
 
 #[tokio::test]
 async fn listings_are_read_to_their_last_page() {
-    let bench = Bench::start().await;
-    let cloud = bench.cloud();
-    bench.source("from", b"0123456789").await;
-    let upload = cloud.create("k", b"").await;
-    for number in 1..=1001 {
-        cloud.put_part("k", &upload, number, span(usize::from(number % 10), 1)).await;
-    }
-    let Outcome::Done(ObjectReply::Parts(Some(parts))) = cloud.run("k", Verb::ListParts { upload }).await
-    else {
-        panic!("listed")
-    };
-    let numbers: Vec<_> = parts.iter().map(|part| part.part.0).collect();
-    assert_eq!(numbers, (1..=1001).collect::<Vec<_>>());
-    let mut ids = Vec::new();
-    for _ in 0..1001 {
-        let sha256 = Some(Algorithm::Sha256);
-        let made =
-            bench.spool.create_upload(CLOUD, "many", Described::default(), sha256, None).await.unwrap();
-        ids.push(UploadId::new(made.id));
-    }
-    ids.sort();
-    let Outcome::Done(ObjectReply::Uploads(mut open)) = cloud.run("many", Verb::ListUploads).await else {
-        panic!("listed")
-    };
-    open.sort();
-    assert_eq!(open, ids);
+    let (_bench, cloud) = say(Line::Pages {
+        marker: "part-number-marker=1",
+        first: "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<ListPartsResult><IsTruncated>true</IsTruncated>\
+                <NextPartNumberMarker>1</NextPartNumberMarker>\
+                <Part><PartNumber>1</PartNumber><ETag>\"a\"</ETag><Size>5</Size></Part></ListPartsResult>",
+        then: "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<ListPartsResult><IsTruncated>false</IsTruncated>\
+               <Part><PartNumber>2</PartNumber><ETag>\"b\"</ETag><Size>6</Size></Part></ListPartsResult>",
+    })
+    .await;
+    let part =
+        |number, etag, len| ListedPart { part: PartNo(number), etag: ETag::new(etag), len, sha256: None };
+    assert_eq!(
+        cloud.run("k", Verb::ListParts { upload: UploadId::new("u") }).await,
+        Outcome::Done(ObjectReply::Parts(Some(vec![part(1, "a", 5), part(2, "b", 6)])))
+    );
+    let (_bench, cloud) = say(Line::Pages {
+        marker: "key-marker=k&prefix=k&upload-id-marker=young",
+        first: "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<ListMultipartUploadsResult>\
+                <IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>\
+                <NextUploadIdMarker>young</NextUploadIdMarker><Upload><Key>k</Key><UploadId>young</UploadId>\
+                <Initiated>2024-01-02T00:00:00.000Z</Initiated></Upload></ListMultipartUploadsResult>",
+        then: "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<ListMultipartUploadsResult>\
+               <IsTruncated>false</IsTruncated><Upload><Key>k</Key><UploadId>old</UploadId>\
+               <Initiated>2024-01-01T00:00:00.000Z</Initiated></Upload><Upload><Key>k2</Key>\
+               <UploadId>foreign</UploadId></Upload></ListMultipartUploadsResult>",
+    })
+    .await;
+    let oldest_first = ["old", "young"].map(UploadId::new).to_vec();
+    assert_eq!(cloud.run("k", Verb::ListUploads).await, Outcome::Done(ObjectReply::Uploads(oldest_first)));
+}
+
+#[tokio::test]
+async fn a_listing_that_never_ends_is_no_answer() {
+    let page = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<ListPartsResult><IsTruncated>true</IsTruncated>\
+                <NextPartNumberMarker>1</NextPartNumberMarker></ListPartsResult>";
+    let (_bench, cloud) = say(Line::Say(page)).await;
+    assert_eq!(cloud.run("k", Verb::ListParts { upload: UploadId::new("u") }).await, Outcome::Unknown);
 }
 
 #[tokio::test]

@@ -157,6 +157,8 @@ pub fn pattern(len: usize) -> Vec<u8> {
 pub enum Line {
     /// Sends this and closes.
     Say(&'static str),
+    /// Says `then` to a request whose first line holds `marker`, else `first`; closes.
+    Pages { marker: &'static str, first: &'static str, then: &'static str },
     /// Closes without a word.
     Close,
     /// Says nothing and keeps the connection.
@@ -169,8 +171,13 @@ pub async fn scripted(line: Line) -> String {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            read_request(&mut stream).await;
+            let head = read_request(&mut stream).await;
             match line {
+                Line::Pages { marker, first, then } => {
+                    let text = if head.contains(marker) { then } else { first };
+                    stream.write_all(text.as_bytes()).await.unwrap();
+                    stream.shutdown().await.unwrap();
+                }
                 Line::Say(text) => {
                     stream.write_all(text.as_bytes()).await.unwrap();
                     stream.shutdown().await.unwrap();
@@ -186,16 +193,18 @@ pub async fn scripted(line: Line) -> String {
     endpoint
 }
 
-async fn read_request(stream: &mut (impl AsyncReadExt + Unpin)) {
+/// The head of a request, in lower case; its body is read as well.
+async fn read_request(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
             Ok(byte) => head.push(byte),
-            Err(_) => return,
+            Err(_) => break,
         }
     }
     let head = String::from_utf8(head).unwrap().to_lowercase();
     let len = head.lines().find_map(|line| line.strip_prefix("content-length:"));
     let mut body = vec![0; len.map_or(0, |len| len.trim().parse().unwrap())];
     let _ = stream.read_exact(&mut body).await;
+    head
 }
