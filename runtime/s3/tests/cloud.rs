@@ -1,5 +1,7 @@
 //! The destination against a real S3 endpoint on loopback, and against stores that break in the middle.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod bench;
 
 use std::sync::Arc;
@@ -293,8 +295,8 @@ async fn a_withheld_answer_is_unknown_and_asking_again_tells() {
     let bench = Bench::start().await;
     let impatient = || {
         bench.cloud_with(|config| {
-            config.attempt_timeout = Duration::from_millis(700);
-            config.connect_timeout = Duration::from_millis(600);
+            config.attempt_timeout = Duration::from_millis(1500);
+            config.connect_timeout = Duration::from_millis(1400);
         })
     };
     let cloud = bench.cloud();
@@ -304,10 +306,24 @@ async fn a_withheld_answer_is_unknown_and_asking_again_tells() {
     bench.withheld.set(Some("CompleteMultipartUpload"));
     let complete = Verb::Complete { upload, parts: vec![(PartNo(1), part)] };
     assert_eq!(impatient().run("k", complete).await, Outcome::Unknown);
-    assert_eq!(cloud.run("k", digest_of(None)).await, got(b"content"));
+    arrives(&cloud, "k", b"content").await;
     bench.withheld.set(Some("PutObject"));
     assert_eq!(impatient().run("small", put(b"content")).await, Outcome::Unknown);
-    assert_eq!(cloud.run("small", digest_of(None)).await, got(b"content"));
+    arrives(&cloud, "small", b"content").await;
+}
+
+/// Asks until the object is there; what is there must be `bytes`.
+async fn arrives(cloud: &Cloud, key: &str, bytes: &[u8]) {
+    let asking = async {
+        loop {
+            let outcome = cloud.run(key, digest_of(None)).await;
+            if outcome != failed(Fault::Vanished(What::Object)) {
+                return outcome;
+            }
+        }
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(20), asking).await.unwrap();
+    assert_eq!(outcome, got(bytes));
 }
 
 async fn say(line: Line) -> (Bench, Cloud) {
@@ -391,8 +407,8 @@ async fn a_store_that_keeps_silent_is_given_up_even_with_a_body_that_may_take_lo
     let endpoint = scripted(Line::Hang).await;
     let cloud = bench.cloud_with(|config| {
         config.endpoint = Some(endpoint);
-        config.attempt_timeout = Duration::from_millis(700);
-        config.connect_timeout = Duration::from_millis(600);
+        config.attempt_timeout = Duration::from_millis(1500);
+        config.connect_timeout = Duration::from_millis(1400);
     });
     // By its length alone this part may take eight minutes.
     let part = put_part(&UploadId::new("u"), 1, span(0, 8 * MIB));
@@ -446,7 +462,7 @@ impl Seams for DarkSeams {
 async fn a_network_that_never_answers_is_offline_after_the_connect_timeout() {
     let bench = Bench::start().await;
     let real = RealSeams::new();
-    let seams = DarkSeams { net: DarkNet(real.net().clone()), real };
+    let seams = DarkSeams { net: DarkNet(*real.net()), real };
     let source = Arc::new(EdgeStore::new(bench.spool.clone(), EDGE));
     let mut config = config("http://192.0.2.1:9000".to_owned());
     config.connect_timeout = Duration::from_millis(50);
