@@ -1,12 +1,15 @@
 //! Owns who and what is let in: signed requests, and bytes while the gate is open. Runs before a body is read.
 
+use std::collections::BTreeMap;
+
 use s3s::access::{S3Access, S3AccessContext};
+use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 use tokio::sync::watch;
 
-use super::Gate;
 use super::observe::Notes;
 use super::refusal::Refusal;
+use super::{AccessKey, Gate};
 
 /// Lets signed requests in, unless they add bytes while the gate is not open.
 pub(super) struct Door {
@@ -39,5 +42,23 @@ impl S3Access for Door {
             Some(Gate::Full) if adds => Err(Refusal::Full.into()),
             Some(Gate::Open | Gate::Closed(_) | Gate::Full) | None => Ok(()),
         }
+    }
+}
+
+/// The keys that requests may be signed with.
+pub(super) struct Keys(BTreeMap<String, SecretKey>);
+
+impl Keys {
+    pub(super) fn new(keys: Vec<AccessKey>) -> Keys {
+        Keys(keys.into_iter().map(|key| (key.id, SecretKey::from(key.secret))).collect())
+    }
+}
+
+#[async_trait::async_trait]
+impl S3Auth for Keys {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let unknown =
+            || S3Error::with_message(S3ErrorCode::InvalidAccessKeyId, "the access key is not known here");
+        self.0.get(access_key).cloned().ok_or_else(unknown)
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
-use s3s::auth::SimpleAuth;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -17,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::EndpointConfig;
 use super::answers::{self, described, etag, put_sums, stamp, sum_fields};
-use super::door::Door;
+use super::door::{Door, Keys};
 use super::limits;
 use super::observe::{Notes, Observer, Stored};
 use super::refusal::Refusal;
@@ -59,10 +58,6 @@ impl<S: Seams> Endpoint<S> {
         // It compares with the clock of the system. The setting is named after URLs but rules headers as well.
         limits_of_s3s.presigned_url_max_skew_time_secs =
             config.max_skew.map_or(u32::MAX, |skew| u32::try_from(skew.as_secs()).unwrap_or(u32::MAX));
-        let mut auth = SimpleAuth::new();
-        for key in config.keys {
-            auth.register(key.id, key.secret.into());
-        }
         let operations = Operations {
             spool: spool.clone(),
             stored: config.stored,
@@ -70,7 +65,7 @@ impl<S: Seams> Endpoint<S> {
             body_idle: config.body_idle,
         };
         let mut builder = S3ServiceBuilder::new(operations);
-        builder.set_auth(auth);
+        builder.set_auth(Keys::new(config.keys));
         builder.set_access(Door { gate: config.gate });
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits_of_s3s))));
         let shared = Shared {
@@ -477,6 +472,17 @@ impl<S: Seams> S3 for Operations<S> {
             ..Default::default()
         });
         Ok(S3Response::new(ListBucketsOutput { buckets: Some(buckets.collect()), ..Default::default() }))
+    }
+
+    async fn get_bucket_versioning(
+        &self,
+        req: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+        if !self.spool.has_bucket(&req.input.bucket) {
+            return Err(Refusal::NoSuchBucket.into());
+        }
+        // Versioning was never enabled, and cannot be.
+        Ok(S3Response::new(GetBucketVersioningOutput::default()))
     }
 
     async fn get_bucket_location(

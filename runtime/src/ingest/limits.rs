@@ -36,3 +36,7 @@ pub const HEADER_READ: Duration = Duration::from_secs(30);
 pub const BODY_IDLE: Duration = Duration::from_secs(60);
 /// How long requests may take to end when the endpoint shuts down.
 pub const SHUTDOWN_BUDGET: Duration = Duration::from_secs(10);
+/// Bytes of a refused request that are read off before it is answered: one part of the usual size, with room.
+pub const DRAIN_MAX: usize = 16 * 1024 * 1024;
+/// How long that may take.
+pub const DRAIN_TIME: Duration = Duration::from_secs(5);

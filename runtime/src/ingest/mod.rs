@@ -10,6 +10,7 @@
 mod answers;
 mod body;
 mod door;
+mod drain;
 mod endpoint;
 pub mod limits;
 mod listing;

@@ -46,7 +46,8 @@ pub struct Record {
     pub error: Option<String>,
 }
 
-/// Hears of finished requests. For embedders that show or test what uploaders do.
+/// Hears of finished requests. For embedders that show or test what uploaders do. A request whose connection breaks
+/// before its answer is ready is not told of; what it stored by then is stored.
 pub trait Observer: Send + Sync + 'static {
     /// A request has finished; its answer is about to be sent.
     fn record(&self, record: Record);

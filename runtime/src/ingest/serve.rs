@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Endpoint;
+use super::drain::Lent;
 use super::limits;
 use super::observe::Notes;
 use crate::seam::{Listener, Seams, Stream};
@@ -57,7 +58,12 @@ impl<S: Seams> Endpoint<S> {
     async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let notes = Notes::default();
         request.extensions_mut().insert(notes.clone());
-        let response = match self.s3.call(request.map(Body::from)).await {
+        // Who asks before sending has not sent; reading would invite it to.
+        let asks_first = request.headers().contains_key(http::header::EXPECT);
+        let (head, body) = request.into_parts();
+        let lent = Lent::new(body);
+        let request = Request::from_parts(head, Body::http_body_unsync(lent.clone()));
+        let response = match self.s3.call(request).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::warn!(error = ?error, "a request could not be answered in the protocol");
@@ -66,6 +72,9 @@ impl<S: Seams> Endpoint<S> {
                 response
             }
         };
+        if response.status().as_u16() >= 400 && !asks_first {
+            lent.drain().await;
+        }
         let Some(observer) = &self.shared.observer else { return Ok(response) };
         let response = read_error(response, &notes).await;
         let record = notes.finish(response.status().as_u16());

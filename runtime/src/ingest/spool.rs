@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -251,15 +251,19 @@ impl<S: Seams> Inner<S> {
 }
 
 fn create_folders<D: Disk>(disk: &D, layout: &Layout) -> io::Result<()> {
+    // The names of folders that do not exist yet must survive as well, up to the first that does.
+    let missing = layout.root.ancestors().take_while(|folder| disk.meta(folder).is_err());
+    let parents: Vec<_> = missing.filter_map(|folder| folder.parent().map(Path::to_path_buf)).collect();
     disk.create_dir_all(&layout.root)?;
     for folder in [layout.tmp(), layout.blobs(), layout.uploads(), layout.buckets()] {
         disk.create_dir_all(&folder)?;
     }
     disk.sync_dir(&layout.root)?;
-    match layout.root.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => disk.sync_dir(parent),
-        Some(_) | None => Ok(()),
+    for parent in parents {
+        let here = parent.as_os_str().is_empty();
+        disk.sync_dir(if here { Path::new(".") } else { &parent })?;
     }
+    Ok(())
 }
 
 struct Loading<'a, D: Disk> {

@@ -1,5 +1,7 @@
 //! Owns the tests of the object store: the store itself here, crashes in `crash.rs`, the protocol in `http.rs`.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
 mod crash;
 mod http;
 
