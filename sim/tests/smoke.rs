@@ -37,7 +37,7 @@ fn world(seed: u64, disk: &SimDisk) -> turmoil::Sim<'static> {
     sim.host("site", move || {
         let seams = SimSeams::new(disk.clone(), seed);
         async move {
-            let site = boot::start(seams, config(), None).await.map_err(|error| error.to_string())?;
+            let mut site = boot::start(seams, config(), |_| Ok(None)).await.map_err(|error| error.to_string())?;
             site.wait().await.map_err(|error| error.to_string())?;
             Ok(())
         }

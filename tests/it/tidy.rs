@@ -110,6 +110,7 @@ const SYSTEM: &[(&str, &str)] = &[
     ("runtime/src/real.rs", "the production side of the seams"),
     ("runtime/src/config.rs", "reads the configuration file before any seam exists"),
     ("runtime/cli/src/", "the binary: terminal, child processes, signals, and real waiting"),
+    ("runtime/s3/src/client.rs", "the SDK demands the type; the time itself comes from the Clock seam"),
 ];
 
 #[test]
