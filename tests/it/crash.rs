@@ -330,6 +330,7 @@ fn a_store_that_stops_answering_for_a_while_gets_the_recording_once() {
         let take = Take::new(DEVICE, "mute-store", 27, 16 << 20);
         let plan = Plan::with_cloud(&cloud)
             .set("cloud.attempt_timeout", "1s")
+            .set("cloud.connect_timeout", "500ms")
             .set("sync.retry_base", "100ms")
             .set("sync.retry_cap", "500ms")
             .set("sync.retry_jitter", "0s");

@@ -77,7 +77,7 @@ fn a_replaced_transfer_link_is_told_so_and_its_words_count_no_more() {
         let closed = old.link.closed(STEP).await.expect("the old link is closed");
         assert_eq!(closed, Some((4001, "replaced by a newer connection".to_owned())));
         take.upload(&site).await;
-        new.say("connected", &status(DEVICE, &[])).await;
+        new.say("connected", &status(DEVICE, &[take.row("active")])).await;
         new.say("upload_complete", &take.complete()).await;
         new.ack(&take.task).await;
         site.task_reaches(&take.task, "completed").await;
@@ -164,8 +164,8 @@ fn a_recorder_that_comes_back_recording_brings_its_task_along() {
     });
 }
 
-fn many_uploads(count: usize) -> Vec<Value> {
-    (0..count).map(|n| Take::new(DEVICE, &format!("old-{n}"), n as u64, 16).row("completed")).collect()
+fn uploads(status: &str, count: usize) -> Vec<Value> {
+    (0..count).map(|n| Take::new(DEVICE, &format!("old-{n}"), n as u64, 16).row(status)).collect()
 }
 
 #[test]
@@ -177,17 +177,18 @@ fn a_status_over_32_kib_in_fragments_is_read_to_its_end() {
         take.upload(&site).await;
         let mut uploader = Uploader::dial(&site, DEVICE).await;
         // What has to be seen stands at the very end.
-        let mut uploads = many_uploads(400);
-        uploads.push(take.row("uploaded_wait_ack"));
-        let data = status(DEVICE, &uploads);
+        let mut all = uploads("completed", 400);
+        all.push(take.row("uploaded_wait_ack"));
+        let data = status(DEVICE, &all);
         assert!(data.to_string().len() > 200_000, "{}", data.to_string().len());
         uploader.say("connected", &data).await;
         uploader.ack(&take.task).await;
         site.task_reaches(&take.task, "completed").await;
 
         // Once more in fragments of a few bytes, with a ping between them.
-        let frame = json!({"type": "status", "timestamp": "x", "data": status(DEVICE, &many_uploads(12))})
-            .to_string();
+        let frame =
+            json!({"type": "status", "timestamp": "x", "data": status(DEVICE, &uploads("failed", 12))})
+                .to_string();
         let bytes = frame.as_bytes();
         uploader.link.send_frame(false, Opcode::Text, &bytes[..1]).await.expect("an open link");
         for (at, piece) in bytes[1..].chunks(97).enumerate() {
@@ -239,7 +240,7 @@ fn broken_and_odd_frames_harm_no_link() {
         }
         recorder.link.send_binary(b"\xff\xfe\x00").await.expect("the recorder link stays open");
         // What a stock uploader sends of a text whose memory it has freed.
-        let half = status(DEVICE, &many_uploads(10)).to_string();
+        let half = status(DEVICE, &uploads("completed", 10)).to_string();
         let garbled = format!("{}{}", &half[..4096], "~#".repeat(900));
         uploader.link.send_text(&garbled).await.expect("the transfer link stays open");
 

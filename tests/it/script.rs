@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_device::Incoming;
+use tidegate_runtime::real::RealClock;
+use tidegate_runtime::seam::Clock as _;
 
 use crate::rig::{Raw, SILENCE, SITE, STEP, Site, noise, sha256, until, utc_date};
 
@@ -289,9 +291,11 @@ impl Take {
         format!("{}.json", self.key.strip_suffix(".mcap").expect("keys of recordings end in .mcap"))
     }
 
-    /// Key in the cloud.
+    /// Key in the cloud: by the sidecar's word, or, where nobody said when it was recorded, by the day it came in.
     pub fn cloud_key(&self) -> String {
-        format!("{SITE}/{}/{}/{}.mcap", self.device, utc_date(RECORDED_AT), self.task)
+        let recorded = self.sidecar.as_ref().map(|_| RECORDED_AT);
+        let date = utc_date(recorded.unwrap_or_else(|| RealClock::default().now().wall.0));
+        format!("{SITE}/{}/{date}/{}.mcap", self.device, self.task)
     }
 
     fn mode(&self) -> &'static str {
