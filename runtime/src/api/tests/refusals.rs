@@ -188,6 +188,8 @@ async fn a_request_that_cannot_be_meant_is_refused_before_the_driver_hears_of_it
     let (status, answer) = site.post("/api/v1/callbacks/start", "{").await;
     let text = answer["error_msg"].as_str().expect("a text");
     assert!(status == 400 && text.starts_with("Invalid request body: "), "{answer}");
+    let (status, answer) = site.call(Method::DELETE, "/api/v1/tasks", "").await;
+    assert_eq!((status, &answer["code"]), (405, &Value::from("method_not_allowed")));
     let (status, _) = site.post(begin, &"x".repeat(BODY_MAX + 1)).await;
     assert_eq!(status, 413);
     assert!(site.heard().is_empty());
