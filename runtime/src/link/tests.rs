@@ -38,10 +38,11 @@ struct Site {
     inputs: mpsc::UnboundedReceiver<Input>,
     mailboxes: mpsc::UnboundedReceiver<mpsc::Sender<Outbound>>,
     metrics: Metrics,
+    links: Links,
     _stop: watch::Sender<bool>,
 }
 
-fn parts(bounds: Bounds) -> (Dial, mpsc::Receiver<Letter>, Metrics, watch::Sender<bool>) {
+fn parts(bounds: Bounds) -> (Dial, mpsc::Receiver<Letter>, Metrics, Links, watch::Sender<bool>) {
     let (inbox, letters) = Inbox::new();
     let board = Board::new();
     let metrics = Metrics::new(board.clone(), Arc::new(DriverStats::default));
@@ -50,11 +51,11 @@ fn parts(bounds: Bounds) -> (Dial, mpsc::Receiver<Letter>, Metrics, watch::Sende
     let (dial, listener) = pipes();
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(server::serve(listener, links.router(), server::Bounds::default(), stopped));
-    (dial, letters, metrics, stop)
+    (dial, letters, metrics, links, stop)
 }
 
 fn site(bounds: Bounds, verdict: Verdict) -> Site {
-    let (dial, mut letters, metrics, stop) = parts(bounds);
+    let (dial, mut letters, metrics, links, stop) = parts(bounds);
     let (heard, inputs) = mpsc::unbounded_channel();
     let (mailed, mailboxes) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -70,7 +71,7 @@ fn site(bounds: Bounds, verdict: Verdict) -> Site {
             }
         }
     });
-    Site { dial, inputs, mailboxes, metrics, _stop: stop }
+    Site { dial, inputs, mailboxes, metrics, links, _stop: stop }
 }
 
 async fn answer(
@@ -341,7 +342,7 @@ async fn a_link_whose_mailbox_is_gone_is_closed_and_reported_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_inbox_stops_neither_pongs_nor_frames_nor_the_link() {
-    let (dial, mut letters, _metrics, _stop) = parts(Bounds::default());
+    let (dial, mut letters, _metrics, _links, _stop) = parts(Bounds::default());
     let knock = tokio::spawn(async move {
         let Some(Letter::Knock { admission, .. }) = letters.recv().await else { panic!("a knock") };
         let (mailbox, outbound) = mpsc::channel(OUTBOUND);
@@ -376,4 +377,19 @@ async fn a_full_inbox_stops_neither_pongs_nor_frames_nor_the_link() {
         }
     }
     drop(flood.await.expect("all was sent"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_can_wait_until_every_close_has_left() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let (mut client, mailbox) = site.open("/recorder/r1").await;
+    let long = Duration::from_secs(3600);
+    let begun = tokio::time::Instant::now();
+    site.links.drained(Duration::from_secs(1)).await;
+    assert_eq!(begun.elapsed(), Duration::from_secs(1), "an open link holds it as long as it may");
+    mailbox.send(Outbound::Close { code: 1001, reason: "site is stopping" }).await.expect("the link lives");
+    let ((), close) = tokio::join!(site.links.drained(long), client.next());
+    let close = close.expect("a frame").expect("a close");
+    assert_eq!(close.as_close().map(|(code, _)| u16::from(code)), Some(1001));
+    assert!(begun.elapsed() < long);
 }
