@@ -40,7 +40,9 @@ pub enum BootError {
     #[error("{0}")]
     Config(String),
     /// An address cannot be listened on.
-    #[error("{key} = {address} cannot be listened on: {error}; stop what uses it, or set {key} to another address")]
+    #[error(
+        "{key} = {address} cannot be listened on: {error}; stop what uses it, or set {key} to another address"
+    )]
     Listen {
         /// Name of the setting.
         key: &'static str,
@@ -94,7 +96,7 @@ pub struct EdgeKeys {
     pub first_time: bool,
 }
 
-/// A running site. Dropping it ends it at once, as a crash would; [`Site::shutdown`] ends it in order.
+/// A running site. [`Site::shutdown`] ends it in order; dropping it ends it too, but nobody waits for the driver then.
 #[derive(Debug)]
 pub struct Site {
     /// Where the HTTP API listens.
@@ -144,7 +146,10 @@ pub async fn start<S: Seams>(
         tracing::warn!(record = %damaged.display(), "a record of a recording cannot be read; it is left alone");
     }
     let bucket = config.edge_bucket();
-    spool.create_bucket(&bucket).await.map_err(|refusal| BootError::Config(format!("bucket {bucket}: {refusal:?}")))?;
+    spool
+        .create_bucket(&bucket)
+        .await
+        .map_err(|refusal| BootError::Config(format!("bucket {bucket}: {refusal:?}")))?;
     let edge_keys = keys::edge_keys(&seams, &config).await?;
     let edge = EdgeStore::new(spool.clone(), bucket.clone());
     let cloud = cloud(Arc::new(edge.clone())).map_err(BootError::Config)?;
