@@ -5,7 +5,6 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -391,11 +390,9 @@ async fn tell_stored(mut stored: mpsc::Receiver<ingest::Stored>, bucket: String,
     }
 }
 
-fn until(mut watch: watch::Receiver<bool>) -> impl Future<Output = ()> + Send {
-    async move {
-        // An error is a sender that is gone: the site is being dropped.
-        let _ = watch.wait_for(|yes| *yes).await;
-    }
+async fn until(mut watch: watch::Receiver<bool>) {
+    // An error is a sender that is gone: the site is being dropped.
+    let _ = watch.wait_for(|yes| *yes).await;
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -1,6 +1,8 @@
 //! A whole site on real sockets and a real disk: what it told survives, what it journalled can be run again, and it
 //! refuses what it must.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The driver on its own, with a real store: batches, prefetch, flushing, stopping.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
 use std::path::Path;
 
 use tidegate_core::effect::Response;
