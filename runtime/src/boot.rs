@@ -5,7 +5,6 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -40,7 +39,9 @@ pub enum BootError {
     #[error("{0}")]
     Config(String),
     /// An address cannot be listened on.
-    #[error("{key} = {address} cannot be listened on: {error}; stop what uses it, or set {key} to another address")]
+    #[error(
+        "{key} = {address} cannot be listened on: {error}; stop what uses it, or set {key} to another address"
+    )]
     Listen {
         /// Name of the setting.
         key: &'static str,
@@ -94,7 +95,7 @@ pub struct EdgeKeys {
     pub first_time: bool,
 }
 
-/// A running site. Dropping it ends it at once, as a crash would; [`Site::shutdown`] ends it in order.
+/// A running site. [`Site::shutdown`] ends it in order; dropping it ends it too, but nobody waits for the driver then.
 #[derive(Debug)]
 pub struct Site {
     /// Where the HTTP API listens.
@@ -144,7 +145,10 @@ pub async fn start<S: Seams>(
         tracing::warn!(record = %damaged.display(), "a record of a recording cannot be read; it is left alone");
     }
     let bucket = config.edge_bucket();
-    spool.create_bucket(&bucket).await.map_err(|refusal| BootError::Config(format!("bucket {bucket}: {refusal:?}")))?;
+    spool
+        .create_bucket(&bucket)
+        .await
+        .map_err(|refusal| BootError::Config(format!("bucket {bucket}: {refusal:?}")))?;
     let edge_keys = keys::edge_keys(&seams, &config).await?;
     let edge = EdgeStore::new(spool.clone(), bucket.clone());
     let cloud = cloud(Arc::new(edge.clone())).map_err(BootError::Config)?;
@@ -386,11 +390,9 @@ async fn tell_stored(mut stored: mpsc::Receiver<ingest::Stored>, bucket: String,
     }
 }
 
-fn until(mut watch: watch::Receiver<bool>) -> impl Future<Output = ()> + Send {
-    async move {
-        // An error is a sender that is gone: the site is being dropped.
-        let _ = watch.wait_for(|yes| *yes).await;
-    }
+async fn until(mut watch: watch::Receiver<bool>) {
+    // An error is a sender that is gone: the site is being dropped.
+    let _ = watch.wait_for(|yes| *yes).await;
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
