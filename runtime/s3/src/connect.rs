@@ -21,6 +21,7 @@ use http::Uri;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use tidegate_runtime::seam::{Net, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -63,11 +64,15 @@ impl Error for Unsent {
 /// TLS with the roots of the system.
 pub(crate) fn tls() -> Result<TlsConnector, SetupError> {
     let found = rustls_native_certs::load_native_certs();
-    let mut roots = rustls::RootCertStore::empty();
+    let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
         return Err(SetupError::NoRoots);
     }
+    tls_with(roots)
+}
+
+fn tls_with(roots: RootCertStore) -> Result<TlsConnector, SetupError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -218,3 +223,6 @@ impl<N: Net> HttpConnector for Http<N> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
