@@ -7,6 +7,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use tidegate_core::digest::Sha256;
@@ -96,7 +97,6 @@ pub struct EdgeKeys {
 }
 
 /// A running site. [`Site::shutdown`] ends it in order; dropping it ends it too, but nobody waits for the driver then.
-#[derive(Debug)]
 pub struct Site {
     /// Where the HTTP API listens.
     pub api_addr: SocketAddr,
@@ -118,6 +118,8 @@ pub struct Site {
     pub inbox: Inbox,
     /// Figures of the driver.
     pub gauge: Gauge,
+    links: Option<Links>,
+    drain: Duration,
     stage: watch::Sender<api::Stage>,
     stop: watch::Sender<bool>,
     close: watch::Sender<bool>,
@@ -199,6 +201,8 @@ pub async fn start<S: Seams>(
         board,
         inbox,
         gauge,
+        links: None,
+        drain: config.shutdown.drain,
         stage,
         stop,
         close,
@@ -234,9 +238,21 @@ pub async fn start<S: Seams>(
     site.serve(api_socket, routes, &config, &close_watch);
     site.serve(recorder_socket, links.router_of(Role::Recorder), &config, &close_watch);
     site.serve(transfer_socket, links.router_of(Role::Transfer), &config, &close_watch);
+    site.links = Some(links);
     site.stage.send_replace(api::Stage::Serving);
     tracing::info!(site = config.site, boot = boot.0, api = %site.api_addr, s3 = %site.s3_addr, "serving");
     Ok(site)
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Site")
+            .field("boot", &self.boot)
+            .field("api_addr", &self.api_addr)
+            .field("s3_addr", &self.s3_addr)
+            .field("edge_keys", &self.edge_keys)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Site {
@@ -267,6 +283,10 @@ impl Site {
         self.stage.send_replace(api::Stage::Stopping);
         self.stop.send_replace(true);
         let ended = self.wait().await;
+        if let Some(links) = &self.links {
+            // Devices that were told to go hear it before the process does.
+            links.drained(self.drain).await;
+        }
         self.close.send_replace(true);
         while let Some(task) = self.tasks.join_next().await {
             if let Err(error) = task
