@@ -5,9 +5,9 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use tidegate_core::digest::Sha256;
@@ -40,7 +40,9 @@ pub enum BootError {
     #[error("{0}")]
     Config(String),
     /// An address cannot be listened on.
-    #[error("{key} = {address} cannot be listened on: {error}; stop what uses it, or set {key} to another address")]
+    #[error(
+        "{key} = {address} cannot be listened on: {error}; stop what uses it, or set {key} to another address"
+    )]
     Listen {
         /// Name of the setting.
         key: &'static str,
@@ -94,8 +96,7 @@ pub struct EdgeKeys {
     pub first_time: bool,
 }
 
-/// A running site. Dropping it ends it at once, as a crash would; [`Site::shutdown`] ends it in order.
-#[derive(Debug)]
+/// A running site. [`Site::shutdown`] ends it in order; dropping it ends it too, but nobody waits for the driver then.
 pub struct Site {
     /// Where the HTTP API listens.
     pub api_addr: SocketAddr,
@@ -117,6 +118,8 @@ pub struct Site {
     pub inbox: Inbox,
     /// Figures of the driver.
     pub gauge: Gauge,
+    links: Option<Links>,
+    drain: Duration,
     stage: watch::Sender<api::Stage>,
     stop: watch::Sender<bool>,
     close: watch::Sender<bool>,
@@ -144,7 +147,10 @@ pub async fn start<S: Seams>(
         tracing::warn!(record = %damaged.display(), "a record of a recording cannot be read; it is left alone");
     }
     let bucket = config.edge_bucket();
-    spool.create_bucket(&bucket).await.map_err(|refusal| BootError::Config(format!("bucket {bucket}: {refusal:?}")))?;
+    spool
+        .create_bucket(&bucket)
+        .await
+        .map_err(|refusal| BootError::Config(format!("bucket {bucket}: {refusal:?}")))?;
     let edge_keys = keys::edge_keys(&seams, &config).await?;
     let edge = EdgeStore::new(spool.clone(), bucket.clone());
     let cloud = cloud(Arc::new(edge.clone())).map_err(BootError::Config)?;
@@ -195,6 +201,8 @@ pub async fn start<S: Seams>(
         board,
         inbox,
         gauge,
+        links: None,
+        drain: config.shutdown.drain,
         stage,
         stop,
         close,
@@ -230,9 +238,21 @@ pub async fn start<S: Seams>(
     site.serve(api_socket, routes, &config, &close_watch);
     site.serve(recorder_socket, links.router_of(Role::Recorder), &config, &close_watch);
     site.serve(transfer_socket, links.router_of(Role::Transfer), &config, &close_watch);
+    site.links = Some(links);
     site.stage.send_replace(api::Stage::Serving);
     tracing::info!(site = config.site, boot = boot.0, api = %site.api_addr, s3 = %site.s3_addr, "serving");
     Ok(site)
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Site")
+            .field("boot", &self.boot)
+            .field("api_addr", &self.api_addr)
+            .field("s3_addr", &self.s3_addr)
+            .field("edge_keys", &self.edge_keys)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Site {
@@ -263,6 +283,10 @@ impl Site {
         self.stage.send_replace(api::Stage::Stopping);
         self.stop.send_replace(true);
         let ended = self.wait().await;
+        if let Some(links) = &self.links {
+            // Devices that were told to go hear it before the process does.
+            links.drained(self.drain).await;
+        }
         self.close.send_replace(true);
         while let Some(task) = self.tasks.join_next().await {
             if let Err(error) = task
@@ -386,11 +410,9 @@ async fn tell_stored(mut stored: mpsc::Receiver<ingest::Stored>, bucket: String,
     }
 }
 
-fn until(mut watch: watch::Receiver<bool>) -> impl Future<Output = ()> + Send {
-    async move {
-        // An error is a sender that is gone: the site is being dropped.
-        let _ = watch.wait_for(|yes| *yes).await;
-    }
+async fn until(mut watch: watch::Receiver<bool>) {
+    // An error is a sender that is gone: the site is being dropped.
+    let _ = watch.wait_for(|yes| *yes).await;
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

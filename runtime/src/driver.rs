@@ -309,3 +309,6 @@ impl<C: Clock> Engine<C> {
 fn is_stopped(stop: &watch::Receiver<bool>) -> bool {
     *stop.borrow() || stop.has_changed().is_err()
 }
+
+#[cfg(test)]
+mod tests;

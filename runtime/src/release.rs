@@ -142,9 +142,11 @@ impl Release {
 
     fn admit(&mut self, socket: SocketId, conn: ConnId) {
         let (mailbox, outbound) = mpsc::channel(OUTBOUND);
-        let admitted =
-            self.admissions.remove(&socket).map(|admission| admission.send(Ok(Admitted { conn, outbound })));
-        if let Some(Ok(())) = admitted {
+        let answered = match self.admissions.remove(&socket) {
+            Some(admission) => admission.send(Ok(Admitted { conn, outbound })).is_ok(),
+            None => false,
+        };
+        if answered {
             self.mailboxes.insert(conn, mailbox);
         } else {
             // The socket went while it was being admitted: the core must hear that its link is gone.

@@ -5,7 +5,7 @@
 //! their changes alone; from that boot on every entry is stepped. At each boot the machine is made anew from the
 //! records as they were, as it was in life.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -96,6 +96,16 @@ pub enum Divergence {
         life: Option<Box<Row>>,
         /// What the replay has.
         replay: Option<Box<Row>>,
+    },
+    /// A step would consult a record that life did not.
+    #[error("entry {seq} ({input}): replay consults {key:?}, life did not")]
+    Unasked {
+        /// The entry.
+        seq: Seq,
+        /// Name of its input.
+        input: &'static str,
+        /// The record.
+        key: Key,
     },
     /// A step and its changes alone give different records.
     #[error("entry {seq} ({input}): stepping gives {key:?} {}, its changes alone give {}", shown(stepped.as_deref()), shown(applied.as_deref()))]
@@ -252,6 +262,11 @@ impl Replay {
         if let Some(machine) = &mut self.machine {
             self.report.stepped += 1;
             let cold: Rows = entry.cold.iter().cloned().collect();
+            let mut unasked = BTreeSet::new();
+            machine.wants(&entry.input, &cold, &mut unasked);
+            if let Some(key) = unasked.pop_first() {
+                return Err(Divergence::Unasked { seq: entry.seq, input, key });
+            }
             self.out.clear();
             machine.step(entry.now, &entry.input, &cold, self.shelf.get(entry.policies), &mut self.out);
             self.compare_step(entry)?;
@@ -322,3 +337,6 @@ impl Replay {
 fn boxed<T: Clone>(thing: Option<&T>) -> Option<Box<T>> {
     thing.cloned().map(Box::new)
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,7 +143,7 @@ pub(crate) async fn status(args: Status) -> Done {
         }
         say(line.trim_end());
     }
-    if let Some(false) = config["destination_configured"].as_bool() {
+    if config["worker_running"] == Value::Bool(false) {
         say("\nNo cloud is configured: uploads wait. Add a [cloud] section, see docs/configuration.md.");
     }
     Ok(())

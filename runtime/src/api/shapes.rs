@@ -275,7 +275,7 @@ pub fn job(row: &JobRow, public_id: Option<&str>, bucket: &str, progress: Option
         .maybe("bytes_transferred", completed.then_some(row.source.len))
         .maybe("duration_sec", started.zip(ended).map(|(from, to)| from.until(to).as_secs()))
         .maybe("error_message", error)
-        // The attempt that runs or succeeded counts, though it spent nothing of the budget.
+        // The attempt that runs, or the one that succeeded, counts beside those that were spent.
         .put("attempt_count", row.spent + u32::from(claimed || completed))
         .maybe("next_retry_at", next.map(second))
         .put("started_at", second(job_started_at(row)))

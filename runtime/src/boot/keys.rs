@@ -32,7 +32,9 @@ fn read_or_make<D: Disk>(disk: &D, dir: &Path, entropy: [u8; ENTROPY]) -> io::Re
             Ok(EdgeKeys { access_key, secret_key, first_time: false })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let letters = |bytes: &[u8]| bytes.iter().map(|b| char::from(LETTERS[usize::from(b & 31)])).collect::<String>();
+            let letters = |bytes: &[u8]| {
+                bytes.iter().map(|b| char::from(LETTERS[usize::from(b & 31)])).collect::<String>()
+            };
             let access_key = format!("TG{}", letters(&entropy[..18]));
             let secret_key = letters(&entropy[18..]);
             let text = format!(

@@ -56,8 +56,8 @@ pub(super) const KEYS: [&str; 41] = [
 
 /// Reads a configuration out of what was found.
 pub(super) fn read(found: Found, problems: &mut Vec<Problem>) -> Config {
-    let mut config = Config::default();
-    config.sources = found.iter().map(|(key, (_, source))| (key.clone(), source.clone())).collect();
+    let sources = found.iter().map(|(key, (_, source))| (key.clone(), source.clone())).collect();
+    let mut config = Config { sources, ..Config::default() };
     let mut r = Reader { found, problems };
     r.text("site", &mut config.site);
     if let Some(dir) = r.opt_text("data_dir") {

@@ -1,5 +1,7 @@
 //! Configuration: who wins, what is refused and how it is said, and that secrets stay secret.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
 use super::*;
 use crate::real::RealDisk;
 use std::path::Path;

@@ -23,7 +23,7 @@ use tidegate_core::digest::Sha256;
 use tidegate_core::id::{DeviceId, Role};
 use tidegate_core::input::LostWhy;
 use tidegate_core::refusal::Refusal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::api::error::{Answer, refused};
 use crate::board::Board;
@@ -91,13 +91,32 @@ struct Shared {
     metrics: Metrics,
     clock: Clocks,
     bounds: Bounds,
+    /// Links whose tasks have not ended.
+    open: watch::Sender<usize>,
+}
+
+/// Counted among the open links until it is dropped.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn new(shared: Arc<Shared>) -> Open {
+        shared.open.send_modify(|open| *open += 1);
+        Open(shared)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
+    }
 }
 
 impl Links {
     /// The link edge of a site.
     #[must_use]
     pub fn new(inbox: Inbox, board: Board, metrics: Metrics, clock: Clocks, bounds: Bounds) -> Links {
-        Links(Arc::new(Shared { inbox, board, metrics, clock, bounds }))
+        let open = watch::Sender::new(0);
+        Links(Arc::new(Shared { inbox, board, metrics, clock, bounds, open }))
     }
 
     /// The routes of both roles, for the main listener.
@@ -112,6 +131,13 @@ impl Links {
         Router::new()
             .route(&format!("/{}/", role.name()), door.clone())
             .route(&format!("/{}/{{*device_id}}", role.name()), door)
+    }
+
+    /// Waits until every link has said its goodbye, at most so long. For a shutdown, after the core closed them.
+    pub async fn drained(&self, at_most: Duration) {
+        let mut open = self.0.open.subscribe();
+        // Either way there is nothing left to wait for.
+        let _ = tokio::time::timeout(at_most, open.wait_for(|open| *open == 0)).await;
     }
 
     async fn door(self, role: Role, mut request: axum::extract::Request) -> Response {
@@ -131,7 +157,9 @@ impl Links {
         };
         let upgrade = hyper::upgrade::on(&mut request);
         let bound = shared.bounds.upgrade;
+        let open = Open::new(self.0.clone());
         tokio::spawn(async move {
+            let _open = open;
             match tokio::time::timeout(bound, upgrade).await {
                 Ok(Ok(stream)) => socket::run(TokioIo::new(stream), link, &self.0).await,
                 Ok(Err(_)) | Err(_) => link.guard.lost(LostWhy::Broken).await,

@@ -81,6 +81,7 @@ async fn one(stores: Stores, ticket: Ticket, op: ObjectOp, inbox: Inbox) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 mod tests {
     use super::*;
     use crate::inbox::Letter;

@@ -1,5 +1,7 @@
 //! Effects reach whom they are for, and nobody else.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
 use tidegate_core::digest::Sha256;
 use tidegate_core::effect::QueueCounts;
 use tidegate_core::id::{Boot, ObjectKey, SecretRef};

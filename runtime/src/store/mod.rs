@@ -15,7 +15,7 @@ mod backend;
 mod format;
 mod journal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::any::Any;

@@ -1,5 +1,7 @@
 //! The store keeps what it was told through closing, crashes and a second process.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
 use std::ops::ControlFlow;
 
 use tidegate_core::id::{EpisodeId, JobId, ObjectKey, TaskId, WireId};

@@ -183,8 +183,9 @@ impl api::Snapshot for Snapshot {
 fn unreadable(error: StoreError) -> api::Unreadable {
     match error {
         StoreError::Closed => api::Unreadable::Closed,
-        StoreError::Database(_) | StoreError::Record(_) | StoreError::Entry(_) | StoreError::Misfit { .. } => {
-            api::Unreadable::Broken(error.to_string())
-        }
+        StoreError::Database(_)
+        | StoreError::Record(_)
+        | StoreError::Entry(_)
+        | StoreError::Misfit { .. } => api::Unreadable::Broken(error.to_string()),
     }
 }
