@@ -207,6 +207,7 @@ impl Observer for Watcher {
 pub struct Meter {
     inner: Mutex<Gauge>,
     total: watch::Sender<u64>,
+    open: watch::Sender<usize>,
 }
 
 struct Gauge {
@@ -219,6 +220,7 @@ impl Meter {
         Meter {
             inner: Mutex::new(Gauge { limit: u64::MAX, waiting: Vec::new() }),
             total: watch::Sender::new(0),
+            open: watch::Sender::new(0),
         }
     }
 
@@ -248,6 +250,13 @@ impl Meter {
         self.stall_at(u64::MAX);
     }
 
+    /// Waits until no connection is open: what a killed site had under way is then read to its end and judged.
+    pub async fn settled(&self) {
+        let mut open = self.open.subscribe();
+        let settled = tokio::time::timeout(STEP, open.wait_for(|open| *open == 0)).await;
+        assert!(settled.is_ok_and(|waited| waited.is_ok()), "connections of a dead site stay open");
+    }
+
     /// Waits until so many bytes were read in all.
     pub async fn reaches(&self, total: u64) {
         let mut read = self.total.subscribe();
@@ -271,6 +280,7 @@ impl Listener for MeteredListener {
     async fn accept(&mut self) -> io::Result<(Metered, SocketAddr)> {
         let (stream, peer) = self.inner.accept().await?;
         stream.set_nodelay(true)?;
+        self.meter.open.send_modify(|open| *open += 1);
         Ok((Metered { inner: stream, meter: Arc::clone(&self.meter) }, peer))
     }
 
@@ -282,6 +292,12 @@ impl Listener for MeteredListener {
 struct Metered {
     inner: TcpStream,
     meter: Arc<Meter>,
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.meter.open.send_modify(|open| *open -= 1);
+    }
 }
 
 impl AsyncRead for Metered {

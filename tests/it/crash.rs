@@ -1,7 +1,7 @@
 //! Uploads that are interrupted: by kill -9 at random moments, by lost answers, by signals. Afterwards the cloud has
 //! each recording once, whole, and nothing was sent that need not be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
@@ -57,9 +57,10 @@ fn times_received(cloud: &Cloud, key: &str, part: u16) -> usize {
     received.iter().filter(|r| r.key.as_deref() == Some(key) && r.part_number == Some(part)).count()
 }
 
-fn stored_bytes(cloud: &Cloud) -> u64 {
+/// Parts of unfinished uploads that the store has, with their bytes.
+fn stored_parts(cloud: &Cloud) -> BTreeMap<u16, u64> {
     let uploads = cloud.spool.list_uploads(crate::cloud::BUCKET);
-    uploads.iter().flat_map(|upload| &upload.parts).map(|part| part.len).sum()
+    uploads.iter().flat_map(|upload| &upload.parts).map(|part| (part.number, part.len)).collect()
 }
 
 /// Kills wanted: three, or what `TIDEGATE_KILLS` says.
@@ -132,10 +133,10 @@ fn kill_nine_at_random_moments_leaves_one_whole_object_and_sends_nothing_twice()
             let key = take.cloud_key();
             let mut kills = 0;
             while kills < 3 && kills_left > 0 {
-                let left = (LEN as u64).saturating_sub(stored_bytes(&cloud));
-                let known: BTreeSet<u16> = acknowledged(&cloud, &key);
+                let stored = stored_parts(&cloud);
+                let left = LEN as u64 - stored.values().sum::<u64>();
                 let counts: Vec<(u16, usize)> =
-                    known.iter().map(|p| (*p, times_received(&cloud, &key, *p))).collect();
+                    stored.keys().map(|part| (*part, times_received(&cloud, &key, *part))).collect();
                 let completing = left == 0;
                 assert!(
                     kill_at_random(&mut site, &cloud, episode, left, &mut rng).await,
@@ -154,6 +155,7 @@ fn kill_nine_at_random_moments_leaves_one_whole_object_and_sends_nothing_twice()
                 kills_left -= 1;
                 cloud.watcher.release();
                 cloud.meter.flow();
+                cloud.meter.settled().await;
                 if completing {
                     break;
                 }
@@ -209,6 +211,29 @@ fn a_kill_while_the_answer_to_complete_is_lost_sends_no_byte_again() {
             "{again} bytes were sent for an object that is there: {:#?}",
             cloud.watcher.summary()
         );
+    });
+}
+
+#[test]
+fn a_part_that_is_stored_but_was_never_answered_is_found_and_not_sent_again() {
+    run(async {
+        let cloud = Cloud::start().await;
+        let take = Take::new(DEVICE, "unanswered", 29, 16 << 20);
+        let (mut site, episode) = ready_to_send(&cloud, &take).await;
+        cloud.watcher.hold("UploadPart", 0);
+        site.approve_and_sync(episode).await;
+        cloud.watcher.held(usize::try_from(IN_FLIGHT).expect("few")).await;
+        site.kill();
+        cloud.watcher.release();
+        cloud.meter.settled().await;
+        let stored = stored_parts(&cloud);
+        assert_eq!(stored.len() as u64, IN_FLIGHT, "{stored:?}");
+        site.start().await;
+        verified(&site, &cloud, &take, episode).await;
+        for part in stored.into_keys() {
+            let times = times_received(&cloud, &take.cloud_key(), part);
+            assert_eq!(times, 1, "part {part} is there and was sent again: {:#?}", cloud.watcher.summary());
+        }
     });
 }
 
