@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tidegate_runtime::real::RealSeams;
-use tidegate_runtime::replay::{Divergence, verify_dir};
+use tidegate_runtime::replay::{Divergence, Report, verify_dir};
 use tidegate_runtime::seam::{Blocking, Seams};
 
 use crate::args::Replay;
@@ -11,22 +11,24 @@ use crate::{Done, Exit, Failure, say};
 
 pub(crate) async fn replay(args: Replay) -> Done {
     if !args.verify {
-        return Err(Failure::new(Exit::Usage, "nothing to do: add --verify to compare the journal with the records"));
+        return Err(Failure::new(
+            Exit::Usage,
+            "nothing to do: add --verify to compare the journal with the records",
+        ));
     }
-    say(&verify(&args.data_dir).await?);
+    say(&format!("journal replayed: {}", verify(&args.data_dir).await?));
     Ok(())
 }
 
-/// Repeats the journal in `dir` and compares; one line for people.
-pub(crate) async fn verify(dir: &Path) -> Result<String, Failure> {
+/// Repeats the journal in `dir` and compares.
+pub(crate) async fn verify(dir: &Path) -> Result<Report, Failure> {
     let seams = RealSeams::new();
     let (disk, dir) = (*seams.disk(), dir.to_path_buf());
-    let report = seams.blocking().run(move || verify_dir(&disk, &dir)).await.map_err(|divergence| {
+    seams.blocking().run(move || verify_dir(&disk, &dir)).await.map_err(|divergence| {
         let exit = match divergence {
             Divergence::Open(_) => Exit::DataDirectory,
             _ => Exit::Failed,
         };
         Failure::new(exit, format!("replay: {divergence}"))
-    })?;
-    Ok(format!("journal replayed: {report}"))
+    })
 }

@@ -17,8 +17,9 @@ use crate::{Done, Exit, Failure, say};
 pub(crate) async fn run(args: Run) -> Done {
     let seams = RealSeams::new();
     let layers = Layers { file: args.config.clone(), environment: environment(), flags: flags(&args)? };
-    let config = Config::load(seams.disk(), &layers)
-        .map_err(|problems| Failure::new(Exit::Configuration, format!("the configuration is not usable\n{problems}")))?;
+    let config = Config::load(seams.disk(), &layers).map_err(|problems| {
+        Failure::new(Exit::Configuration, format!("the configuration is not usable\n{problems}"))
+    })?;
     // A process runs one site: this is the first call, and the only one.
     let _first = telemetry::start(&config.log);
     let (cloud, bucket) = (config.cloud.clone(), config.edge_bucket());
@@ -33,7 +34,9 @@ pub(crate) async fn run(args: Run) -> Done {
 
 fn environment() -> Vec<(String, String)> {
     // A variable that is not UTF-8 cannot be one of ours.
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// What the flags say, by the names of the configuration file.
@@ -58,7 +61,9 @@ fn flags(args: &Run) -> Result<toml::Table, Failure> {
     if let Some(dir) = &args.data_dir {
         put("data_dir", toml::Value::String(dir.to_string_lossy().into_owned()));
     }
-    for (key, value) in [("listen.api", &args.listen), ("listen.s3", &args.s3_listen), ("public_url", &args.public_url)] {
+    for (key, value) in
+        [("listen.api", &args.listen), ("listen.s3", &args.s3_listen), ("public_url", &args.public_url)]
+    {
         if let Some(value) = value {
             put(key, toml::Value::String(value.clone()));
         }
@@ -67,12 +72,19 @@ fn flags(args: &Run) -> Result<toml::Table, Failure> {
         put("listen.insecure", toml::Value::Boolean(true));
     }
     for set in &args.set {
-        let usage = || Failure::new(Exit::Usage, format!("--set {set}: use KEY=VALUE, for instance --set sync.uploads=4"));
+        let usage = || {
+            Failure::new(
+                Exit::Usage,
+                format!("--set {set}: use KEY=VALUE, for instance --set sync.uploads=4"),
+            )
+        };
         let (key, value) = set.split_once('=').ok_or_else(usage)?;
         // Numbers and booleans as such, everything else as text.
         let value = match value.parse::<i64>() {
             Ok(number) => toml::Value::Integer(number),
-            Err(_) => value.parse::<bool>().map_or_else(|_| toml::Value::String(value.to_string()), toml::Value::Boolean),
+            Err(_) => value
+                .parse::<bool>()
+                .map_or_else(|_| toml::Value::String(value.to_string()), toml::Value::Boolean),
         };
         if key.is_empty() || !put(key, value) {
             return Err(usage());
@@ -99,7 +111,8 @@ fn destination(
         attempt_timeout: cloud.attempt_timeout,
         connect_timeout: cloud.connect_timeout,
     };
-    let store = CloudStore::new(seams.clone(), &config, source).map_err(|error| format!("[cloud]: {error}"))?;
+    let store =
+        CloudStore::new(seams.clone(), &config, source).map_err(|error| format!("[cloud]: {error}"))?;
     Ok(Some(Arc::new(store)))
 }
 

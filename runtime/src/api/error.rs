@@ -202,7 +202,7 @@ pub fn refused(refusal: &Refusal) -> Answer {
         Refusal::TooManyLinks => Answer::new(
             S::SERVICE_UNAVAILABLE,
             "too_many_links",
-            "no link is free, or too many programs claim this device; retry later",
+            "no link is free; retry later",
         )
         .retry_after(TURNED_AWAY),
         Refusal::Stopping => {

@@ -117,16 +117,20 @@ pub(crate) struct Cloud {
     pub(crate) port: u16,
     pub(crate) watcher: Arc<Watcher>,
     pub(crate) spool: Spool<RealSeams>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    stop: tokio::sync::oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<()>,
 }
 
 impl Cloud {
     /// Starts a store in `dir` on a free port of loopback.
     pub(crate) async fn start(dir: &Path, key: &AccessKey) -> Result<Cloud, Failure> {
-        let trouble = |what: &str, error: &dyn std::fmt::Display| Failure::failed(format!("the cloud's {what}: {error}"));
+        let trouble = |what: &str, error: &dyn std::fmt::Display| {
+            Failure::failed(format!("the cloud's {what}: {error}"))
+        };
         let seams = RealSeams::new();
-        let (spool, _) =
-            Spool::open(seams.clone(), dir.to_path_buf()).await.map_err(|error| trouble("storage", &error))?;
+        let (spool, _) = Spool::open(seams.clone(), dir.to_path_buf())
+            .await
+            .map_err(|error| trouble("storage", &error))?;
         spool.create_bucket(BUCKET).await.map_err(|error| trouble("bucket", &format!("{error:?}")))?;
         let watcher = Arc::new(Watcher {
             log: Mutex::default(),
@@ -135,6 +139,7 @@ impl Cloud {
         });
         let config = EndpointConfig {
             keys: vec![key.clone()],
+            shutdown_budget: std::time::Duration::from_secs(1),
             observer: Some(Arc::clone(&watcher) as Arc<dyn Observer>),
             ..EndpointConfig::default()
         };
@@ -143,18 +148,21 @@ impl Cloud {
         let listener = seams.net().bind(any).await.map_err(|error| trouble("socket", &error))?;
         let port = listener.local_addr().map_err(|error| trouble("socket", &error))?.port();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        tokio::spawn(async move {
+        let served = tokio::spawn(async move {
             endpoint
                 .serve(listener, async {
                     let _ = stopped.await;
                 })
                 .await;
         });
-        Ok(Cloud { port, watcher, spool, stop: Some(stop) })
+        Ok(Cloud { port, watcher, spool, stop, served })
     }
 
-    /// Stops taking connections.
-    pub(crate) fn stop(&mut self) {
-        self.stop.take();
+    /// Ends it, and returns when it no longer touches its directory.
+    pub(crate) async fn end(self) {
+        self.watcher.release();
+        drop(self.stop);
+        // A panic in it was printed, and there is nothing left to save.
+        let _ = self.served.await;
     }
 }
