@@ -1,6 +1,8 @@
 //! How logs are written: text for people or one JSON object per line, to standard error. Decides nothing about what is
 //! logged.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
@@ -20,7 +22,11 @@ pub fn check_level(level: &str) -> Result<(), String> {
 #[must_use]
 pub fn start(log: &Log) -> bool {
     let Ok(filter) = EnvFilter::builder().parse(&log.level) else { return false };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // Colours are for people at a terminal, not for files.
+        .with_ansi(std::io::stderr().is_terminal());
     match log.format {
         LogFormat::Text => builder.try_init().is_ok(),
         LogFormat::Json => builder.json().flatten_event(true).try_init().is_ok(),
