@@ -37,7 +37,8 @@ fn world(seed: u64, disk: &SimDisk) -> turmoil::Sim<'static> {
     sim.host("site", move || {
         let seams = SimSeams::new(disk.clone(), seed);
         async move {
-            let mut site = boot::start(seams, config(), |_| Ok(None)).await.map_err(|error| error.to_string())?;
+            let mut site =
+                boot::start(seams, config(), |_| Ok(None)).await.map_err(|error| error.to_string())?;
             site.wait().await.map_err(|error| error.to_string())?;
             Ok(())
         }
@@ -116,7 +117,9 @@ fn takeover(seed: u64) -> Vec<String> {
         turmoil::release("robot", "site");
         tokio::time::sleep(SECOND).await;
         let after = state().await?;
-        second.borrow_mut().push(format!("new: {} {} {}", after["confidence"], after["current_state"], after["task_id"]));
+        second
+            .borrow_mut()
+            .push(format!("new: {} {} {}", after["confidence"], after["current_state"], after["task_id"]));
         match link.next(SECOND).await {
             Ok(None | Some(Incoming::Ping(_))) => second.borrow_mut().push("new: left in peace".into()),
             other => second.borrow_mut().push(format!("new: {other:?}")),

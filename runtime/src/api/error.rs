@@ -199,12 +199,10 @@ pub fn refused(refusal: &Refusal) -> Answer {
         Refusal::RpcTimeout(action) => Answer::new(S::GATEWAY_TIMEOUT, "rpc_timeout", "recorder rpc timeout")
             .with("action", action.name())
             .with("result_unknown", true),
-        Refusal::TooManyLinks => Answer::new(
-            S::SERVICE_UNAVAILABLE,
-            "too_many_links",
-            "no link is free; retry later",
-        )
-        .retry_after(TURNED_AWAY),
+        Refusal::TooManyLinks => {
+            Answer::new(S::SERVICE_UNAVAILABLE, "too_many_links", "no link is free; retry later")
+                .retry_after(TURNED_AWAY)
+        }
         Refusal::Stopping => {
             Answer::new(S::SERVICE_UNAVAILABLE, "stopping", "the site is stopping").retry_after(TURNED_AWAY)
         }

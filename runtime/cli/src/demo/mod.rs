@@ -9,6 +9,7 @@ mod site;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use futures_util::future::join_all;
 use tidegate_device::{Device, Http};
 use tidegate_runtime::ingest::AccessKey;
 use tidegate_runtime::real::{RealNet, RealSeams};
@@ -168,26 +169,6 @@ async fn play(args: &Demo, dir: &Path, size: u64, stage: &Stage) -> Done {
         site.stop().await.map_err(with_log)?;
     }
     verdict(cloud, &place, &delivered, part_size, story.as_deref()).await
-}
-
-async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|cx| {
-        for (future, result) in &mut waiting {
-            if result.is_none() {
-                if let std::task::Poll::Ready(value) = future.as_mut().poll(cx) {
-                    *result = Some(value);
-                }
-            }
-        }
-        if waiting.iter().all(|(_, result)| result.is_some()) {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await;
-    waiting.into_iter().filter_map(|(_, result)| result).collect()
 }
 
 async fn journey(place: &Place, device: &Device, ways: &[Way]) -> Result<Vec<Delivered>, Failure> {
