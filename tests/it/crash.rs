@@ -109,7 +109,6 @@ async fn kill_at_random(
 #[test]
 fn kill_nine_at_random_moments_leaves_one_whole_object_and_sends_nothing_twice() {
     let seed = seed();
-    #[expect(clippy::print_stderr, reason = "the harness shows it with a failure")]
     {
         eprintln!("TIDEGATE_SEED={seed}");
     }
