@@ -109,9 +109,7 @@ async fn kill_at_random(
 #[test]
 fn kill_nine_at_random_moments_leaves_one_whole_object_and_sends_nothing_twice() {
     let seed = seed();
-    {
-        eprintln!("TIDEGATE_SEED={seed}");
-    }
+    eprintln!("TIDEGATE_SEED={seed}");
     run(async {
         let mut rng = fastrand::Rng::with_seed(seed);
         let cloud = Cloud::start().await;
