@@ -114,7 +114,7 @@ fn a_command_that_is_not_answered_ends_unknown_and_the_site_asks_for_the_state()
 #[test]
 fn an_unanswered_first_get_state_keeps_commands_away_until_a_snapshot_comes() {
     run(async {
-        let site = Plan::new().set("devices.rpc_timeout", "4s").start().await;
+        let site = Plan::new().set("devices.rpc_timeout", "3s").start().await;
         site.create_task(DEVICE, "patient").await;
         let mut recorder = Recorder::dial(&site, DEVICE).await;
         let _uploader = Uploader::connect(&site, DEVICE).await;
@@ -126,6 +126,14 @@ fn an_unanswered_first_get_state_keeps_commands_away_until_a_snapshot_comes() {
         assert_eq!((status, &body["code"]), (409, &json!("recorder_state_syncing")), "{body}");
         assert_eq!(body["error"], "recorder state is syncing; retry after initial state snapshot", "{body}");
         recorder.silence().await;
+
+        until("the first get_state to be given up", STEP, async || {
+            let list = site.read("/api/v1/recorder/devices").await;
+            let error = list["devices"][0]["state"]["last_sync_error"].as_str().unwrap_or("").to_owned();
+            (!error.is_empty()).then_some(())
+        })
+        .await;
+        assert_eq!(state(&site).await["state_synced"], false);
 
         // Ready without a task is no snapshot.
         recorder.push_state("ready").await;
