@@ -10,7 +10,7 @@ use crate::id::{
 use crate::knobs::Knobs;
 use crate::object::ObjectReply;
 use crate::outcome::Outcome;
-use crate::row::RecordingFacts;
+use crate::row::{RecordingFacts, TaskState};
 use crate::wire::{RecorderMessage, TransferMessage};
 
 /// Everything that can happen to us.
@@ -254,6 +254,9 @@ pub struct Command {
     /// Who waits for the answer.
     #[n(5)]
     pub reply: Option<RequestId>,
+    /// Where the task stood when the tasks cleared the command; absent before.
+    #[n(6)]
+    pub task_state: Option<TaskState>,
 }
 
 /// What somebody asks over HTTP.

@@ -22,6 +22,20 @@ pub const SIDECAR_BYTES_MAX: u64 = 4 << 20;
 pub const LINKS_MAX: usize = 4096;
 /// RPCs waiting for an answer on one link.
 pub const CALLS_PER_LINK: usize = 16;
+/// Requests that wait for one `get_state` of one link: a dashboard and a few scripts, not a crowd.
+pub const WAITERS_PER_LINK: usize = 64;
+/// First pause before a failed `get_state` is repeated; it doubles with each failure.
+pub const SYNC_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest pause before a failed `get_state` is repeated: a silent recorder costs two frames a minute.
+pub const SYNC_RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long an uploader may owe a status before it is asked again: its answer may have been garbage.
+pub const STATUS_OWED_MAX: Duration = Duration::from_secs(60);
+/// Devices whose version of the state stream is remembered: every device that can be connected at once.
+pub const VERSIONS_MAX: usize = 2 * LINKS_MAX;
+/// Bytes of a device's word for its state, or of a message's type: known ones have at most 16.
+pub const WORD_BYTES: usize = 64;
+/// Bytes of the message in an RPC answer that we pass on.
+pub const RPC_MESSAGE_BYTES: usize = 4 << 10;
 /// Waiting verifications per device: one per recording that waits for its acknowledgement.
 pub const VERIFIES_PER_DEVICE: usize = 256;
 /// Raw `data` of an RPC answer that we carry and journal; larger ones are replaced by a digest.
@@ -40,4 +54,6 @@ pub const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const UPLOADS_MAX: u32 = 64;
 
 const _: () = assert!(PART_BYTES_MIN <= PART_BYTES_MAX);
+const _: () = assert!(CALLS_PER_LINK >= 2, "one slot is kept for get_state");
+const _: () = assert!(SYNC_RETRY_MIN.as_nanos() <= SYNC_RETRY_MAX.as_nanos());
 const _: () = assert!(OBJECT_BYTES_MAX <= 5 << 40, "S3 takes at most 5 TiB");

@@ -53,6 +53,9 @@ pub(crate) fn wake(parts: &mut Parts, cx: &mut Cx<'_>, key: &TimerKey) {
 /// if it stands here; it asserts that it was asked for.
 pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeSet<Key>) {
     let tasks = &parts.tasks;
+    for task in parts.hub.names(input) {
+        tasks.want_task(task, have, keys);
+    }
     match input {
         Input::Request { request, .. } => match request {
             Request::Command(command) => {

@@ -1,71 +1,479 @@
-//! Links of devices: admission, takeover, state confidence, commands.
-use crate::cx::Cx;
-use crate::fact::TransferFrame;
-use crate::id::{ConnId, DeviceId, RequestId, Role, SocketId, Ticket};
-use crate::input::{Command, LostWhy};
-use crate::refusal::Broken;
-use crate::wire::{RecorderMessage, TransferMessage};
+//! Links of devices: admission, takeover, state confidence, commands. Owns no task, and nothing durable: all of it
+//! is forgotten with the link or the boot.
+
+mod confidence;
+mod gate;
+mod link;
+mod rpc;
+#[cfg(test)]
+mod tests;
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
-/// Hub
+use crate::cx::Cx;
+use crate::effect::{CloseWhy, Effect, Frame, LinkView, Notice, RecorderView, Response};
+use crate::fact::{Fact, Report, TransferFrame};
+use crate::hub::confidence::{Confidence, Heard, Origin, Said};
+use crate::hub::gate::Verdict;
+use crate::hub::link::{Link, Recorder, Transfer, Versions};
+use crate::hub::rpc::{Answer, Asks, Calls, Over, Waiter, refuse};
+use crate::id::{ConnId, DeviceId, RequestId, Role, SocketId, Ticket};
+use crate::input::{Action, Command, Input, LostWhy, Request};
+use crate::limits;
+use crate::refusal::{Broken, Refusal};
+use crate::timers::TimerKey;
+use crate::wire::{RecorderMessage, TransferMessage};
+
+/// The links of one site and what hangs on them.
 #[derive(Debug, Default)]
-pub struct Hub {}
+pub struct Hub {
+    /// Links admitted since the boot; the last one's number.
+    admitted: u32,
+    recorders: BTreeMap<DeviceId, Recorder>,
+    transfers: BTreeMap<DeviceId, Transfer>,
+    /// Every current link. What is not here is superseded.
+    lines: BTreeMap<ConnId, (DeviceId, Role)>,
+    /// Every RPC that waits for its answer, and on which link.
+    waiting: BTreeMap<Ticket, ConnId>,
+    /// Devices whose recorder says that it records. Kept beside the recorders because every step asks for their number.
+    recording: BTreeSet<DeviceId>,
+    versions: Versions,
+    unmatched: u64,
+}
 
 impl Hub {
+    /// A device's program asks for a link. The newest wins at once: half-open sockets live for minutes.
     pub fn on_knock(
         &mut self,
-        _cx: &mut Cx<'_>,
-        _socket: SocketId,
-        _device: &DeviceId,
-        _role: Role,
-        _remote: &str,
+        cx: &mut Cx<'_>,
+        socket: SocketId,
+        device: &DeviceId,
+        role: Role,
+        remote: &str,
     ) {
-        todo!()
+        if cx.stopping {
+            return cx.effect(Effect::TurnAway { socket, refusal: Refusal::Stopping });
+        }
+        let (links, known) = match role {
+            Role::Recorder => (self.recorders.len(), self.recorders.contains_key(device)),
+            Role::Transfer => (self.transfers.len(), self.transfers.contains_key(device)),
+        };
+        let full = links >= limits::LINKS_MAX && !known;
+        let Some(n) = self.admitted.checked_add(1).filter(|_| !full) else {
+            return cx.effect(Effect::TurnAway { socket, refusal: Refusal::TooManyLinks });
+        };
+        self.admitted = n;
+        let conn = ConnId { boot: cx.boot(), n };
+        cx.effect(Effect::Admit { socket, conn });
+        let link = Link { conn, remote: remote.to_string(), since: cx.now.wall };
+        let view = link.view();
+        match role {
+            Role::Recorder => {
+                if let Some(mut old) = self.recorders.remove(device) {
+                    self.supersede(cx, old.link.conn, conn);
+                    self.end_calls(cx, device, &mut old, Over::Lost);
+                    self.recording.remove(device);
+                }
+                let recorder =
+                    Recorder { link, confidence: Confidence::new(cx.now), calls: Calls::default() };
+                self.recorders.insert(device.clone(), recorder);
+            }
+            Role::Transfer => {
+                if let Some(old) = self.transfers.insert(device.clone(), Transfer::new(link)) {
+                    self.supersede(cx, old.link.conn, conn);
+                }
+            }
+        }
+        self.lines.insert(conn, (device.clone(), role));
+        cx.tell(Fact::LinkUp { device: device.clone(), role, conn });
+        self.publish_link(cx, device, role, Some(view));
+        if role == Role::Recorder {
+            self.ask_state(cx, device, None);
+            self.publish_recorder(cx, device, false);
+        }
     }
-    pub fn is_current(&self, _conn: ConnId, _role: Role) -> bool {
-        todo!()
+
+    fn supersede(&mut self, cx: &mut Cx<'_>, old: ConnId, new: ConnId) {
+        assert!(old < new, "I02: {new:?} takes over from {old:?}");
+        self.lines.remove(&old);
+        cx.effect(Effect::Close { conn: old, why: CloseWhy::Replaced });
     }
-    pub fn on_recorder(&mut self, _cx: &mut Cx<'_>, _conn: ConnId, _message: &RecorderMessage) {
-        todo!()
+
+    /// Whether this link is its device's current one. Everything said on any other is dropped at the door.
+    #[must_use]
+    pub fn is_current(&self, conn: ConnId, role: Role) -> bool {
+        self.lines.get(&conn).is_some_and(|(_, known)| *known == role)
     }
-    pub fn on_transfer(&mut self, _cx: &mut Cx<'_>, _conn: ConnId, _message: &TransferMessage) {
-        todo!()
+
+    /// A current recorder link said something.
+    pub fn on_recorder(&mut self, cx: &mut Cx<'_>, conn: ConnId, message: &RecorderMessage) {
+        let Some(device) = self.device(conn) else { return };
+        match message {
+            RecorderMessage::StateUpdate { timestamp_ms, previous, current, task } => {
+                let said = Said {
+                    state: current.as_deref(),
+                    previous: previous.as_deref(),
+                    task: task.as_deref(),
+                    timestamp_ms: *timestamp_ms,
+                };
+                self.hear(cx, &device, Origin::Push, said);
+            }
+            RecorderMessage::ConfigApplied { task: Some(task) } => {
+                cx.tell(Fact::ConfigApplied { device, task: task.clone() });
+            }
+            RecorderMessage::Response { request_id, success, message, state, task, data } => {
+                let answer = Answer {
+                    request_id,
+                    success: *success,
+                    message: message.as_deref(),
+                    state: state.as_deref(),
+                    task: task.as_deref(),
+                    data: data.as_deref(),
+                };
+                self.on_answer(cx, &device, answer);
+            }
+            RecorderMessage::ConfigApplied { task: None } | RecorderMessage::Other(_) => {}
+        }
     }
-    /// false: superseded or unknown link
-    pub fn on_lost(&mut self, _cx: &mut Cx<'_>, _conn: ConnId, _why: LostWhy) -> bool {
-        todo!()
+
+    /// A current uploader link said something.
+    pub fn on_transfer(&mut self, cx: &mut Cx<'_>, conn: ConnId, message: &TransferMessage) {
+        let Some(device) = self.device(conn) else { return };
+        if let TransferMessage::Status(status) = message {
+            if let Some(transfer) = self.transfers.get_mut(&device) {
+                transfer.told(status);
+            }
+            cx.publish(Notice::Transfer { device: device.clone(), status: status.clone() });
+        }
+        cx.tell(Fact::TransferSaid { device, conn, message: Box::new(message.clone()) });
     }
-    /// Config, GetState, GetStats from HTTP
-    pub fn on_command(&mut self, _cx: &mut Cx<'_>, _command: Command) {
-        todo!()
+
+    /// A link is gone. False if it is not a current one: then nothing changed.
+    pub fn on_lost(&mut self, cx: &mut Cx<'_>, conn: ConnId, _why: LostWhy) -> bool {
+        let Some((device, role)) = self.lines.remove(&conn) else { return false };
+        match role {
+            Role::Recorder => {
+                let mut recorder = self.recorders.remove(&device).expect("I01: its link is current");
+                self.end_calls(cx, &device, &mut recorder, Over::Lost);
+                self.recording.remove(&device);
+            }
+            Role::Transfer => {
+                self.transfers.remove(&device).expect("I01: its link is current");
+            }
+        }
+        cx.tell(Fact::LinkDown { device: device.clone(), role });
+        self.publish_link(cx, &device, role, None);
+        if role == Role::Recorder {
+            self.publish_recorder(cx, &device, false);
+        }
+        true
     }
-    pub fn on_command_cleared(&mut self, _cx: &mut Cx<'_>, _command: Command) {
-        todo!()
+
+    /// Somebody sent `config`, `get_state` or `get_stats`. Every other command goes to the tasks first.
+    pub fn on_command(&mut self, cx: &mut Cx<'_>, command: Command) {
+        match command.action {
+            Action::Config => {
+                if let Some(command) = self.judged(cx, command) {
+                    cx.tell(Fact::CommandGated(command));
+                }
+            }
+            Action::GetState | Action::GetStats => self.send_command(cx, command),
+            Action::Begin
+            | Action::Finish
+            | Action::Pause
+            | Action::Resume
+            | Action::Cancel
+            | Action::Clear
+            | Action::Quit => {
+                refuse(cx, &command, Refusal::Internal("a command came to the hub before the tasks"));
+            }
+        }
     }
-    pub fn on_refresh(&mut self, _cx: &mut Cx<'_>, _reply: RequestId, _device: &DeviceId, _max_age_ms: u64) {
-        todo!()
+
+    /// The tasks have no objection to a command: send it, if the device's state permits it.
+    pub fn on_command_cleared(&mut self, cx: &mut Cx<'_>, command: Command) {
+        if let Some(command) = self.judged(cx, command) {
+            self.send_command(cx, command);
+        }
     }
-    pub fn on_transfer_frame(&mut self, _cx: &mut Cx<'_>, _device: &DeviceId, _frame: &TransferFrame) {
-        todo!()
+
+    /// Passes a command through the gates. `None` if it was refused, or waits for a fresh state.
+    fn judged(&mut self, cx: &mut Cx<'_>, command: Command) -> Option<Command> {
+        if cx.stopping {
+            refuse(cx, &command, Refusal::Stopping);
+            return None;
+        }
+        let view = gate::View {
+            recorder: self.recorders.get(&command.device),
+            transfer: self.transfers.contains_key(&command.device),
+            now: cx.now,
+            fresh_ms: cx.knobs.fresh_ms,
+        };
+        match gate::judge(&view, &command) {
+            Verdict::Pass => return Some(command),
+            Verdict::No(refusal) => refuse(cx, &command, *refusal),
+            Verdict::Refresh => {
+                let device = command.device.clone();
+                self.ask_state(cx, &device, Some(Waiter::Gate(command)));
+            }
+        }
+        None
     }
-    pub fn on_sync_due(&mut self, _cx: &mut Cx<'_>, _conn: ConnId) {
-        todo!()
+
+    /// A command that waited for a fresh state is judged by it.
+    fn go_on(&mut self, cx: &mut Cx<'_>, command: Command) {
+        let Some(command) = self.judged(cx, command) else { return };
+        if command.action == Action::Config {
+            cx.tell(Fact::CommandGated(command));
+        } else {
+            self.send_command(cx, command);
+        }
     }
-    pub fn on_call_due(&mut self, _cx: &mut Cx<'_>, _ticket: Ticket) {
-        todo!()
+
+    /// Somebody wants a recorder's state, no older than this.
+    pub fn on_refresh(&mut self, cx: &mut Cx<'_>, reply: RequestId, device: &DeviceId, max_age_ms: u64) {
+        let fresh = match self.recorders.get(device) {
+            None => true,
+            Some(recorder) => recorder.confidence.is_fresh(cx.now, max_age_ms),
+        };
+        if fresh {
+            let view = self.view(cx, device, true);
+            cx.reply(reply, Ok(Response::State(view)));
+        } else {
+            self.ask_state(cx, device, Some(Waiter::Refresh(reply)));
+        }
     }
-    pub fn on_shutdown(&mut self, _cx: &mut Cx<'_>) {
-        todo!()
+
+    /// Says something to a device's uploader, if it is connected.
+    pub fn on_transfer_frame(&mut self, cx: &mut Cx<'_>, device: &DeviceId, frame: &TransferFrame) {
+        let Some(transfer) = self.transfers.get_mut(device) else { return };
+        let send = match frame {
+            TransferFrame::StatusQuery => transfer.ask_status(cx.now.mono),
+            TransferFrame::UploadRequest { .. } | TransferFrame::UploadAck { .. } => true,
+        };
+        if send {
+            let text = crate::wire::transfer::encode(frame);
+            cx.send(transfer.link.conn, Frame { text, secret: None });
+        }
     }
-    /// devices that report recording or paused
+
+    /// It is time to ask a recorder for its state again.
+    pub fn on_sync_due(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let Some(device) = self.device(conn) else { return };
+        if !cx.stopping {
+            self.ask_state(cx, &device, None);
+        }
+    }
+
+    /// The site stops: nobody waits any longer, and the devices are told to go.
+    pub fn on_shutdown(&mut self, cx: &mut Cx<'_>) {
+        let devices: Vec<DeviceId> = self.recorders.keys().cloned().collect();
+        for device in devices {
+            let Some(mut recorder) = self.recorders.remove(&device) else { continue };
+            self.end_calls(cx, &device, &mut recorder, Over::Stopping);
+            self.recorders.insert(device, recorder);
+        }
+        for conn in self.lines.keys() {
+            cx.effect(Effect::Close { conn: *conn, why: CloseWhy::GoingAway });
+        }
+    }
+
+    /// Devices that record, as far as we know; paused counts.
+    #[must_use]
     pub fn recording(&self) -> u32 {
-        todo!()
+        u32::try_from(self.recording.len()).unwrap_or(u32::MAX)
     }
-    /// tickets of outstanding RPCs
+
+    /// Tickets of outstanding RPCs.
+    #[must_use]
     pub fn calls(&self) -> Vec<Ticket> {
-        todo!()
+        self.waiting.keys().copied().collect()
     }
+
+    /// Answers that fitted no outstanding RPC of their link, since the boot: late, repeated or made up.
+    #[must_use]
+    pub fn unmatched(&self) -> u64 {
+        self.unmatched
+    }
+
+    /// Tasks that facts of this input may name although the input does not: those of commands in flight, and the one
+    /// the recorder named last. The tasks need their records in memory before the step.
+    pub(crate) fn names(&self, input: &Input) -> Vec<&str> {
+        let of_device = |device: &DeviceId| self.recorders.get(device).into_iter().collect::<Vec<_>>();
+        let of_link =
+            |conn: &ConnId| self.lines.get(conn).map_or_else(Vec::new, |(device, _)| of_device(device));
+        let recorders = match input {
+            Input::Recorder { conn, .. } | Input::Lost { conn, .. } => of_link(conn),
+            Input::Knock { device, role: Role::Recorder, .. } => of_device(device),
+            Input::Request { request: Request::Command(command), .. } => of_device(&command.device),
+            Input::Wake | Input::Shutdown => self.waiting.values().flat_map(of_link).collect(),
+            Input::Boot { .. }
+            | Input::Knock { role: Role::Transfer, .. }
+            | Input::Transfer { .. }
+            | Input::Request { .. }
+            | Input::Object { .. }
+            | Input::Stored { .. } => Vec::new(),
+        };
+        recorders.into_iter().flat_map(Recorder::names).collect()
+    }
+
+    fn device(&self, conn: ConnId) -> Option<DeviceId> {
+        self.lines.get(&conn).map(|(device, _)| device.clone())
+    }
+
+    /// A recorder said its state without being asked for it.
+    fn hear(&mut self, cx: &mut Cx<'_>, device: &DeviceId, origin: Origin, said: Said<'_>) {
+        let Some(recorder) = self.recorders.get_mut(device) else { return };
+        match recorder.confidence.hear(cx.now, origin, said) {
+            Heard::Accepted(report) => self.accepted(cx, device, report),
+            Heard::Provisional => {
+                self.note_recording(device);
+                self.publish_recorder(cx, device, false);
+            }
+            Heard::Unusable => {
+                let again = TimerKey::Sync(recorder.link.conn);
+                self.publish_recorder(cx, device, false);
+                if cx.armed(&again).is_none() && !cx.stopping {
+                    self.ask_state(cx, device, None);
+                }
+            }
+            // Its clock was set back, or it sends old news: either way only an answer tells where it stands.
+            Heard::Older if !cx.stopping => self.ask_state(cx, device, None),
+            Heard::Older => {}
+        }
+    }
+
+    fn accepted(&mut self, cx: &mut Cx<'_>, device: &DeviceId, report: Report) {
+        if let Some(recorder) = self.recorders.get(device) {
+            cx.disarm(&TimerKey::Sync(recorder.link.conn));
+        }
+        self.note_recording(device);
+        cx.tell(Fact::RecorderReported { device: device.clone(), report });
+        self.publish_recorder(cx, device, true);
+    }
+
+    fn note_recording(&mut self, device: &DeviceId) {
+        if self.recorders.get(device).is_some_and(|recorder| recorder.confidence.records()) {
+            self.recording.insert(device.clone());
+        } else {
+            self.recording.remove(device);
+        }
+    }
+
+    fn view(&self, cx: &Cx<'_>, device: &DeviceId, fresh: bool) -> RecorderView {
+        match self.recorders.get(device) {
+            Some(recorder) => recorder.view(device, cx.now, fresh, self.versions.of(device)),
+            None => self.disconnected(cx, device),
+        }
+    }
+
+    fn disconnected(&self, cx: &Cx<'_>, device: &DeviceId) -> RecorderView {
+        link::disconnected(device, cx.now, self.versions.of(device))
+    }
+
+    fn next_version(&mut self, device: &DeviceId) {
+        let Hub { versions, recorders, transfers, .. } = self;
+        versions.next(device, |known| recorders.contains_key(known) || transfers.contains_key(known));
+    }
+
+    fn publish_recorder(&mut self, cx: &mut Cx<'_>, device: &DeviceId, fresh: bool) {
+        self.next_version(device);
+        let view = self.view(cx, device, fresh);
+        cx.publish(Notice::Recorder(view));
+    }
+
+    fn publish_link(&mut self, cx: &mut Cx<'_>, device: &DeviceId, role: Role, link: Option<LinkView>) {
+        self.next_version(device);
+        cx.publish(Notice::Link { device: device.clone(), role, link });
+    }
+
+    /// Checks the invariants of links, confidence and calls.
     pub fn check(&self) -> Result<(), Broken> {
-        todo!()
+        let broken = |invariant, saw| Err(Broken { invariant, saw });
+        let recorders = self.recorders.iter().map(|(device, r)| (device, Role::Recorder, r.link.conn));
+        let transfers = self.transfers.iter().map(|(device, t)| (device, Role::Transfer, t.link.conn));
+        let mut links = 0;
+        for (device, role, conn) in recorders.chain(transfers) {
+            links += 1;
+            if self.lines.get(&conn) != Some(&(device.clone(), role)) {
+                return broken(
+                    "I01",
+                    alloc::format!("{device}: its {} link {conn:?} is not current", role.name()),
+                );
+            }
+        }
+        if links != self.lines.len() {
+            return broken("I01", alloc::format!("{links} programs hold {} links", self.lines.len()));
+        }
+        if let Some((last, _)) = self.lines.last_key_value()
+            && last.n > self.admitted
+        {
+            return broken(
+                "I02",
+                alloc::format!("{last:?} was never admitted, the last was {}", self.admitted),
+            );
+        }
+        let mut calls = 0;
+        for (device, recorder) in &self.recorders {
+            calls += self.check_recorder(device, recorder)?;
+        }
+        if calls != self.waiting.len() {
+            return broken("I10", alloc::format!("{calls} calls open, {} deadlines", self.waiting.len()));
+        }
+        let sizes = [
+            ("recorder links", self.recorders.len(), limits::LINKS_MAX),
+            ("transfer links", self.transfers.len(), limits::LINKS_MAX),
+            ("versions", self.versions.len(), limits::VERSIONS_MAX),
+        ];
+        match sizes.into_iter().find(|(_, len, most)| len > most) {
+            Some((what, len, most)) => broken("I10", alloc::format!("{len} {what}, at most {most} may be")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_recorder(&self, device: &DeviceId, recorder: &Recorder) -> Result<usize, Broken> {
+        let broken = |invariant, saw| Err(Broken { invariant, saw });
+        let known = &recorder.confidence;
+        if known.is_confirmed() && (known.state().trim().is_empty() || known.source().is_empty()) {
+            return broken("I05", alloc::format!("{device}: confirmed without a report"));
+        }
+        if known.records() != self.recording.contains(device) {
+            return broken(
+                "I05",
+                alloc::format!("{device}: {} is counted wrongly as recording", known.state()),
+            );
+        }
+        let (mut calls, mut asking, mut mutating) = (0, 0, 0);
+        let mut names = BTreeSet::new();
+        for call in recorder.calls.iter() {
+            calls += 1;
+            if self.waiting.get(&call.ticket) != Some(&recorder.link.conn) {
+                return broken(
+                    "I10",
+                    alloc::format!("{device}: call {:?} is on no current link", call.ticket),
+                );
+            }
+            if !names.insert(&call.request_id) {
+                return broken("I07", alloc::format!("{device}: two calls are named {}", call.request_id));
+            }
+            match &call.asks {
+                Asks::State(waiters) => {
+                    asking += 1;
+                    if waiters.len() > limits::WAITERS_PER_LINK {
+                        return broken("I10", alloc::format!("{device}: {} wait for a state", waiters.len()));
+                    }
+                }
+                Asks::Command(command) => mutating += usize::from(command.action.mutates()),
+            }
+        }
+        if mutating > 1 || asking > 1 || calls > limits::CALLS_PER_LINK {
+            let saw =
+                alloc::format!("{device}: {calls} calls, {mutating} that change it, {asking} for its state");
+            return broken(if mutating > 1 { "I06" } else { "I10" }, saw);
+        }
+        Ok(calls)
     }
 }

@@ -5,6 +5,8 @@
 //! predecessor did.
 
 pub mod recorder;
+#[cfg(test)]
+mod recorder_tests;
 pub mod transfer;
 
 use alloc::string::{String, ToString};
@@ -25,6 +27,25 @@ pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, Unusable> {
         Ok(Value::Null) => Ok(Map::new()),
         Ok(_) | Err(_) => Err(Unusable),
     }
+}
+
+/// A text cut to at most `bytes` bytes. A cut one ends in `…`, so that it is never mistaken for an id.
+#[must_use]
+pub fn shortened(text: &str, bytes: usize) -> String {
+    if text.len() <= bytes {
+        return text.to_string();
+    }
+    let mut end = bytes.saturating_sub('…'.len_utf8());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    alloc::format!("{}…", &text[..end])
+}
+
+/// A text as a JSON string, with its quotes.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 /// A text field; blank, absent and wrongly typed are all `None`.

@@ -2,6 +2,11 @@
 
 use alloc::string::String;
 use minicbor::{Decode, Encode};
+use serde_json::{Map, Value};
+
+use crate::digest::Sha256;
+use crate::limits;
+use crate::wire::{Unusable, inner, object, quoted, shortened, text};
 
 /// What a recorder says.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -65,4 +70,87 @@ pub fn names(message: &RecorderMessage) -> Option<&str> {
         | RecorderMessage::Response { task, .. } => task.as_deref(),
         RecorderMessage::Other(_) => None,
     }
+}
+
+/// Reads a frame. A field of the wrong type counts as absent; what is no JSON object is [`Unusable`].
+pub fn decode(bytes: &[u8]) -> Result<RecorderMessage, Unusable> {
+    let frame = object(bytes)?;
+    let kind = text(&frame, "type").unwrap_or_default();
+    let nothing = Map::new();
+    let data = inner(&frame, "data").unwrap_or(&nothing);
+    let message = match kind.as_str() {
+        "state_update" => RecorderMessage::StateUpdate {
+            timestamp_ms: timestamp(&frame),
+            previous: word(data, "previous"),
+            current: word(data, "current"),
+            task: task(data),
+        },
+        "config_applied" => RecorderMessage::ConfigApplied { task: task(data) },
+        "rpc_response" => RecorderMessage::Response {
+            request_id: word(&frame, "request_id").unwrap_or_default(),
+            success: frame.get("success").and_then(Value::as_bool).unwrap_or(false),
+            message: text(&frame, "message").map(|t| shortened(&t, limits::RPC_MESSAGE_BYTES)),
+            state: word(data, "state")
+                .or_else(|| word(data, "current"))
+                .or_else(|| word(data, "current_state")),
+            task: task(data).or_else(|| task(inner(data, "task_config")?)),
+            data: frame.get("data").filter(|data| data.is_object()).map(carried),
+        },
+        other => RecorderMessage::Other(shortened(other, limits::WORD_BYTES)),
+    };
+    Ok(message)
+}
+
+/// Writes an RPC: keys in the order `type`, `request_id`, `action`, `params`, `timestamp_ms`, and a newline.
+///
+/// `params` is a JSON object; its keys are sorted. None, an empty one, and what is no object are left out. The
+/// timestamp is ours: recorders compare it with their own clock.
+#[must_use]
+pub fn encode_rpc(request_id: &str, action: &str, params: Option<&str>, timestamp_ms: i64) -> String {
+    let params = params.and_then(|text| object(text.as_bytes()).ok()).filter(|map| !map.is_empty());
+    let params = match params {
+        Some(map) => alloc::format!(",\"params\":{}", sorted(Value::Object(map))),
+        None => String::new(),
+    };
+    alloc::format!(
+        "{{\"type\":\"rpc_request\",\"request_id\":{},\"action\":{}{params},\"timestamp_ms\":{timestamp_ms}}}\n",
+        quoted(request_id),
+        quoted(action),
+    )
+}
+
+/// Parameters that name a task as devices name it: `task_id` is set, everything else stays. None is an empty object.
+pub fn naming(params: Option<&str>, task: &str) -> Result<String, Unusable> {
+    let mut map = params.map_or_else(|| Ok(Map::new()), |text| object(text.as_bytes()))?;
+    map.insert(String::from("task_id"), Value::from(task));
+    Ok(sorted(Value::Object(map)))
+}
+
+fn word(map: &Map<String, Value>, field: &str) -> Option<String> {
+    text(map, field).map(|t| shortened(&t, limits::WORD_BYTES))
+}
+
+fn task(map: &Map<String, Value>) -> Option<String> {
+    text(map, "task_id").map(|t| shortened(&t, limits::ID_BYTES))
+}
+
+fn timestamp(frame: &Map<String, Value>) -> Option<i64> {
+    let number = frame.get("timestamp")?;
+    number.as_i64().or_else(|| number.as_f64().map(|f| f as i64))
+}
+
+/// `data` as we carry and journal it.
+fn carried(data: &Value) -> String {
+    let text = sorted(data.clone());
+    if text.len() <= limits::RPC_DATA_BYTES {
+        return text;
+    }
+    let sha256 = Sha256::of(text.as_bytes());
+    alloc::format!("{{\"bytes\":{},\"sha256\":\"{sha256}\",\"truncated\":true}}", text.len())
+}
+
+/// Compact, with sorted keys, whatever order the JSON library keeps.
+fn sorted(mut value: Value) -> String {
+    value.sort_all_objects();
+    alloc::format!("{value}")
 }

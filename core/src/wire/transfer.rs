@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
 use crate::digest::Sha256;
+use crate::fact::TransferFrame;
+use crate::wire::quoted;
 
 /// What an uploader says.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -148,4 +150,19 @@ pub enum UploadStatus {
     /// Anything else.
     #[n(6)]
     Unknown,
+}
+
+/// Writes a frame: one object, keys in alphabetical order, and a newline.
+#[must_use]
+pub fn encode(frame: &TransferFrame) -> String {
+    match frame {
+        TransferFrame::UploadRequest { task, priority } => alloc::format!(
+            "{{\"priority\":{priority},\"task_id\":{},\"type\":\"upload_request\"}}\n",
+            quoted(task.as_str())
+        ),
+        TransferFrame::UploadAck { task } => {
+            alloc::format!("{{\"task_id\":{},\"type\":\"upload_ack\"}}\n", quoted(task.as_str()))
+        }
+        TransferFrame::StatusQuery => String::from("{\"type\":\"status_query\"}\n"),
+    }
 }

@@ -1,0 +1,453 @@
+//! RPCs on a recorder's link: each is sent once and ends exactly once. Does not judge whether one may be sent.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::cx::Cx;
+use crate::effect::{Frame, Notice, Response};
+use crate::fact::{CallEnd, Fact};
+use crate::hub::Hub;
+use crate::hub::confidence::{Origin, Said};
+use crate::hub::link::Recorder;
+use crate::id::{DeviceId, RequestId, SecretRef, Ticket};
+use crate::input::{Action, Command};
+use crate::limits;
+use crate::refusal::Refusal;
+use crate::timers::TimerKey;
+use crate::wire::Unusable;
+use crate::wire::recorder::{encode_rpc, naming};
+
+/// The RPCs that wait for their answer on one link, oldest first.
+///
+/// ```text
+/// (sent) ──► open ──answer──► Done | Refused
+///              ├────deadline──► Unknown
+///              └────link lost or replaced──► Unknown
+/// ```
+/// Leaving `open` takes the call out of the table: whatever answers it later finds nothing.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    open: Vec<Call>,
+}
+
+/// One RPC.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// Names its deadline.
+    pub ticket: Ticket,
+    /// Its id on the wire.
+    pub request_id: String,
+    /// Who wants it.
+    pub asks: Asks,
+}
+
+/// What an RPC is for.
+#[derive(Debug)]
+pub(super) enum Asks {
+    /// `get_state`: for ourselves, and for all who wait for a fresh state. One per link.
+    State(Vec<Waiter>),
+    /// Any other command.
+    Command(Command),
+}
+
+/// Who waits for a fresh state.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    /// Somebody who wants to see it.
+    Refresh(RequestId),
+    /// A command that is judged by it.
+    Gate(Command),
+    /// Somebody who sent `get_state` as a command.
+    Plain(Command),
+}
+
+impl Waiter {
+    fn reply(&self) -> Option<RequestId> {
+        match self {
+            Waiter::Refresh(reply) => Some(*reply),
+            Waiter::Gate(command) | Waiter::Plain(command) => command.reply,
+        }
+    }
+}
+
+/// What a recorder answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer<'a> {
+    /// Which RPC it answers.
+    pub request_id: &'a str,
+    /// Its word.
+    pub success: bool,
+    /// Its message.
+    pub message: Option<&'a str>,
+    /// The state it names.
+    pub state: Option<&'a str>,
+    /// The task it names.
+    pub task: Option<&'a str>,
+    /// Its data as JSON.
+    pub data: Option<&'a str>,
+}
+
+impl Answer<'_> {
+    fn response(&self) -> Response {
+        Response::Rpc {
+            request_id: self.request_id.into(),
+            success: self.success,
+            message: self.message.map(Into::into),
+            data: self.data.map(Into::into),
+        }
+    }
+
+    fn end(&self) -> CallEnd {
+        if self.success { CallEnd::Done } else { CallEnd::Refused }
+    }
+}
+
+/// How asking for a state ended.
+#[derive(Clone, Copy, Debug)]
+enum Asked<'a> {
+    /// It was told, and is confirmed.
+    Told(Answer<'a>),
+    /// The answer was of no use.
+    Useless(Answer<'a>),
+    /// There was none in time.
+    Silent,
+}
+
+/// Why every call of a link is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// The link was lost or replaced.
+    Lost,
+    /// The site stops.
+    Stopping,
+}
+
+impl Calls {
+    /// Every open call.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Call> {
+        self.open.iter()
+    }
+
+    /// The command in flight that changes the device.
+    pub(super) fn mutating(&self) -> Option<Action> {
+        self.commands().map(|command| command.action).find(|action| action.mutates())
+    }
+
+    /// Commands in flight.
+    pub(super) fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.open.iter().filter_map(|call| match &call.asks {
+            Asks::Command(command) => Some(command),
+            Asks::State(_) => None,
+        })
+    }
+
+    /// The tasks that commands name which were sent, or wait for a fresh state.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.open.iter().flat_map(|call| {
+            let (command, waiters) = match &call.asks {
+                Asks::Command(command) => (Some(command), [].as_slice()),
+                Asks::State(waiters) => (None, waiters.as_slice()),
+            };
+            let waiting = waiters.iter().filter_map(|waiter| match waiter {
+                Waiter::Gate(command) | Waiter::Plain(command) => Some(command),
+                Waiter::Refresh(_) => None,
+            });
+            command.into_iter().chain(waiting).filter_map(|command| command.task.as_deref())
+        })
+    }
+
+    /// Those who wait for the `get_state` in flight, if one is.
+    pub(super) fn waiters(&mut self) -> Option<&mut Vec<Waiter>> {
+        self.open.iter_mut().find_map(|call| match &mut call.asks {
+            Asks::State(waiters) => Some(waiters),
+            Asks::Command(_) => None,
+        })
+    }
+
+    fn take(&mut self, is: impl Fn(&Call) -> bool) -> Option<Call> {
+        let at = self.open.iter().position(is)?;
+        Some(self.open.remove(at))
+    }
+}
+
+impl Hub {
+    /// Sends a command that passed every gate, unless another one that changes the device is out.
+    pub(super) fn send_command(&mut self, cx: &mut Cx<'_>, mut command: Command) {
+        let Some(recorder) = self.recorders.get(&command.device) else {
+            return refuse(cx, &command, Refusal::RecorderOffline);
+        };
+        if command.action == Action::GetState {
+            let device = command.device.clone();
+            return self.ask_state(cx, &device, Some(Waiter::Plain(command)));
+        }
+        if let Some(out) = recorder.calls.mutating().filter(|_| command.action.mutates()) {
+            return refuse(cx, &command, Refusal::CommandInFlight(out));
+        }
+        // One slot is kept for `get_state`: without it a link full of commands could not be confirmed.
+        if recorder.calls.commands().count() >= limits::CALLS_PER_LINK - 1 {
+            return refuse(cx, &command, Refusal::TooManyCalls);
+        }
+        assert!(
+            !matches!(command.action, Action::Config | Action::Begin) || recorder.confidence.is_confirmed(),
+            "I06: {} leaves for {} unconfirmed",
+            command.action.name(),
+            command.device
+        );
+        let params = match params(&mut command, recorder.confidence.task()) {
+            Ok(params) => params,
+            Err(Unusable) => {
+                let refusal = Refusal::BadField { field: "params", must: "a JSON object" };
+                return refuse(cx, &command, refusal);
+            }
+        };
+        let (device, action, secret) = (command.device.clone(), command.action, command.token);
+        cx.tell(Fact::CommandSent(command.clone()));
+        self.transmit(cx, &device, action, params.as_deref(), secret, Asks::Command(command));
+    }
+
+    /// Asks a recorder for its state, or joins the question that is out. Does nothing without a link.
+    pub(super) fn ask_state(&mut self, cx: &mut Cx<'_>, device: &DeviceId, waiter: Option<Waiter>) {
+        let Some(recorder) = self.recorders.get_mut(device) else { return };
+        let out = recorder.calls.waiters();
+        if let Some(waiter) = &waiter
+            && out.as_ref().is_some_and(|waiters| waiters.len() >= limits::WAITERS_PER_LINK)
+        {
+            if let Some(reply) = waiter.reply() {
+                cx.reply(reply, Err(Refusal::TooManyCalls));
+            }
+            return;
+        }
+        if let Some(Waiter::Plain(command)) = &waiter {
+            cx.tell(Fact::CommandSent(command.clone()));
+        }
+        match out {
+            Some(waiters) => waiters.extend(waiter),
+            None => {
+                recorder.confidence.asked();
+                cx.disarm(&TimerKey::Sync(recorder.link.conn));
+                let asks = Asks::State(waiter.into_iter().collect());
+                self.transmit(cx, device, Action::GetState, None, None, asks);
+            }
+        }
+    }
+
+    fn transmit(
+        &mut self,
+        cx: &mut Cx<'_>,
+        device: &DeviceId,
+        action: Action,
+        params: Option<&str>,
+        secret: Option<SecretRef>,
+        asks: Asks,
+    ) {
+        let recorder = self.recorders.get_mut(device).expect("callers looked the recorder up in this step");
+        let (conn, ticket) = (recorder.link.conn, cx.number());
+        let request_id = cx.chance().uuid();
+        let text = encode_rpc(&request_id, action.name(), params, cx.now.wall.0);
+        recorder.calls.open.push(Call { ticket, request_id, asks });
+        assert!(recorder.calls.open.len() <= limits::CALLS_PER_LINK, "I10: too many calls on {conn:?}");
+        self.waiting.insert(ticket, conn);
+        cx.arm(TimerKey::Call(ticket), cx.knobs.rpc_timeout());
+        cx.send(conn, Frame { text, secret });
+    }
+
+    /// An answer arrived on the device's current link.
+    pub(super) fn on_answer(&mut self, cx: &mut Cx<'_>, device: &DeviceId, answer: Answer<'_>) {
+        let call = self
+            .recorders
+            .get_mut(device)
+            .and_then(|recorder| recorder.calls.take(|call| call.request_id == answer.request_id));
+        let Some(call) = call else {
+            self.unmatched += 1;
+            return;
+        };
+        self.close(cx, call.ticket);
+        match call.asks {
+            Asks::State(waiters) => self.on_state(cx, device, answer, waiters),
+            Asks::Command(command) => {
+                end(cx, command.clone(), answer.end(), Ok(answer.response()));
+                if answer.success && answer.state.is_some() && command.action.mutates() {
+                    let task = answer.task.or(command.task.as_deref());
+                    let said = Said { state: answer.state, task, ..Said::default() };
+                    self.hear(cx, device, Origin::Answer(command.action), said);
+                }
+            }
+        }
+    }
+
+    fn on_state(&mut self, cx: &mut Cx<'_>, device: &DeviceId, answer: Answer<'_>, waiters: Vec<Waiter>) {
+        let recorder = self.recorders.get_mut(device).expect("the call was taken from this recorder");
+        let said = Said { state: answer.state, task: answer.task, ..Said::default() };
+        let report = if answer.success {
+            recorder.confidence.answered(cx.now, said)
+        } else {
+            recorder.confidence.unanswered(answer.message.unwrap_or("recorder get_state failed"));
+            None
+        };
+        let asked = match report {
+            Some(report) => {
+                self.accepted(cx, device, report);
+                Asked::Told(answer)
+            }
+            None => {
+                self.ask_later(cx, device);
+                Asked::Useless(answer)
+            }
+        };
+        self.serve(cx, device, waiters, asked);
+    }
+
+    /// A recorder did not answer in time: nobody knows whether it did what it was told.
+    pub fn on_call_due(&mut self, cx: &mut Cx<'_>, ticket: Ticket) {
+        let Some((device, call)) = self.overdue(ticket) else { return };
+        self.close(cx, ticket);
+        let recorder = self.recorders.get_mut(&device).expect("the call was taken from this recorder");
+        match call.asks {
+            Asks::State(waiters) => {
+                recorder.confidence.unanswered(SILENT);
+                self.ask_later(cx, &device);
+                self.serve(cx, &device, waiters, Asked::Silent);
+            }
+            Asks::Command(command) => {
+                let (action, task) = (command.action, command.task.clone());
+                if action.mutates() {
+                    recorder.confidence.doubt(action, SILENT);
+                }
+                end(cx, command, CallEnd::Unknown, Err(Refusal::RpcTimeout(action)));
+                if action.mutates() {
+                    self.publish_recorder(cx, &device, false);
+                    self.next_version(&device);
+                    cx.publish(Notice::OperationUnknown { device: device.clone(), action, task });
+                    self.ask_state(cx, &device, None);
+                }
+            }
+        }
+    }
+
+    fn overdue(&mut self, ticket: Ticket) -> Option<(DeviceId, Call)> {
+        let conn = self.waiting.get(&ticket)?;
+        let (device, _) = self.lines.get(conn)?;
+        let call = self.recorders.get_mut(device)?.calls.take(|call| call.ticket == ticket)?;
+        Some((device.clone(), call))
+    }
+
+    /// Ends every call of a link that is gone, or that we leave. Its timers go with it.
+    pub(super) fn end_calls(
+        &mut self,
+        cx: &mut Cx<'_>,
+        device: &DeviceId,
+        recorder: &mut Recorder,
+        over: Over,
+    ) {
+        cx.disarm(&TimerKey::Sync(recorder.link.conn));
+        for call in core::mem::take(&mut recorder.calls.open) {
+            self.close(cx, call.ticket);
+            match call.asks {
+                Asks::Command(command) => lost(cx, command),
+                Asks::State(waiters) => {
+                    for waiter in waiters {
+                        self.leave(cx, device, waiter, over);
+                    }
+                }
+            }
+        }
+    }
+
+    fn leave(&self, cx: &mut Cx<'_>, device: &DeviceId, waiter: Waiter, over: Over) {
+        let mut view = self.disconnected(cx, device);
+        match (waiter, over) {
+            (Waiter::Plain(command), Over::Lost | Over::Stopping) => lost(cx, command),
+            (Waiter::Refresh(reply), Over::Lost) => cx.reply(reply, Ok(Response::State(view))),
+            (Waiter::Refresh(reply), Over::Stopping) => cx.reply(reply, Err(Refusal::Stopping)),
+            (Waiter::Gate(command), Over::Lost) => {
+                view.error = Some("recorder not connected".into());
+                refuse(cx, &command, Refusal::RefreshFailed { timeout: false, view, command: true });
+            }
+            (Waiter::Gate(command), Over::Stopping) => refuse(cx, &command, Refusal::Stopping),
+        }
+    }
+
+    /// Lets those go on who waited for a state.
+    fn serve(&mut self, cx: &mut Cx<'_>, device: &DeviceId, waiters: Vec<Waiter>, asked: Asked<'_>) {
+        let timeout = matches!(asked, Asked::Silent);
+        for waiter in waiters {
+            let view = self.view(cx, device, matches!(asked, Asked::Told(_)));
+            match (waiter, asked) {
+                (Waiter::Refresh(reply), Asked::Told(_)) => cx.reply(reply, Ok(Response::State(view))),
+                (Waiter::Refresh(reply), Asked::Useless(_) | Asked::Silent) => {
+                    cx.reply(reply, Err(Refusal::RefreshFailed { timeout, view, command: false }));
+                }
+                (Waiter::Gate(command), Asked::Told(_)) => self.go_on(cx, command),
+                (Waiter::Gate(command), Asked::Useless(_) | Asked::Silent) => {
+                    refuse(cx, &command, Refusal::RefreshFailed { timeout, view, command: true });
+                }
+                (Waiter::Plain(command), Asked::Told(answer) | Asked::Useless(answer)) => {
+                    end(cx, command, answer.end(), Ok(answer.response()));
+                }
+                (Waiter::Plain(command), Asked::Silent) => {
+                    end(cx, command, CallEnd::Unknown, Err(Refusal::RpcTimeout(Action::GetState)));
+                }
+            }
+        }
+    }
+
+    fn ask_later(&mut self, cx: &mut Cx<'_>, device: &DeviceId) {
+        if let Some(recorder) = self.recorders.get(device)
+            && !cx.stopping
+        {
+            cx.arm(TimerKey::Sync(recorder.link.conn), recorder.confidence.retry_after());
+        }
+        self.publish_recorder(cx, device, false);
+    }
+
+    fn close(&mut self, cx: &mut Cx<'_>, ticket: Ticket) {
+        cx.disarm(&TimerKey::Call(ticket));
+        let conn = self.waiting.remove(&ticket);
+        assert!(conn.is_some(), "I07: call {ticket:?} ends twice");
+    }
+}
+
+/// Says no to a command that was not sent.
+pub(super) fn refuse(cx: &mut Cx<'_>, command: &Command, refusal: Refusal) {
+    if let Some(reply) = command.reply {
+        cx.reply(reply, Err(refusal));
+    }
+}
+
+/// A command that was sent has ended.
+fn end(cx: &mut Cx<'_>, command: Command, end: CallEnd, answer: Result<Response, Refusal>) {
+    let reply = command.reply;
+    cx.tell(Fact::CommandEnded { command, end });
+    if let Some(reply) = reply {
+        cx.reply(reply, answer);
+    }
+}
+
+fn lost(cx: &mut Cx<'_>, command: Command) {
+    let action = command.action;
+    end(cx, command, CallEnd::Unknown, Err(Refusal::LinkLost { action }));
+}
+
+/// The parameters as devices take them; fills in the task of a `finish` that names none.
+fn params(command: &mut Command, known_task: &str) -> Result<Option<String>, Unusable> {
+    if command.action == Action::Finish && command.task.is_none() && !known_task.is_empty() {
+        command.task = Some(known_task.into());
+    }
+    match command.action {
+        Action::GetState
+        | Action::GetStats
+        | Action::Pause
+        | Action::Resume
+        | Action::Clear
+        | Action::Quit => Ok(None),
+        Action::Config => Ok(command.params.clone()),
+        // Callers may name a task by its public id; devices know wire ids only.
+        Action::Begin | Action::Finish | Action::Cancel => match &command.task {
+            None => Ok(command.params.clone()),
+            Some(task) => naming(command.params.as_deref(), task).map(Some),
+        },
+    }
+}
+
+/// What viewers are told when a recorder does not answer in time; the predecessor's words.
+const SILENT: &str = "recorder rpc timeout";
