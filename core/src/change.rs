@@ -297,6 +297,10 @@ pub enum JobChange {
         spent: u32,
         #[n(3)]
         at: Wall,
+        #[n(4)]
+        fault: Option<Fault>,
+        #[n(5)]
+        ruled_by: Option<PolicySetId>,
     },
     /// Claimed → Completed
     #[n(5)]
@@ -363,13 +367,15 @@ pub enum UploadChange {
         #[n(0)]
         job: JobId,
     },
-    /// Planned → Open
+    /// Planned → Open. `stray`: an earlier `Create` may still come through, so look again before the end.
     #[n(4)]
     Opened {
         #[n(0)]
         job: JobId,
         #[n(1)]
         upload: UploadId,
+        #[n(2)]
+        stray: bool,
     },
     /// A part is in the cloud.
     #[n(5)]
@@ -381,7 +387,7 @@ pub enum UploadChange {
         #[n(2)]
         facts: PartFacts,
     },
-    /// A part we counted is not there (any more).
+    /// A part we counted is not there (any more). Sealing → Open
     #[n(6)]
     PartLost {
         #[n(0)]
@@ -395,7 +401,7 @@ pub enum UploadChange {
         #[n(0)]
         job: JobId,
     },
-    /// Planned, Sealing → Sealed
+    /// Planned, Open, Sealing → Sealed
     #[n(8)]
     Sealed {
         #[n(0)]
@@ -409,7 +415,7 @@ pub enum UploadChange {
         #[n(0)]
         job: JobId,
     },
-    /// Open, Sealing → Abandoning: given up, the store is yet to be told.
+    /// any phase → Abandoning: given up, the store is yet to be told.
     #[n(10)]
     Abandoning {
         #[n(0)]

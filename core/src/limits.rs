@@ -52,7 +52,38 @@ pub const CANDIDATES: usize = 256;
 pub const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Most uploads at once, whatever a policy says: each holds up to four parts in memory.
 pub const UPLOADS_MAX: u32 = 64;
+/// A due job that waited longer than this goes first, whatever an order policy says: no score can starve a job.
+pub const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// While jobs are due and a policy lets none begin, it is asked again after this.
+pub const LIMITS_AGAIN: Duration = Duration::from_secs(60);
+/// Shortest delay after a failed attempt, whatever a policy says: keeps a broken policy from spinning.
+pub const DELAY_MIN: Duration = Duration::from_secs(1);
+/// Attempts a job may spend, whatever a policy says: the upper end of `sync.attempts`.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// First delay after the way failed; it doubles with every failure in a row.
+pub const WAY_DELAY_MIN: Duration = Duration::from_secs(1);
+/// Longest delay after the way failed, jitter excluded: how late we may notice that it is back.
+pub const WAY_DELAY_MAX: Duration = Duration::from_secs(60);
+/// How often one upload session is begun again because the store lost it.
+pub const RESTARTS_MAX: u32 = 3;
+/// Questions an upload may ask again in a row, within one claim, because no answer came.
+pub const ASK_AGAIN: u32 = 4;
+/// Parts an upload may send again in a row, within one claim, because no answer came: each costs its bytes.
+pub const SEND_AGAIN: u32 = 2;
+/// First delay before a question is asked again; it doubles each time in a row.
+pub const ASK_DELAY: Duration = Duration::from_secs(1);
+/// Longest delay before an abandoned upload is tried to be given up again.
+pub const TIDY_DELAY_MAX: Duration = Duration::from_secs(600);
+/// Shortest time between two questions for the bandwidth.
+pub const BANDWIDTH_AGAIN: Duration = Duration::from_secs(1);
+/// Longest time one part may keep the way for itself, whatever a policy says: no budget can stop an upload for good.
+pub const PART_TIME_MAX: Duration = Duration::from_secs(600);
+/// Forgotten multipart uploads of one key that are looked at in one go.
+pub const STRAYS_MAX: usize = 100;
 
+const _: () = assert!(DELAY_MIN.as_millis() <= DELAY_MAX.as_millis());
+const _: () = assert!(WAY_DELAY_MIN.as_millis() <= WAY_DELAY_MAX.as_millis());
+const _: () = assert!(SEND_AGAIN <= ASK_AGAIN);
 const _: () = assert!(PART_BYTES_MIN <= PART_BYTES_MAX);
 const _: () = assert!(CALLS_PER_LINK >= 2, "one slot is kept for get_state");
 const _: () = assert!(SYNC_RETRY_MIN.as_nanos() <= SYNC_RETRY_MAX.as_nanos());

@@ -1,73 +1,571 @@
-//! Sync jobs: what runs next, retry or give up, reclaim after a crash.
-use crate::change::{JobChange, UploadEnd};
-use crate::cx::Cx;
-use crate::effect::QueueCounts;
-use crate::fact::Wanted;
-use crate::id::{EpisodeId, Fence, JobId, RequestId};
-use crate::refusal::{Broken, Illegal};
-use crate::row::{Key, Row};
-use crate::time::Now;
+//! Sync jobs: what runs next, retry or give up, reclaim after a crash. Never asks a store anything itself.
+//!
+//! Jobs that are not final stay in memory; final ones go cold at the end of the step that ended them.
+
+mod claim;
+mod job;
+mod retry;
+mod waiting;
+mod way;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Queue
+use crate::change::{Change, JobChange, UploadEnd};
+use crate::cx::Cx;
+use crate::effect::{Notice, QueueCounts, Response};
+use crate::fact::{Fact, JobEnd, Wanted};
+use crate::id::{EpisodeId, Fence, JobId, PolicySetId, RequestId};
+use crate::limits;
+use crate::outcome::{Budget, Fault};
+use crate::policy::{RetryQuery, Situation, Slot, Waiting};
+use crate::refusal::{Broken, Illegal, Refusal};
+use crate::row::{Cause, FinalWhy, JobRow, JobState, Key, ParkWhy, Row};
+use crate::time::{Mono, Now};
+use crate::timers::TimerKey;
+
+use claim::Due;
+use retry::Course;
+use waiting::Waitlist;
+use way::Way;
+
+/// The sync jobs of a site.
 #[derive(Debug, Default)]
-pub struct Queue {}
+pub struct Queue {
+    // Durable.
+    numbered: u64,
+    jobs: BTreeMap<JobId, JobRow>,
+    // Follows from the rows.
+    claimed: BTreeSet<JobId>,
+    parked: usize,
+    over: Vec<JobId>,
+    // Volatile.
+    awake: bool,
+    waiting: Waitlist,
+    way: Way,
+    shown: QueueCounts,
+    /// The last verdict on concurrency, and when: at one and the same moment it is not asked for again in vain.
+    allowed: Option<(Mono, u32)>,
+}
 
 impl Queue {
-    pub fn load_counter(&mut self, _next_job: u64) {
-        todo!()
+    /// Takes the counter of the meta row: the number of the next job.
+    pub fn load_counter(&mut self, next_job: u64) {
+        self.numbered = next_job.saturating_sub(1);
     }
+
+    /// The number of the next job.
+    #[must_use]
     pub fn counter(&self) -> u64 {
-        todo!()
+        self.numbered + 1
     }
-    pub fn load(&mut self, _key: &Key, _row: Row) {
-        todo!()
+
+    /// Takes a record into memory.
+    pub fn load(&mut self, key: &Key, row: Row) {
+        if let (Key::Job(id), Row::Job(row)) = (key, row) {
+            assert_eq!(row.id, *id, "a job lies under its own number");
+            self.put(row);
+        }
     }
-    pub fn row(&self, _key: &Key) -> Option<Row> {
-        todo!()
+
+    /// A record, if it is in memory.
+    #[must_use]
+    pub fn row(&self, key: &Key) -> Option<Row> {
+        match key {
+            Key::Job(id) => self.jobs.get(id).cloned().map(Row::Job),
+            Key::Meta
+            | Key::Task(_)
+            | Key::Episode(_)
+            | Key::Upload(_)
+            | Key::Part(..)
+            | Key::Alias(_)
+            | Key::Binding(_) => None,
+        }
     }
+
+    /// Lets go of jobs that are over.
     pub fn evict(&mut self) {
-        todo!()
+        for job in self.over.drain(..) {
+            self.jobs.remove(&job);
+        }
     }
+
+    /// Forgets everything that is not in a record.
     pub fn forget_volatile(&mut self) {
-        todo!()
+        self.awake = false;
+        self.waiting = Waitlist::default();
+        self.way = Way::default();
+        self.shown = QueueCounts::default();
+        self.allowed = None;
     }
-    pub fn apply(&mut self, _change: &JobChange) -> Result<Vec<Key>, Illegal> {
-        todo!()
+
+    /// Alters durable state: the only way. Returns the records touched.
+    pub fn apply(&mut self, change: &JobChange) -> Result<Vec<Key>, Illegal> {
+        let id = job::of(change);
+        let row = job::after(self.jobs.get(&id), change)?;
+        let mut touched = alloc::vec![Key::Job(id)];
+        if let JobChange::Queued(_) = change {
+            self.numbered = self.numbered.max(id.0);
+            touched.push(Key::Meta);
+        }
+        self.put(row);
+        Ok(touched)
     }
+
+    fn put(&mut self, row: JobRow) {
+        let id = row.id;
+        if let Some(old) = self.jobs.get(&id) {
+            self.parked -= usize::from(matches!(old.state, JobState::Parked { .. }));
+        }
+        self.claimed.remove(&id);
+        match row.state {
+            JobState::Pending { .. } => {}
+            JobState::Claimed { .. } => {
+                self.claimed.insert(id);
+            }
+            JobState::Parked { .. } => self.parked += 1,
+            JobState::Completed { .. } | JobState::Failed { .. } => self.over.push(id),
+        }
+        self.jobs.insert(id, row);
+    }
+
+    /// Applies a change in life: it must be legal, because the caller looked.
+    fn enact(&mut self, cx: &mut Cx<'_>, change: JobChange) {
+        let id = job::of(&change);
+        let touched = match self.apply(&change) {
+            Ok(touched) => touched,
+            Err(illegal) => panic!("I17: {} is not legal for job {id}: {}", illegal.change, illegal.state),
+        };
+        match self.jobs.get(&id).map(|row| &row.state) {
+            Some(JobState::Pending { due, .. }) => {
+                self.waiting.put(id, cx.now.deadline(*due, limits::DELAY_MAX));
+            }
+            Some(
+                JobState::Claimed { .. }
+                | JobState::Parked { .. }
+                | JobState::Completed { .. }
+                | JobState::Failed { .. },
+            )
+            | None => self.waiting.take(id),
+        }
+        cx.record(Change::Job(change), touched);
+    }
+
+    /// Checks the invariants that concern jobs alone.
     pub fn check(&self) -> Result<(), Broken> {
-        todo!()
+        let broken = |invariant, saw| Err(Broken { invariant, saw });
+        let mut episodes = BTreeSet::new();
+        for (id, row) in &self.jobs {
+            if row.id != *id || row.id.0 > self.numbered {
+                return broken("I12", format!("job {id} lies under a number that was never given"));
+            }
+            if !row.state.is_final() && !episodes.insert(row.episode) {
+                return broken("I13", format!("episode {} has two jobs at once", row.episode));
+            }
+            if row.spent > row.claims {
+                return broken("I16", format!("job {id} spent {} of {} claims", row.spent, row.claims));
+            }
+            let waits = match &row.state {
+                JobState::Pending { .. } => true,
+                JobState::Claimed { fence, .. } => {
+                    if fence.job != *id || fence.attempt != row.claims {
+                        return broken("I13", format!("job {id} is claimed by {fence:?}, not its own"));
+                    }
+                    false
+                }
+                JobState::Parked { .. } | JobState::Completed { .. } | JobState::Failed { .. } => false,
+            };
+            if self.awake && waits != self.waiting.due(*id).is_some() {
+                return broken(
+                    "I15",
+                    format!("job {id} waits: {waits}, but its place in line says otherwise"),
+                );
+            }
+        }
+        if let Some(job) = self.waiting.jobs().find(|job| !self.jobs.contains_key(job)) {
+            return broken("I15", format!("job {job} stands in line and is not there"));
+        }
+        Ok(())
     }
-    pub fn counts(&self, _now: Now) -> QueueCounts {
-        todo!()
+
+    /// How many jobs are where.
+    #[must_use]
+    pub fn counts(&self, now: Now) -> QueueCounts {
+        let (due, later) = self.waiting.split(now.mono);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        QueueCounts {
+            due: count(due),
+            waiting: count(later),
+            uploading: count(self.claimed.len()),
+            parked: count(self.parked),
+        }
     }
-    /// failures of the way in a row
+
+    /// Failures of the way in a row.
+    #[must_use]
     pub fn streak(&self) -> u32 {
-        todo!()
+        self.way.streak()
     }
-    /// the fence a job holds, if claimed
-    pub fn fence(&self, _job: JobId) -> Option<Fence> {
-        todo!()
+
+    /// The fence a job holds, if it is claimed.
+    #[must_use]
+    pub fn fence(&self, job: JobId) -> Option<Fence> {
+        match self.jobs.get(&job)?.state {
+            JobState::Claimed { fence, .. } => Some(fence),
+            JobState::Pending { .. }
+            | JobState::Parked { .. }
+            | JobState::Completed { .. }
+            | JobState::Failed { .. } => None,
+        }
     }
-    pub fn on_boot(&mut self, _cx: &mut Cx<'_>) {
-        todo!()
+
+    /// Takes up what the rows leave open: a claim of an earlier boot goes on at no cost.
+    pub fn on_boot(&mut self, cx: &mut Cx<'_>) {
+        self.awake = true;
+        let at = cx.now.wall;
+        let here = cx.knobs.destination;
+        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
+        for id in jobs {
+            let Some(row) = self.jobs.get(&id) else { continue };
+            let spent = row.spent;
+            match row.state.clone() {
+                JobState::Claimed { .. } | JobState::Pending { .. } if !here => {
+                    self.park(cx, id, ParkWhy::NoDestination, spent, None, None);
+                }
+                JobState::Claimed { fence, .. } => {
+                    let boot = cx.boot();
+                    if fence.boot < boot {
+                        self.enact(cx, JobChange::Reclaimed { fence: Fence { boot, ..fence }, at });
+                    }
+                    let fence = Fence { boot, ..fence };
+                    self.tell_claimed(cx, fence);
+                }
+                JobState::Pending { due, .. } => {
+                    self.waiting.put(id, cx.now.deadline(due, limits::DELAY_MAX));
+                }
+                JobState::Parked { why: ParkWhy::NoDestination | ParkWhy::Fault(_), .. } if here => {
+                    self.back(cx, id, Cause::Returned);
+                }
+                JobState::Parked { .. } | JobState::Completed { .. } | JobState::Failed { .. } => {}
+            }
+        }
+        self.settle(cx);
     }
-    pub fn on_episode_wanted(&mut self, _cx: &mut Cx<'_>, _wanted: Wanted) {
-        todo!()
+
+    /// An episode is to be carried to the cloud: a new job.
+    pub fn on_episode_wanted(&mut self, cx: &mut Cx<'_>, wanted: Wanted) {
+        let Wanted { episode, device, source, key, approved_at, reply } = wanted;
+        let id = JobId(self.counter());
+        let at = cx.now.wall;
+        let state = if cx.knobs.destination {
+            JobState::Pending { due: at, cause: Cause::Queued }
+        } else {
+            JobState::Parked { why: ParkWhy::NoDestination, since: at }
+        };
+        let row = JobRow {
+            id,
+            episode,
+            device,
+            state,
+            claims: 0,
+            spent: 0,
+            source,
+            key,
+            queued_at: at,
+            approved_at,
+            last_fault: None,
+            last_ended_at: None,
+            ruled_by: None,
+            bytes_sent: 0,
+            first_claimed_at: None,
+            note: None,
+        };
+        self.enact(cx, JobChange::Queued(Box::new(row)));
+        cx.tell(Fact::JobQueued { job: id, episode });
+        if let Some(to) = reply {
+            cx.reply(to, Ok(Response::SyncAccepted { episode }));
+        }
+        self.settle(cx);
     }
-    pub fn on_job_wanted(&mut self, _cx: &mut Cx<'_>, _job: JobId, _episode: EpisodeId, _reply: RequestId) {
-        todo!()
+
+    /// Somebody wants a job to go on now.
+    pub fn on_job_wanted(&mut self, cx: &mut Cx<'_>, job: JobId, episode: EpisodeId, reply: RequestId) {
+        let accepted = Ok(Response::SyncAccepted { episode });
+        let Some(row) = self.jobs.get(&job) else {
+            return cx.reply(reply, Err(Refusal::Internal("the job of a queued episode is not in memory")));
+        };
+        let answer = match &row.state {
+            JobState::Claimed { .. } => Err(Refusal::SyncActive(episode)),
+            JobState::Pending { .. } if self.is_due(job, cx.now.mono) => Err(Refusal::SyncActive(episode)),
+            JobState::Parked { why: ParkWhy::NoDestination, .. } if !cx.knobs.destination => accepted,
+            JobState::Pending { .. } | JobState::Parked { .. } => {
+                self.back(cx, job, Cause::Asked);
+                accepted
+            }
+            JobState::Completed { .. } => Err(Refusal::AlreadySynced(episode)),
+            JobState::Failed { .. } => Err(Refusal::Internal("the job of a queued episode is over")),
+        };
+        cx.reply(reply, answer);
+        self.settle(cx);
     }
-    pub fn on_part_acknowledged(&mut self, _cx: &mut Cx<'_>, _fence: Fence, _bytes: u64) {
-        todo!()
+
+    /// The store acknowledged bytes: the way works.
+    pub fn on_part_acknowledged(&mut self, cx: &mut Cx<'_>, fence: Fence, bytes: u64) {
+        if self.fence(fence.job) != Some(fence) {
+            return;
+        }
+        self.enact(cx, JobChange::Sent { job: fence.job, bytes });
+        if self.way_works(cx) {
+            self.settle(cx);
+        }
     }
-    pub fn on_upload_ended(&mut self, _cx: &mut Cx<'_>, _fence: Fence, _end: &UploadEnd) {
-        todo!()
+
+    /// An attempt ended. The end of any claim but the one held changes nothing.
+    pub fn on_upload_ended(&mut self, cx: &mut Cx<'_>, fence: Fence, end: &UploadEnd) {
+        let job = fence.job;
+        if self.fence(job) != Some(fence) {
+            return;
+        }
+        let Some(row) = self.jobs.get(&job) else { return };
+        let spent = row.spent;
+        match end {
+            UploadEnd::Done { etag: _ } => {
+                let (episode, key) = (row.episode, row.key.clone());
+                self.enact(cx, JobChange::Completed { fence, at: cx.now.wall });
+                cx.tell(Fact::JobEnded { job, episode, end: JobEnd::Completed { key } });
+                self.way_works(cx);
+            }
+            UploadEnd::Failed(fault) => match fault.budget() {
+                Budget::Connectivity => self.on_way_fault(cx, job, fault),
+                Budget::Operator => {
+                    let why = ParkWhy::Fault(fault.clone());
+                    self.park(cx, job, why, spent, Some(fault.clone()), None);
+                }
+                Budget::Data => self.on_data_fault(cx, job, fault),
+            },
+            UploadEnd::Foreign => self.give_up(cx, job, FinalWhy::Foreign, spent + 1, None),
+            UploadEnd::SourceLost(fault) => {
+                self.give_up(cx, job, FinalWhy::SourceLost(fault.clone()), spent + 1, None);
+            }
+        }
+        self.settle(cx);
     }
-    pub fn on_upload_restarted(&mut self, _cx: &mut Cx<'_>, _fence: Fence) {
-        todo!()
+
+    /// The store lost an upload, and it was begun again: said aloud, because its progress drops.
+    pub fn on_upload_restarted(&mut self, cx: &mut Cx<'_>, fence: Fence) {
+        if self.fence(fence.job) == Some(fence) {
+            let note = String::from("begun again: what was sent before is lost or damaged in the store");
+            self.enact(cx, JobChange::Noted { job: fence.job, note });
+        }
     }
-    pub fn on_due(&mut self, _cx: &mut Cx<'_>) {
-        todo!()
+
+    /// A job may be due, or the way may be tried again.
+    pub fn on_due(&mut self, cx: &mut Cx<'_>) {
+        self.settle(cx);
+    }
+
+    fn is_due(&self, job: JobId, now: Mono) -> bool {
+        self.waiting.due(job).is_some_and(|due| due <= now)
+    }
+
+    /// The way failed: the job goes back without having spent anything.
+    fn on_way_fault(&mut self, cx: &mut Cx<'_>, job: JobId, fault: &Fault) {
+        let Some(spent) = self.jobs.get(&job).map(|row| row.spent) else { return };
+        let now = cx.now;
+        let wait = self.way.on_fault(now, fault, cx.chance());
+        cx.publish(self.way.notice(now));
+        let (due, at) = (now.wall.after(wait), now.wall);
+        let cause = Cause::Destination(fault.clone());
+        self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by: None });
+    }
+
+    /// The data failed: the job pays, and a policy says what next.
+    fn on_data_fault(&mut self, cx: &mut Cx<'_>, job: JobId, fault: &Fault) {
+        let Some(row) = self.jobs.get(&job) else { return };
+        let spent = row.spent + 1;
+        let len = row.source.len;
+        let seed = cx.chance().next_u64();
+        let query = RetryQuery { job, fault: fault.clone(), spent, len, seed };
+        let (course, by) = cx.rule(Slot::Retry, |p| p.retry(&query), |v| retry::clamp(v, spent));
+        let ruled_by = Some(by.set());
+        match course {
+            Course::After(delay) => {
+                let (due, at) = (cx.now.wall.after(delay), cx.now.wall);
+                let cause = Cause::Retry(fault.clone());
+                self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by });
+            }
+            Course::Park => self.park(cx, job, ParkWhy::Policy, spent, Some(fault.clone()), ruled_by),
+            Course::GiveUp(why) => {
+                self.give_up(cx, job, retry::final_why(why, fault.clone()), spent, ruled_by);
+            }
+        }
+    }
+
+    fn give_up(
+        &mut self,
+        cx: &mut Cx<'_>,
+        job: JobId,
+        why: FinalWhy,
+        spent: u32,
+        ruled_by: Option<PolicySetId>,
+    ) {
+        let Some(episode) = self.jobs.get(&job).map(|row| row.episode) else { return };
+        self.enact(cx, JobChange::Failed { job, why: why.clone(), spent, at: cx.now.wall, ruled_by });
+        cx.tell(Fact::JobAbandoned { job });
+        cx.tell(Fact::JobEnded { job, episode, end: JobEnd::Failed(why) });
+    }
+
+    fn park(
+        &mut self,
+        cx: &mut Cx<'_>,
+        job: JobId,
+        why: ParkWhy,
+        spent: u32,
+        fault: Option<Fault>,
+        ruled_by: Option<PolicySetId>,
+    ) {
+        self.enact(cx, JobChange::Parked { job, why, spent, at: cx.now.wall, fault, ruled_by });
+    }
+
+    /// A job that waits or is parked may go now.
+    fn back(&mut self, cx: &mut Cx<'_>, job: JobId, cause: Cause) {
+        let Some(spent) = self.jobs.get(&job).map(|row| row.spent) else { return };
+        let at = cx.now.wall;
+        self.enact(cx, JobChange::Returned { job, due: at, cause, spent, at, ruled_by: None });
+    }
+
+    /// Returns whether that is news.
+    fn way_works(&mut self, cx: &mut Cx<'_>) -> bool {
+        let news = self.way.on_acknowledged();
+        if news {
+            cx.publish(self.way.notice(cx.now));
+        }
+        news
+    }
+
+    fn tell_claimed(&mut self, cx: &mut Cx<'_>, fence: Fence) {
+        if let Some(row) = self.jobs.get(&fence.job) {
+            cx.tell(Fact::JobClaimed { fence, row: Box::new(row.clone()) });
+        }
+    }
+
+    /// After everything that happened: claims what may be claimed, arms the one deadline, tells viewers.
+    fn settle(&mut self, cx: &mut Cx<'_>) {
+        self.admit(cx);
+        self.arm(cx);
+        let counts = self.counts(cx.now);
+        if counts != self.shown {
+            self.shown = counts;
+            cx.publish(Notice::Queue(counts));
+        }
+    }
+
+    /// Claims due jobs as far as the way and the policies allow.
+    fn admit(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.mono;
+        let counts = self.counts(cx.now);
+        let closed = cx.stopping || !cx.knobs.destination || self.way.blocked(now).is_some();
+        if closed || counts.due == 0 || counts.uploading >= self.way.cap() {
+            return;
+        }
+        if self.allowed.is_some_and(|(at, limit)| at == now && limit <= counts.uploading) {
+            return;
+        }
+        let situation = self.situation(cx, counts);
+        let (limit, mut by) = cx.rule(
+            Slot::Concurrency,
+            |p| p.limits(&situation),
+            |v| {
+                let limit = v.uploads.min(limits::UPLOADS_MAX);
+                (limit, format!("{limit} at once"))
+            },
+        );
+        self.allowed = Some((now, limit));
+        let free = limit.min(self.way.cap()).saturating_sub(counts.uploading) as usize;
+        if free == 0 {
+            return;
+        }
+        let due = self.candidates(cx.now);
+        let mut scores = claim::built_in(&due);
+        if due.len() > free {
+            let shown: Vec<Waiting> = due.iter().map(|d| d.shown.clone()).collect();
+            let (ruled, author) = cx.rule(
+                Slot::Order,
+                |p| p.score(&situation, &shown),
+                |scores| {
+                    let fits = scores.len() == shown.len();
+                    let text = format!("{} scores for {}", scores.len(), shown.len());
+                    (fits.then_some(scores), text)
+                },
+            );
+            scores = ruled.unwrap_or(scores);
+            by = author;
+        }
+        for job in claim::choose(&due, &scores, free) {
+            let Some(row) = self.jobs.get(&job) else { continue };
+            let fence = Fence { job, attempt: row.claims + 1, boot: cx.boot() };
+            self.enact(cx, JobChange::Claimed { fence, at: cx.now.wall, ruled_by: by.set() });
+            self.tell_claimed(cx, fence);
+        }
+    }
+
+    /// Due jobs as policies see them: those that wait longest, so that a long backlog moves through the window.
+    fn candidates(&self, now: Now) -> Vec<Due> {
+        let ago =
+            |then: crate::time::Wall| u64::try_from(then.until(now.wall).as_millis()).unwrap_or(u64::MAX);
+        let shown = |job: JobId| {
+            let row = self.jobs.get(&job)?;
+            let waited = match row.state {
+                JobState::Pending { due, .. } => due.until(now.wall),
+                JobState::Claimed { .. }
+                | JobState::Parked { .. }
+                | JobState::Completed { .. }
+                | JobState::Failed { .. } => return None,
+            };
+            let shown = Waiting {
+                job,
+                device: row.device.clone(),
+                len: row.source.len,
+                spent: row.spent,
+                queued_ago_ms: ago(row.queued_at),
+                approved_ago_ms: ago(row.approved_at),
+            };
+            Some(Due { shown, overdue: waited > limits::WAIT_MAX })
+        };
+        self.waiting.due_at(now.mono).take(limits::CANDIDATES).filter_map(shown).collect()
+    }
+
+    fn situation(&self, cx: &Cx<'_>, counts: QueueCounts) -> Situation {
+        Situation {
+            due: counts.due,
+            waiting: counts.waiting,
+            uploading: counts.uploading,
+            parked: counts.parked,
+            streak: self.way.streak(),
+            ..cx.situation.clone()
+        }
+    }
+
+    /// The next moment at which something may change by itself: a job becomes due, the block of the way ends, or
+    /// a policy may have changed its mind about how many uploads run.
+    fn arm(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.mono;
+        let counts = self.counts(cx.now);
+        let again = match self.way.blocked(now) {
+            _ if counts.due == 0 => None,
+            Some(until) => Some(until),
+            None if counts.uploading >= self.way.cap() => None,
+            None => Some(now.after(limits::LIMITS_AGAIN)),
+        };
+        match [again, self.waiting.next_after(now)].into_iter().flatten().min() {
+            Some(at) if cx.knobs.destination && !cx.stopping => cx.arm_at(TimerKey::Queue, at),
+            Some(_) | None => cx.disarm(&TimerKey::Queue),
+        }
     }
 }

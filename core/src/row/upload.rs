@@ -50,10 +50,10 @@ pub struct Plan {
 /// Which step an upload is at. The row exists before the effect it announces leaves.
 ///
 /// ```text
-/// Planned ─► Open ─► Sealing ─► Sealed
-///    ▲         │        │
-///    └─────────┴────────┘ the store lost the upload: begin again, said aloud
-/// (Open, Sealing ─► Abandoning, when the job gives up)
+/// Planned ─► Open ◄─► Sealing ─► Sealed
+///    ▲         │         │          │
+///    └─────────┴─────────┴──────────┘ the store lost it: begin again, said aloud
+/// (Planned, Open ─► Sealed, when the object proves to be there already; any ─► Abandoning, when the job gives up)
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Phase {
@@ -84,9 +84,9 @@ pub enum Phase {
     /// Given up; the store is yet to be told to drop the parts.
     #[n(4)]
     Abandoning {
-        /// The multipart upload.
+        /// The multipart upload; `None` if only one that we do not know of may be there.
         #[n(0)]
-        upload: UploadId,
+        upload: Option<UploadId>,
     },
 }
 
@@ -114,7 +114,7 @@ pub struct UploadRow {
     /// How often it was begun again because the store lost it.
     #[n(6)]
     pub restarts: u32,
-    /// Whether an interrupted `Create` may have left an upload behind: look before creating.
+    /// Whether an interrupted `Create` may have left an upload behind: look before creating, and before the end.
     #[n(7)]
     pub look_first: bool,
 }

@@ -1,0 +1,483 @@
+//! What the outcome of an operation means for an upload: changes of the row, and the next aim. Asks for nothing.
+
+use alloc::vec::Vec;
+
+use crate::change::{UploadChange, UploadEnd};
+use crate::cx::Cx;
+use crate::fact::Fact;
+use crate::id::{ETag, JobId, PartNo, UploadId};
+use crate::limits;
+use crate::object::{Got, ListedPart, ObjectFacts, ObjectReply, PartFacts};
+use crate::outcome::{Budget, Fault, Outcome, What};
+use crate::row::Phase;
+use crate::upload::live::{Aim, Then};
+use crate::upload::resume::{self, Proof, Seen};
+use crate::upload::{Uploads, parts, plan};
+
+impl Uploads {
+    /// How sending a part ended.
+    pub(super) fn on_part(
+        &mut self,
+        cx: &mut Cx<'_>,
+        job: JobId,
+        part: PartNo,
+        outcome: &Outcome<ObjectReply>,
+    ) {
+        match outcome {
+            Outcome::Done(ObjectReply::PartStored(facts)) => self.on_part_stored(cx, job, part, facts),
+            Outcome::Done(_) => self.on_misfit(cx, job),
+            Outcome::Failed(fault) => self.on_failed(cx, job, fault),
+            Outcome::Unknown => {
+                if let Some(live) = self.live.get_mut(&job) {
+                    live.todo.insert(part);
+                }
+                self.on_unknown(cx, job, limits::SEND_AGAIN);
+            }
+        }
+    }
+
+    fn on_part_stored(&mut self, cx: &mut Cx<'_>, job: JobId, part: PartNo, facts: &PartFacts) {
+        let Some(row) = self.sessions.get(job) else { return };
+        if facts.len != plan::span(row.plan, row.source.len, part).len {
+            return self.end(cx, job, UploadEnd::Failed(Fault::Damaged(What::Part)));
+        }
+        self.enact(cx, UploadChange::PartStored { job, part, facts: facts.clone() });
+        self.achieved(cx, job, Some(facts.len));
+        self.publish_progress(cx, job);
+    }
+
+    /// How the question of the aim was answered.
+    pub(super) fn on_answer(&mut self, cx: &mut Cx<'_>, job: JobId, outcome: &Outcome<ObjectReply>) {
+        let Some(aim) = self.live.get(&job).map(|live| live.aim.clone()) else { return };
+        match outcome {
+            Outcome::Done(reply) => self.on_reply(cx, job, aim, reply),
+            // A store may say "not there" as an answer or as a fault; it is the same.
+            Outcome::Failed(Fault::Vanished(_)) if asks_whether_there(&aim) => {
+                self.on_reply(cx, job, aim.clone(), &nothing_there(&aim));
+            }
+            Outcome::Failed(fault) => self.on_failed(cx, job, fault),
+            Outcome::Unknown => self.on_unknown(cx, job, limits::ASK_AGAIN),
+        }
+    }
+
+    fn on_reply(&mut self, cx: &mut Cx<'_>, job: JobId, aim: Aim, reply: &ObjectReply) {
+        match (aim, reply) {
+            (Aim::Look { gone }, ObjectReply::Head(None)) => self.on_absent(cx, job, gone),
+            (Aim::Look { .. }, ObjectReply::Head(Some(facts))) => self.on_present(cx, job, facts),
+            (Aim::Read { etag, ours, part }, ObjectReply::Got(Got::Digest { len, sha256 })) => {
+                let Some(row) = self.sessions.get(job) else { return };
+                let expected = match part.and_then(|part| self.sessions.part(job, part)) {
+                    Some(facts) => (facts.len, facts.sha256),
+                    None => (row.source.len, row.source.sha256),
+                };
+                let more = part.filter(|part| part.0 < row.plan.parts);
+                match more {
+                    _ if expected != (*len, *sha256) => self.on_unequal(cx, job, ours),
+                    Some(part) => self.aim(job, Aim::Read { etag, ours, part: Some(PartNo(part.0 + 1)) }),
+                    None => self.on_equal(cx, job, etag),
+                }
+            }
+            (Aim::Sidecar { found }, ObjectReply::Put(_)) => {
+                self.enact(cx, UploadChange::SidecarStored { job });
+                self.achieved(cx, job, None);
+                match found {
+                    Some(etag) => self.on_equal(cx, job, etag),
+                    None => self.begin(job),
+                }
+            }
+            (Aim::Put, ObjectReply::Put(etag)) => {
+                self.enact(cx, UploadChange::Sealed { job, etag: etag.clone() });
+                let len = self.sessions.get(job).map(|row| row.source.len);
+                self.achieved(cx, job, len);
+                self.publish_progress(cx, job);
+                self.aim(job, Aim::Verify);
+            }
+            (Aim::Find, ObjectReply::Uploads(found)) => {
+                self.sift(cx, job, self.strays(job, found), None, Vec::new());
+            }
+            (Aim::Sift { left, best, drop }, ObjectReply::Parts(listed)) => {
+                self.on_sifted(cx, job, (left, best, drop), listed.as_deref());
+            }
+            (Aim::Clear { mut left, then }, ObjectReply::Aborted) => {
+                left.pop();
+                self.clear(cx, job, left, then);
+            }
+            (Aim::Create, ObjectReply::Created(upload)) => self.open(cx, job, upload.clone()),
+            (Aim::Probe { doubt }, ObjectReply::Parts(Some(listed))) => {
+                self.on_probed(cx, job, doubt, listed);
+            }
+            (Aim::Probe { .. }, ObjectReply::Parts(None)) => self.aim(job, Aim::Look { gone: true }),
+            (Aim::Seal, ObjectReply::Completed(etag)) => {
+                self.enact(cx, UploadChange::Sealed { job, etag: etag.clone() });
+                self.achieved(cx, job, None);
+                self.aim(job, Aim::Verify);
+            }
+            (Aim::Verify, ObjectReply::Head(None)) => self.damaged(cx, job, Fault::Vanished(What::Object)),
+            (Aim::Verify, ObjectReply::Head(Some(facts))) => self.on_verified(cx, job, facts),
+            (Aim::Sweep, ObjectReply::Uploads(found)) => {
+                self.clear(cx, job, self.strays(job, found), Then::End);
+            }
+            (
+                Aim::Look { .. }
+                | Aim::Read { .. }
+                | Aim::Sidecar { .. }
+                | Aim::Put
+                | Aim::Find
+                | Aim::Sift { .. }
+                | Aim::Clear { .. }
+                | Aim::Create
+                | Aim::Probe { .. }
+                | Aim::Send
+                | Aim::Seal
+                | Aim::Verify
+                | Aim::Sweep,
+                _,
+            ) => self.on_misfit(cx, job),
+        }
+    }
+
+    /// Nothing stands at our key.
+    fn on_absent(&mut self, cx: &mut Cx<'_>, job: JobId, gone: bool) {
+        let Some(row) = self.sessions.get(job) else { return };
+        match row.phase {
+            Phase::Planned | Phase::Abandoning { .. } => self.sidecar_or(job, None),
+            Phase::Open { .. } | Phase::Sealing { .. } if gone => self.restart(cx, job),
+            Phase::Open { .. } | Phase::Sealing { .. } => self.aim(job, Aim::Probe { doubt: None }),
+            Phase::Sealed { .. } => self.aim(job, Aim::Verify),
+        }
+    }
+
+    /// Something stands at our key.
+    fn on_present(&mut self, cx: &mut Cx<'_>, job: JobId, facts: &ObjectFacts) {
+        let Some(row) = self.sessions.get(job) else { return };
+        match resume::look(row, self.sessions.parts(job), facts) {
+            Seen::Equal => self.on_equal(cx, job, facts.etag.clone()),
+            Seen::Read { ours } => self.read(job, facts.etag.clone(), ours),
+            Seen::Damaged => self.on_unequal(cx, job, true),
+            Seen::Foreign => self.on_unequal(cx, job, false),
+        }
+    }
+
+    /// What we sealed is there: is it what it must be?
+    fn on_verified(&mut self, cx: &mut Cx<'_>, job: JobId, facts: &ObjectFacts) {
+        let Some(row) = self.sessions.get(job) else { return };
+        match resume::weigh(row, self.sessions.parts(job), facts) {
+            Proof::Equal => self.on_equal(cx, job, facts.etag.clone()),
+            Proof::Differs => self.on_unequal(cx, job, true),
+            Proof::Open => self.read(job, facts.etag.clone(), true),
+        }
+    }
+
+    fn read(&mut self, job: JobId, etag: ETag, ours: bool) {
+        let Some(row) = self.sessions.get(job) else { return };
+        let by_parts = row.plan.parts > 1 && parts::complete(row.plan, self.sessions.parts(job));
+        self.aim(job, Aim::Read { etag, ours, part: by_parts.then_some(PartNo(1)) });
+    }
+
+    /// Our recording is there, and it is proved.
+    fn on_equal(&mut self, cx: &mut Cx<'_>, job: JobId, etag: ETag) {
+        let Some(row) = self.sessions.get(job) else { return };
+        match row.phase {
+            Phase::Planned if !row.sidecar_stored => {
+                return self.aim(job, Aim::Sidecar { found: Some(etag) });
+            }
+            Phase::Planned | Phase::Open { .. } | Phase::Sealing { .. } => {
+                self.enact(cx, UploadChange::Sealed { job, etag });
+                self.achieved(cx, job, None);
+            }
+            Phase::Sealed { .. } | Phase::Abandoning { .. } => {}
+        }
+        let stray = self.sessions.get(job).is_some_and(|row| row.look_first);
+        if stray { self.aim(job, Aim::Sweep) } else { self.done(cx, job) }
+    }
+
+    /// What stands at our key is not our recording, or not whole.
+    fn on_unequal(&mut self, cx: &mut Cx<'_>, job: JobId, ours: bool) {
+        let Some(row) = self.sessions.get(job) else { return };
+        match (&row.phase, resume::unequal(ours)) {
+            (Phase::Sealed { .. }, _) => self.damaged(cx, job, Fault::Damaged(What::Object)),
+            (_, Seen::Equal | Seen::Read { .. } | Seen::Foreign) => self.end(cx, job, UploadEnd::Foreign),
+            (Phase::Planned | Phase::Abandoning { .. }, Seen::Damaged) => self.sidecar_or(job, None),
+            (Phase::Open { .. } | Phase::Sealing { .. }, Seen::Damaged) => {
+                self.damaged(cx, job, Fault::Damaged(What::Object));
+            }
+        }
+    }
+
+    /// The sidecar goes before the recording.
+    fn sidecar_or(&mut self, job: JobId, found: Option<ETag>) {
+        match self.sessions.get(job) {
+            Some(row) if !row.sidecar_stored => self.aim(job, Aim::Sidecar { found }),
+            Some(_) | None => self.begin(job),
+        }
+    }
+
+    /// Nothing of ours is there: how to begin?
+    fn begin(&mut self, job: JobId) {
+        let Some(row) = self.sessions.get(job) else { return };
+        let aim = match row.plan.parts {
+            1 => Aim::Put,
+            _ if row.look_first => Aim::Find,
+            _ => Aim::Create,
+        };
+        self.aim(job, aim);
+    }
+
+    /// Multipart uploads of our key that no session calls its own.
+    fn strays(&self, job: JobId, found: &[UploadId]) -> Vec<UploadId> {
+        let unknown = found.iter().filter(|upload| !self.sessions.knows(upload, job));
+        unknown.take(limits::STRAYS_MAX).cloned().collect()
+    }
+
+    fn on_sifted(
+        &mut self,
+        cx: &mut Cx<'_>,
+        job: JobId,
+        (mut left, best, mut drop): (Vec<UploadId>, Option<(UploadId, usize)>, Vec<UploadId>),
+        listed: Option<&[ListedPart]>,
+    ) {
+        let (Some(upload), Some(row)) = (left.pop(), self.sessions.get(job)) else { return };
+        let holds = listed.map(|listed| (parts::adoptable(row.plan, row.source.len, listed), listed.len()));
+        let best = match (holds, best) {
+            (None, best) => best,
+            (Some((false, _)), best) => {
+                drop.push(upload);
+                best
+            }
+            (Some((true, parts)), Some((held, most))) if most >= parts => {
+                drop.push(upload);
+                Some((held, most))
+            }
+            (Some((true, parts)), best) => {
+                drop.extend(best.map(|(held, _)| held));
+                Some((upload, parts))
+            }
+        };
+        self.sift(cx, job, left, best, drop);
+    }
+
+    /// Looks at the next upload that was left behind, or goes on with the best of them.
+    fn sift(
+        &mut self,
+        cx: &mut Cx<'_>,
+        job: JobId,
+        left: Vec<UploadId>,
+        best: Option<(UploadId, usize)>,
+        drop: Vec<UploadId>,
+    ) {
+        if left.is_empty() {
+            let then = best.map_or(Then::Create, |(upload, _)| Then::Open(upload));
+            return self.clear(cx, job, drop, then);
+        }
+        self.aim(job, Aim::Sift { left, best, drop });
+    }
+
+    /// Gives up the next stray, or goes on.
+    fn clear(&mut self, cx: &mut Cx<'_>, job: JobId, left: Vec<UploadId>, then: Then) {
+        if !left.is_empty() {
+            return self.aim(job, Aim::Clear { left, then });
+        }
+        match then {
+            Then::Open(upload) => {
+                if let Some(live) = self.live.get_mut(&job) {
+                    live.stray = true;
+                }
+                self.open(cx, job, upload);
+            }
+            Then::Create => self.aim(job, Aim::Create),
+            Then::End => self.done(cx, job),
+        }
+    }
+
+    fn open(&mut self, cx: &mut Cx<'_>, job: JobId, upload: UploadId) {
+        let stray = self.live.get(&job).is_some_and(|live| live.stray);
+        self.enact(cx, UploadChange::Opened { job, upload, stray });
+        self.achieved(cx, job, None);
+        self.send_missing(job);
+    }
+
+    fn send_missing(&mut self, job: JobId) {
+        let (Some(live), Some(row)) = (self.live.get_mut(&job), self.sessions.get(job)) else { return };
+        live.todo = parts::missing(row.plan, self.sessions.parts(job));
+        live.aim = Aim::Send;
+    }
+
+    /// What the store holds of our parts.
+    fn on_probed(&mut self, cx: &mut Cx<'_>, job: JobId, doubt: Option<Fault>, listed: &[ListedPart]) {
+        let lost = parts::lost(self.sessions.parts(job), listed);
+        if let (Some(fault), true) = (doubt, lost.is_empty()) {
+            // The store refused, and yet holds everything as we know it: asking again changes nothing.
+            return self.end(cx, job, UploadEnd::Failed(fault));
+        }
+        for part in lost {
+            self.enact(cx, UploadChange::PartLost { job, part });
+        }
+        self.publish_progress(cx, job);
+        match self.sessions.get(job).map(|row| &row.phase) {
+            Some(Phase::Sealing { .. }) => self.aim(job, Aim::Seal),
+            Some(Phase::Open { .. } | Phase::Planned | Phase::Sealed { .. } | Phase::Abandoning { .. })
+            | None => self.send_missing(job),
+        }
+    }
+
+    /// The store lost the multipart upload, and there is no object: begin again, said aloud.
+    fn restart(&mut self, cx: &mut Cx<'_>, job: JobId) {
+        if !self.restarted(cx, job) {
+            return self.end(cx, job, UploadEnd::Failed(Fault::Vanished(What::Upload)));
+        }
+        self.publish_progress(cx, job);
+        self.begin(job);
+    }
+
+    /// The object is there and is not what it must be, or is not there: the next attempt begins again.
+    fn damaged(&mut self, cx: &mut Cx<'_>, job: JobId, fault: Fault) {
+        self.restarted(cx, job);
+        self.end(cx, job, UploadEnd::Failed(fault));
+    }
+
+    /// Returns whether the session may be begun again, and if so did it.
+    fn restarted(&mut self, cx: &mut Cx<'_>, job: JobId) -> bool {
+        let may = self.sessions.get(job).is_some_and(|row| row.restarts < limits::RESTARTS_MAX);
+        if let (true, Some(live)) = (may, self.live.get(&job)) {
+            cx.tell(Fact::UploadRestarted { fence: live.fence });
+            self.enact(cx, UploadChange::Restarted { job });
+        }
+        may
+    }
+
+    /// The recording is in the cloud, verified.
+    fn done(&mut self, cx: &mut Cx<'_>, job: JobId) {
+        let Some(row) = self.sessions.get(job) else { return };
+        let Phase::Sealed { etag } = row.phase.clone() else {
+            panic!("I18: job {job} is done in phase {:?}", row.phase)
+        };
+        self.enact(cx, UploadChange::Ended { job });
+        self.end(cx, job, UploadEnd::Done { etag });
+    }
+
+    /// It surely did not happen.
+    fn on_failed(&mut self, cx: &mut Cx<'_>, job: JobId, fault: &Fault) {
+        let Some(aim) = self.live.get(&job).map(|live| live.aim.clone()) else { return };
+        let passable = fault.budget() != Budget::Connectivity;
+        match (aim, fault) {
+            (
+                Aim::Sidecar { .. } | Aim::Put | Aim::Send,
+                Fault::Vanished(What::Source) | Fault::Damaged(What::Source),
+            ) => self.end(cx, job, UploadEnd::SourceLost(fault.clone())),
+            (Aim::Send, Fault::Vanished(What::Upload)) => {
+                self.forget_open(cx, job);
+                self.aim(job, Aim::Probe { doubt: Some(fault.clone()) });
+            }
+            (Aim::Seal, Fault::Vanished(What::Upload)) => self.aim(job, Aim::Look { gone: false }),
+            (Aim::Seal, Fault::Vanished(What::Part) | Fault::Damaged(What::Part) | Fault::Rejected(_)) => {
+                self.aim(job, Aim::Probe { doubt: Some(fault.clone()) });
+            }
+            // A store that cannot list is a store in which we cannot look.
+            (Aim::Find, Fault::Rejected(_)) => self.aim(job, Aim::Create),
+            // Strays must not keep an upload from its end.
+            (Aim::Clear { mut left, then }, _) if passable => {
+                left.pop();
+                self.clear(cx, job, left, then);
+            }
+            (Aim::Sweep, _) if passable => self.done(cx, job),
+            (
+                Aim::Look { .. }
+                | Aim::Read { .. }
+                | Aim::Sidecar { .. }
+                | Aim::Put
+                | Aim::Find
+                | Aim::Sift { .. }
+                | Aim::Clear { .. }
+                | Aim::Create
+                | Aim::Probe { .. }
+                | Aim::Send
+                | Aim::Seal
+                | Aim::Verify
+                | Aim::Sweep,
+                _,
+            ) => self.end(cx, job, UploadEnd::Failed(fault.clone())),
+        }
+    }
+
+    /// No answer: it may have happened. Asked again after a rest, at most so many times in a row; what may have
+    /// changed the store is looked for first.
+    fn on_unknown(&mut self, cx: &mut Cx<'_>, job: JobId, most: u32) {
+        let Some(live) = self.live.get_mut(&job) else { return };
+        live.unanswered += 1;
+        if live.unanswered > most {
+            return self.end(cx, job, UploadEnd::Failed(Fault::Offline));
+        }
+        let doublings = live.unanswered.saturating_sub(1).min(limits::ASK_AGAIN);
+        live.rest = Some(cx.now.mono.after(limits::ASK_DELAY * (1 << doublings)));
+        match live.aim {
+            Aim::Create => live.aim = Aim::Find,
+            Aim::Put | Aim::Seal => live.aim = Aim::Look { gone: false },
+            Aim::Look { .. }
+            | Aim::Read { .. }
+            | Aim::Sidecar { .. }
+            | Aim::Find
+            | Aim::Sift { .. }
+            | Aim::Clear { .. }
+            | Aim::Probe { .. }
+            | Aim::Send
+            | Aim::Verify
+            | Aim::Sweep => {}
+        }
+    }
+
+    /// An answer to another question: the edge broke its contract, and nothing can be concluded from it.
+    fn on_misfit(&mut self, cx: &mut Cx<'_>, job: JobId) {
+        let fault = Fault::Rejected("the answer fits another question".into());
+        self.end(cx, job, UploadEnd::Failed(fault));
+    }
+
+    /// Something was achieved: unanswered questions before it do not count any more. `bytes` of the recording
+    /// were acknowledged.
+    fn achieved(&mut self, cx: &mut Cx<'_>, job: JobId, bytes: Option<u64>) {
+        let Some(live) = self.live.get_mut(&job) else { return };
+        live.unanswered = 0;
+        if let Some(bytes) = bytes {
+            cx.tell(Fact::PartAcknowledged { fence: live.fence, bytes });
+        }
+    }
+
+    fn aim(&mut self, job: JobId, aim: Aim) {
+        if let Some(live) = self.live.get_mut(&job) {
+            live.aim = aim;
+            live.booked = None;
+        }
+    }
+}
+
+/// Whether "it is not there" answers the question.
+fn asks_whether_there(aim: &Aim) -> bool {
+    match aim {
+        Aim::Look { .. } | Aim::Verify | Aim::Sift { .. } | Aim::Probe { .. } | Aim::Clear { .. } => true,
+        Aim::Read { .. }
+        | Aim::Sidecar { .. }
+        | Aim::Put
+        | Aim::Find
+        | Aim::Create
+        | Aim::Send
+        | Aim::Seal
+        | Aim::Sweep => false,
+    }
+}
+
+/// "It is not there" in the words that fit the question.
+fn nothing_there(aim: &Aim) -> ObjectReply {
+    match aim {
+        Aim::Sift { .. } | Aim::Probe { .. } => ObjectReply::Parts(None),
+        Aim::Clear { .. } => ObjectReply::Aborted,
+        Aim::Look { .. }
+        | Aim::Verify
+        | Aim::Read { .. }
+        | Aim::Sidecar { .. }
+        | Aim::Put
+        | Aim::Find
+        | Aim::Create
+        | Aim::Send
+        | Aim::Seal
+        | Aim::Sweep => ObjectReply::Head(None),
+    }
+}

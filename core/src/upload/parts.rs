@@ -1,0 +1,37 @@
+//! Stored and missing parts: what a store lists against what we know. Changes nothing.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use crate::id::PartNo;
+use crate::object::{ListedPart, PartFacts};
+use crate::row::Plan;
+use crate::upload::plan;
+
+/// Acknowledged parts by number.
+pub(super) type Parts = BTreeMap<PartNo, PartFacts>;
+
+/// Parts that are not stored.
+pub(super) fn missing(plan: Plan, stored: &Parts) -> BTreeSet<PartNo> {
+    (1..=plan.parts).map(PartNo).filter(|part| !stored.contains_key(part)).collect()
+}
+
+/// Whether every part is stored.
+pub(super) fn complete(plan: Plan, stored: &Parts) -> bool {
+    stored.len() == usize::from(plan.parts)
+}
+
+/// Parts we counted that the store does not hold as we know them. Parts it holds that we do not know are not
+/// trusted: they are sent again.
+pub(super) fn lost(stored: &Parts, listed: &[ListedPart]) -> Vec<PartNo> {
+    let listed: BTreeMap<PartNo, &ListedPart> = listed.iter().map(|l| (l.part, l)).collect();
+    let held = |part: &PartNo, facts: &PartFacts| {
+        listed.get(part).is_some_and(|l| l.etag == facts.etag && l.len == facts.len)
+    };
+    stored.iter().filter(|(part, facts)| !held(part, facts)).map(|(part, _)| *part).collect()
+}
+
+/// Whether a multipart upload that we found may be ours to go on with: all it holds is cut as planned.
+pub(super) fn adoptable(plan: Plan, len: u64, listed: &[ListedPart]) -> bool {
+    listed.iter().all(|l| (1..=plan.parts).contains(&l.part.0) && l.len == plan::span(plan, len, l.part).len)
+}

@@ -1,0 +1,74 @@
+//! What an object that stands at our key is: one table of evidence. Issues nothing.
+
+use crate::digest::{Sha256, multipart_etag};
+use crate::object::ObjectFacts;
+use crate::row::UploadRow;
+use crate::upload::parts::{self, Parts};
+
+/// What a store's word on an object proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// It is our recording.
+    Equal,
+    /// It is not.
+    Differs,
+    /// Only its bytes can tell.
+    Open,
+}
+
+/// Weighs what a store says of an object: size, then its checksums, then its tag. Metadata proves nothing.
+pub(super) fn weigh(row: &UploadRow, stored: &Parts, facts: &ObjectFacts) -> Proof {
+    if facts.len != row.source.len {
+        return Proof::Differs;
+    }
+    let judge = |equal| if equal { Proof::Equal } else { Proof::Differs };
+    if let Some(sha256) = facts.sha256 {
+        return judge(sha256 == row.source.sha256);
+    }
+    if row.plan.parts == 1 || !parts::complete(row.plan, stored) {
+        return Proof::Open;
+    }
+    match facts.composite {
+        Some(composite) if composite.parts == row.plan.parts => {
+            judge(composite.sha256 == Sha256::composite(stored.values().map(|part| part.sha256)))
+        }
+        // Cut in another way than ours: the same bytes have another composite.
+        Some(_) => Proof::Open,
+        None => {
+            let ours = multipart_etag(stored.values().map(|part| &part.etag));
+            if ours.as_ref() == Some(&facts.etag) { Proof::Equal } else { Proof::Open }
+        }
+    }
+}
+
+/// What to do about what stands at our key before we put anything there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Our recording is there.
+    Equal,
+    /// Its bytes must be read to know. `ours`: it claims to be our recording.
+    Read {
+        /// Whether it claims to be our recording.
+        ours: bool,
+    },
+    /// It claims to be our recording and is not whole: it may be replaced.
+    Damaged,
+    /// It is somebody else's: never touched.
+    Foreign,
+}
+
+/// Decides about an object that stands at our key.
+pub(super) fn look(row: &UploadRow, stored: &Parts, facts: &ObjectFacts) -> Seen {
+    let ours = facts.announced == Some(row.source.sha256);
+    match weigh(row, stored, facts) {
+        Proof::Equal => Seen::Equal,
+        Proof::Open if ours || facts.announced.is_none() => Seen::Read { ours },
+        Proof::Open => Seen::Foreign,
+        Proof::Differs => unequal(ours),
+    }
+}
+
+/// What an object is that surely is not our recording.
+pub(super) fn unequal(ours: bool) -> Seen {
+    if ours { Seen::Damaged } else { Seen::Foreign }
+}
