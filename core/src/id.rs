@@ -113,9 +113,9 @@ impl fmt::Display for BadId {
     }
 }
 
-fn checked(text: &str) -> Result<String, BadId> {
+fn checked(text: &str, bytes: usize) -> Result<String, BadId> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'_' || b == b'-';
-    let fits = (1..=limits::ID_BYTES).contains(&text.len()) && text.bytes().all(legal);
+    let fits = (1..=bytes).contains(&text.len()) && text.bytes().all(legal);
     if fits && text != "." && text != ".." {
         Ok(text.to_string())
     } else {
@@ -126,21 +126,21 @@ fn checked(text: &str) -> Result<String, BadId> {
 impl DeviceId {
     /// Accepts a legal device id.
     pub fn new(text: &str) -> Result<DeviceId, BadId> {
-        checked(text).map(DeviceId)
+        checked(text, limits::ID_BYTES).map(DeviceId)
     }
 }
 
 impl TaskId {
     /// Accepts a legal task id.
     pub fn new(text: &str) -> Result<TaskId, BadId> {
-        checked(text).map(TaskId)
+        checked(text, limits::ID_BYTES).map(TaskId)
     }
 }
 
 impl WireId {
-    /// Accepts a legal wire id.
+    /// Accepts a legal wire id: longer than a task id by what later attempts append.
     pub fn new(text: &str) -> Result<WireId, BadId> {
-        checked(text).map(WireId)
+        checked(text, limits::WIRE_BYTES).map(WireId)
     }
 
     /// The wire id of an attempt: the task's own id first, then with a counter.

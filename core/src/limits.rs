@@ -4,6 +4,8 @@ use core::time::Duration;
 
 /// Bytes of a device or task id: what fits a path segment and a metric label.
 pub const ID_BYTES: usize = 128;
+/// Bytes of a wire id: a task id, a dot and the ten digits of the largest attempt.
+pub const WIRE_BYTES: usize = ID_BYTES + 11;
 /// Bytes of an object key: S3's own bound.
 pub const KEY_BYTES: usize = 1024;
 /// Facts one step may deliver before we call it a loop: the longest legal chain is about ten.
@@ -38,6 +40,18 @@ pub const WORD_BYTES: usize = 64;
 pub const RPC_MESSAGE_BYTES: usize = 4 << 10;
 /// Waiting verifications per device: one per recording that waits for its acknowledgement.
 pub const VERIFIES_PER_DEVICE: usize = 256;
+/// Wait before a recording that was not there, or could not be read, is looked at again; doubles with every try.
+pub const VERIFY_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest such wait: a device that waits for its acknowledgement waits about a minute longer than it must.
+pub const VERIFY_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Episodes whose edge copy is being removed at once: removal is cheap and never urgent.
+pub const REMOVALS_AT_ONCE: usize = 16;
+/// Wait before a failed removal is tried again; doubles with every try up to `REMOVE_RETRY_MAX`.
+pub const REMOVE_RETRY_MIN: Duration = Duration::from_secs(10);
+/// Longest such wait.
+pub const REMOVE_RETRY_MAX: Duration = Duration::from_secs(600);
+/// Bytes of a device's message type that we keep of a message we do not know.
+pub const TYPE_BYTES: usize = 64;
 /// Raw `data` of an RPC answer that we carry and journal; larger ones are replaced by a digest.
 pub const RPC_DATA_BYTES: usize = 64 << 10;
 /// Entries of a transfer status that we keep (those not completed).

@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 
 use crate::cx::Cx;
 use crate::fact::Fact;
-use crate::input::{Input, Request};
+use crate::input::{Action, Input, Request};
 use crate::machine::{Parts, Rows};
 use crate::row::Key;
 use crate::timers::TimerKey;
@@ -60,7 +60,11 @@ pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeS
         Input::Request { request, .. } => match request {
             Request::Command(command) => {
                 if let Some(task) = &command.task {
-                    tasks.want_task(task, have, keys);
+                    if matches!(command.action, Action::Cancel | Action::Clear) {
+                        tasks.want_successor(task, have, keys);
+                    } else {
+                        tasks.want_task(task, have, keys);
+                    }
                 }
             }
             Request::CallbackStart { task, .. }
@@ -83,9 +87,8 @@ pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeS
             TransferMessage::UploadStarted(a) | TransferMessage::UploadComplete(a) => {
                 tasks.want_announced(a, have, keys);
             }
-            TransferMessage::UploadFailed { task, .. } | TransferMessage::UploadNotFound { task, .. } => {
-                tasks.want_task(task, have, keys);
-            }
+            TransferMessage::UploadFailed { task, .. } => tasks.want_task(task, have, keys),
+            TransferMessage::UploadNotFound { task, .. } => tasks.want_known(task, have, keys),
             TransferMessage::Status(status) => {
                 for entry in status.uploads.iter().flatten() {
                     tasks.want_announced(&entry.announced, have, keys);

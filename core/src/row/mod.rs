@@ -6,6 +6,8 @@
 mod episode;
 mod job;
 mod task;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use alloc::string::ToString;

@@ -1,186 +1,228 @@
-//! Tasks, episodes and the verification of recordings.
-use crate::change::{EpisodeChange, TaskChange};
+//! Tasks, episodes and the verification of recordings: when a device may be told that it can delete its copy.
+//! Must not send a frame or touch a job itself: the hub and the queue hear facts.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `state` | the legal transitions of a task |
+//! | `memory` | which rows are in memory, how a text from outside finds one |
+//! | `command` | which commands the tasks let pass, and what their ends mean |
+//! | `report` | recorders' reports and callbacks, making and calling off tasks |
+//! | `transfer` | uploaders' messages, asking for uploads again |
+//! | `verify` | the way from a claim to an episode and its acknowledgement |
+//! | `episode` | judging episodes, handing them to the queue, what the queue made of them |
+//! | `remove` | removing the edge copy of what is in the cloud |
+
+mod command;
+mod date;
+mod episode;
+mod memory;
+mod remove;
+mod report;
+mod state;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod verify;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use crate::change::{Change, EpisodeChange, TaskChange};
 use crate::cx::Cx;
-use crate::fact::{CallEnd, JobEnd, Report};
-use crate::id::{ConnId, DeviceId, EpisodeId, JobId, ObjectKey, RequestId, Role, TaskId, Ticket, WireId};
-use crate::input::Command;
-use crate::machine::Rows;
+use crate::id::{ConnId, DeviceId, EpisodeId, ObjectKey, RequestId, TaskId, Ticket, WireId};
+use crate::limits;
 use crate::object::ObjectReply;
 use crate::outcome::Outcome;
-use crate::refusal::{Broken, Illegal};
-use crate::row::{EpisodeRow, Key, RecordingFacts, Row, TaskRow};
-use crate::wire::TransferMessage;
+use crate::refusal::{Broken, Refusal};
+use crate::row::{AliasRow, BindingRow, EpisodeRow, Key, SyncMark, TaskRow};
+use crate::time::Mono;
 use crate::wire::transfer::Announced;
-use alloc::collections::BTreeSet;
-use alloc::vec::Vec;
 
-/// Tasks
-#[derive(Debug, Default)]
-pub struct Tasks {}
+use remove::Removal;
+use verify::Verify;
+
+/// Tasks, episodes, and the recordings on their way to become episodes.
+#[derive(Debug)]
+pub struct Tasks {
+    // Rows. Those that are finished are here only while a step or a verification needs them.
+    next_episode: u64,
+    tasks: BTreeMap<TaskId, TaskRow>,
+    /// Current wire ids of the tasks in memory.
+    current: BTreeMap<WireId, TaskId>,
+    aliases: BTreeMap<WireId, AliasRow>,
+    episodes: BTreeMap<EpisodeId, EpisodeRow>,
+    bindings: BTreeMap<ObjectKey, BindingRow>,
+    /// Records that this step asked for: one that is not in memory now is not there at all.
+    asked: BTreeSet<Key>,
+    /// Records that came or changed since the last eviction: only they can have become cold.
+    visited: BTreeSet<Key>,
+    // Volatile.
+    /// Uploader links that are up.
+    uploaders: BTreeMap<DeviceId, ConnId>,
+    sides: BTreeMap<TaskId, Side>,
+    verifies: BTreeMap<(DeviceId, WireId), Verify>,
+    removals: BTreeMap<EpisodeId, Removal>,
+    errands: BTreeMap<Ticket, Errand>,
+    /// Devices that announced more recordings than we verify at once: they are asked again when there is room.
+    crowded: BTreeSet<DeviceId>,
+}
+
+/// What is known of a task in memory and forgotten by a restart.
+#[derive(Clone, Debug, Default)]
+struct Side {
+    /// A `begin` of the current attempt is out.
+    begin_out: bool,
+    /// The device refused the last `begin`, or said it was ready after it: `begin` may be sent again.
+    begin_again: bool,
+    /// When, and on which link, the device was last asked to upload.
+    asked: Option<(ConnId, Mono)>,
+    /// What the uploader last said of the current attempt.
+    announced: Option<Announced>,
+    /// The attempt that follows, chosen while cold records could be looked at.
+    successor: Option<u32>,
+}
+
+/// What an object operation is for.
+#[derive(Clone, Debug)]
+enum Errand {
+    /// The next step of a verification.
+    Verify(DeviceId, WireId),
+    /// One object of an edge copy to be removed.
+    Remove(EpisodeId),
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Tasks {
+            next_episode: 1,
+            tasks: BTreeMap::new(),
+            current: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            episodes: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            visited: BTreeSet::new(),
+            uploaders: BTreeMap::new(),
+            sides: BTreeMap::new(),
+            verifies: BTreeMap::new(),
+            removals: BTreeMap::new(),
+            errands: BTreeMap::new(),
+            crowded: BTreeSet::new(),
+        }
+    }
+}
 
 impl Tasks {
-    // memory
-    pub fn load_counter(&mut self, _next_episode: u64) {
-        todo!()
+    /// Takes up what the rows leave open. Verifications are not among it: the device's next status names them.
+    pub fn on_boot(&mut self, cx: &mut Cx<'_>) {
+        self.plan_removals(cx);
+        self.arm_scan(cx);
     }
-    pub fn counter(&self) -> u64 {
-        todo!()
+
+    /// An operation we asked for ended.
+    pub fn on_object(&mut self, cx: &mut Cx<'_>, ticket: Ticket, outcome: &Outcome<ObjectReply>) {
+        match self.errands.remove(&ticket) {
+            Some(Errand::Verify(device, wire)) => self.on_verify_step(cx, &device, &wire, ticket, outcome),
+            Some(Errand::Remove(episode)) => self.on_removed(cx, episode, ticket, outcome),
+            // `Cx::forget` drops outcomes of forgotten operations at the door.
+            None => {}
+        }
     }
-    pub fn load(&mut self, _key: &Key, _row: Row) {
-        todo!()
+
+    /// Applies a change that must be legal, and journals it.
+    fn enact_task(&mut self, cx: &mut Cx<'_>, change: TaskChange) {
+        let touched = self.apply_task(&change).expect("I11: only legal changes of tasks are enacted");
+        cx.record(Change::Task(change), touched);
     }
-    pub fn row(&self, _key: &Key) -> Option<Row> {
-        todo!()
+
+    /// Applies a change that must be legal, and journals it.
+    fn enact_episode(&mut self, cx: &mut Cx<'_>, change: EpisodeChange) {
+        let touched = self.apply_episode(&change).expect("I15: only legal changes of episodes are enacted");
+        cx.record(Change::Episode(change), touched);
     }
-    pub fn begin_step(&mut self, _cold: &Rows) {
-        todo!()
-    }
-    pub fn evict(&mut self) {
-        todo!()
-    }
-    pub fn is_hot_task(_row: &TaskRow) -> bool {
-        todo!()
-    }
-    pub fn is_hot_episode(_row: &EpisodeRow) -> bool {
-        todo!()
-    }
-    pub fn forget_volatile(&mut self) {
-        todo!()
-    }
-    pub fn apply_task(&mut self, _change: &TaskChange) -> Result<Vec<Key>, Illegal> {
-        todo!()
-    }
-    pub fn apply_episode(&mut self, _change: &EpisodeChange) -> Result<Vec<Key>, Illegal> {
-        todo!()
-    }
+
+    /// Checks what must hold of tasks, episodes and keys after every step.
     pub fn check(&self) -> Result<(), Broken> {
-        todo!()
+        self.check_tasks()?;
+        self.check_episodes()?;
+        self.check_volatile()
     }
-    // wants
-    pub fn want_task(&self, _task: &str, _have: &Rows, _keys: &mut BTreeSet<Key>) {
-        todo!()
+
+    fn check_tasks(&self) -> Result<(), Broken> {
+        for (id, row) in &self.tasks {
+            let whole = row.id == *id
+                && row.wire == WireId::of_attempt(id, row.attempt)
+                && row.state.is_final() == row.completed_at.is_some()
+                && self.current.get(&row.wire) == Some(id);
+            if !whole {
+                return broken("I11", alloc::format!("task row {row:?}"));
+            }
+        }
+        if self.current.len() != self.tasks.len() {
+            return broken(
+                "I11",
+                alloc::format!("{} wire ids, {} tasks", self.current.len(), self.tasks.len()),
+            );
+        }
+        Ok(())
     }
-    pub fn want_new(&self, _task: &TaskId, _have: &Rows, _keys: &mut BTreeSet<Key>) {
-        todo!()
+
+    fn check_episodes(&self) -> Result<(), Broken> {
+        for (id, row) in &self.episodes {
+            let synced = matches!(row.sync, SyncMark::Synced { .. });
+            if row.removed_at.is_some() && !synced {
+                return broken("I20", alloc::format!("episode {id} lost its edge copy before it was synced"));
+            }
+            if id.0 >= self.next_episode {
+                return broken("I15", alloc::format!("episode {id} was never counted"));
+            }
+            if matches!(row.sync, SyncMark::Queued(_)) && !row.qa.is_approved() {
+                return broken("I15", alloc::format!("episode {id} is queued but not approved"));
+            }
+        }
+        for (key, row) in &self.bindings {
+            let Some(episode) = row.episode.and_then(|id| self.episodes.get(&id)) else { continue };
+            if (&episode.key, &episode.task, &episode.wire) != (key, &row.task, &row.wire) {
+                return broken("I15", alloc::format!("{key} names episode {} of another task", episode.id));
+            }
+        }
+        Ok(())
     }
-    pub fn want_episode(&self, _episode: EpisodeId, _keys: &mut BTreeSet<Key>) {
-        todo!()
+
+    fn check_volatile(&self) -> Result<(), Broken> {
+        let mut waiting: BTreeMap<&DeviceId, usize> = BTreeMap::new();
+        for ((device, wire), verify) in &self.verifies {
+            let count = waiting.entry(device).or_default();
+            *count += 1;
+            if *count > limits::VERIFIES_PER_DEVICE {
+                return broken("I27", alloc::format!("{device} has more than {count} verifications"));
+            }
+            if !self.tasks.contains_key(&verify.task) || !self.bindings.contains_key(&verify.key) {
+                return broken("I15", alloc::format!("the rows behind {wire} of {device} were evicted"));
+            }
+            if verify.ticket().is_some_and(|ticket| !self.errands.contains_key(&ticket)) {
+                return broken("I15", alloc::format!("{wire} of {device} waits for nothing"));
+            }
+        }
+        for id in self.removals.keys() {
+            let synced = self.episodes.get(id).is_some_and(|e| matches!(e.sync, SyncMark::Synced { .. }));
+            if !synced {
+                return broken("I20", alloc::format!("the edge copy of episode {id} is being removed"));
+            }
+        }
+        if let Some(id) = self.sides.keys().find(|id| !self.tasks.contains_key(*id)) {
+            return broken("I27", alloc::format!("notes on {id}, which is not in memory"));
+        }
+        Ok(())
     }
-    pub fn want_announced(&self, _announced: &Announced, _have: &Rows, _keys: &mut BTreeSet<Key>) {
-        todo!()
-    }
-    pub fn want_ticket(&self, _ticket: Ticket, _have: &Rows, _keys: &mut BTreeSet<Key>) {
-        todo!()
-    }
-    pub fn want_stored(&self, _key: &ObjectKey, _have: &Rows, _keys: &mut BTreeSet<Key>) {
-        todo!()
-    }
-    // inputs
-    pub fn on_boot(&mut self, _cx: &mut Cx<'_>) {
-        todo!()
-    }
-    pub fn on_command(&mut self, _cx: &mut Cx<'_>, _command: Command) {
-        todo!()
-    }
-    pub fn on_callback_start(
-        &mut self,
-        _cx: &mut Cx<'_>,
-        _reply: RequestId,
-        _task: &str,
-        _device: Option<&DeviceId>,
-    ) {
-        todo!()
-    }
-    pub fn on_callback_finish(
-        &mut self,
-        _cx: &mut Cx<'_>,
-        _reply: RequestId,
-        _task: &str,
-        _device: &DeviceId,
-        _facts: &RecordingFacts,
-    ) {
-        todo!()
-    }
-    pub fn on_create(
-        &mut self,
-        _cx: &mut Cx<'_>,
-        _reply: RequestId,
-        _task: Option<&TaskId>,
-        _device: &DeviceId,
-        _config: Option<&str>,
-    ) {
-        todo!()
-    }
-    pub fn on_cancel(&mut self, _cx: &mut Cx<'_>, _reply: RequestId, _task: &str) {
-        todo!()
-    }
-    pub fn on_judge(
-        &mut self,
-        _cx: &mut Cx<'_>,
-        _reply: RequestId,
-        _episode: EpisodeId,
-        _approve: bool,
-        _reason: Option<&str>,
-    ) {
-        todo!()
-    }
-    pub fn on_sync(&mut self, _cx: &mut Cx<'_>, _reply: RequestId, _episode: EpisodeId) {
-        todo!()
-    }
-    pub fn on_sync_batch(&mut self, _cx: &mut Cx<'_>, _reply: RequestId) {
-        todo!()
-    }
-    pub fn on_object(&mut self, _cx: &mut Cx<'_>, _ticket: Ticket, _outcome: &Outcome<ObjectReply>) {
-        todo!()
-    }
-    pub fn on_stored(&mut self, _cx: &mut Cx<'_>, _key: &ObjectKey) {
-        todo!()
-    }
-    // facts
-    pub fn on_command_gated(&mut self, _cx: &mut Cx<'_>, _command: Command) {
-        todo!()
-    }
-    pub fn on_command_sent(&mut self, _cx: &mut Cx<'_>, _command: &Command) {
-        todo!()
-    }
-    pub fn on_command_ended(&mut self, _cx: &mut Cx<'_>, _command: &Command, _end: CallEnd) {
-        todo!()
-    }
-    pub fn on_config_applied(&mut self, _cx: &mut Cx<'_>, _device: &DeviceId, _task: &str) {
-        todo!()
-    }
-    pub fn on_recorder_reported(&mut self, _cx: &mut Cx<'_>, _device: &DeviceId, _report: &Report) {
-        todo!()
-    }
-    pub fn on_link_up(&mut self, _cx: &mut Cx<'_>, _device: &DeviceId, _role: Role, _conn: ConnId) {
-        todo!()
-    }
-    pub fn on_link_down(&mut self, _cx: &mut Cx<'_>, _device: &DeviceId, _role: Role) {
-        todo!()
-    }
-    pub fn on_transfer(
-        &mut self,
-        _cx: &mut Cx<'_>,
-        _device: &DeviceId,
-        _conn: ConnId,
-        _message: &TransferMessage,
-    ) {
-        todo!()
-    }
-    pub fn on_job_queued(&mut self, _cx: &mut Cx<'_>, _job: JobId, _episode: EpisodeId) {
-        todo!()
-    }
-    pub fn on_job_ended(&mut self, _cx: &mut Cx<'_>, _job: JobId, _episode: EpisodeId, _end: JobEnd) {
-        todo!()
-    }
-    // timers
-    pub fn on_verify_due(&mut self, _cx: &mut Cx<'_>, _device: &DeviceId, _wire: &WireId) {
-        todo!()
-    }
-    pub fn on_remove_due(&mut self, _cx: &mut Cx<'_>) {
-        todo!()
-    }
-    pub fn on_scan_due(&mut self, _cx: &mut Cx<'_>) {
-        todo!()
+}
+
+fn broken<T>(invariant: &'static str, saw: alloc::string::String) -> Result<T, Broken> {
+    Err(Broken { invariant, saw })
+}
+
+/// Says no, if anybody waits.
+fn refuse(cx: &mut Cx<'_>, to: Option<RequestId>, refusal: Refusal) {
+    if let Some(to) = to {
+        cx.reply(to, Err(refusal));
     }
 }

@@ -4,6 +4,7 @@
 //! JSON object is [`Unusable`]. Encoding writes one object with its keys in a fixed order and a newline, as the
 //! predecessor did.
 
+pub mod params;
 pub mod recorder;
 #[cfg(test)]
 mod recorder_tests;

@@ -3,10 +3,13 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
+use serde_json::{Map, Value};
 
 use crate::digest::Sha256;
 use crate::fact::TransferFrame;
-use crate::wire::quoted;
+use crate::limits;
+use crate::row::shorten;
+use crate::wire::{Unusable, inner, number, object, quoted, text};
 
 /// What an uploader says.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -152,6 +155,27 @@ pub enum UploadStatus {
     Unknown,
 }
 
+/// Reads a message. Only what is no JSON object is refused; anything else that is unknown is [`TransferMessage::Other`].
+pub fn decode(bytes: &[u8]) -> Result<TransferMessage, Unusable> {
+    let map = object(bytes)?;
+    let kind = text(&map, "type").unwrap_or_default();
+    let other = || TransferMessage::Other(shorten(&kind, limits::TYPE_BYTES));
+    let Some(data) = inner(&map, "data") else { return Ok(other()) };
+    let task = text(data, "task_id");
+    let reason = |field| text(data, field).map(|t| shorten(&t, limits::REASON_BYTES));
+    Ok(match (kind.as_str(), task) {
+        ("connected", _) => TransferMessage::Status(status(data, true)),
+        ("status", _) => TransferMessage::Status(status(data, false)),
+        ("upload_started", Some(task)) => TransferMessage::UploadStarted(announced(data, task)),
+        ("upload_complete", Some(task)) => TransferMessage::UploadComplete(announced(data, task)),
+        ("upload_failed", Some(task)) => TransferMessage::UploadFailed { task, reason: reason("reason") },
+        ("upload_not_found", Some(task)) => {
+            TransferMessage::UploadNotFound { task, detail: reason("detail") }
+        }
+        _ => other(),
+    })
+}
+
 /// Writes a frame: one object, keys in alphabetical order, and a newline.
 #[must_use]
 pub fn encode(frame: &TransferFrame) -> String {
@@ -166,3 +190,82 @@ pub fn encode(frame: &TransferFrame) -> String {
         TransferFrame::StatusQuery => String::from("{\"type\":\"status_query\"}\n"),
     }
 }
+
+fn status(data: &Map<String, Value>, connected: bool) -> Status {
+    let count = |field| number(data, field).unwrap_or(0);
+    // Byte counts are numbers only: a text in their place counts as nothing.
+    let bytes = |field| if data.get(field).is_some_and(Value::is_number) { count(field) } else { 0 };
+    let (uploads, left_out) = match data.get("uploads").and_then(Value::as_array) {
+        Some(listed) => {
+            let (kept, left_out) = entries(listed);
+            (Some(kept), left_out)
+        }
+        None => (None, None),
+    };
+    Status {
+        connected,
+        version: text(data, "version").map(|v| shorten(&v, limits::TYPE_BYTES)),
+        pending: count("pending_count"),
+        active: count("active_count"),
+        uploading: count("uploading_count"),
+        retry_wait: count("retry_wait_count"),
+        waiting_ack: count("waiting_ack_count"),
+        completed: count("completed_count"),
+        failed: count("failed_count"),
+        pending_bytes: bytes("pending_bytes"),
+        bytes_per_sec: bytes("bytes_per_sec"),
+        waiting_ack_tasks: data.get("waiting_ack_task_ids").and_then(Value::as_array).map(|ids| {
+            let ids = ids.iter().filter_map(Value::as_str).map(str::trim).filter(|id| !id.is_empty());
+            ids.take(limits::STATUS_UPLOADS).map(String::from).collect()
+        }),
+        uploads,
+        left_out,
+    }
+}
+
+/// The entries worth keeping, and how many others there are with a digest of them: a device lists every upload it
+/// ever made, and all of that would stand in the journal again with every status.
+fn entries(listed: &[Value]) -> (Vec<UploadEntry>, Option<(u64, Sha256)>) {
+    let mut kept = Vec::new();
+    let mut rest = Vec::new();
+    let mut left_out = 0;
+    for value in listed {
+        let Some(map) = value.as_object() else { continue };
+        let Some(task) = text(map, "task_id") else { continue };
+        let status = upload_status(text(map, "status").as_deref().unwrap_or_default());
+        if status == UploadStatus::Completed || kept.len() >= limits::STATUS_UPLOADS {
+            left_out += 1;
+            rest.extend_from_slice(alloc::format!("{value}\n").as_bytes());
+            continue;
+        }
+        let last_error = text(map, "last_error").map(|t| shorten(&t, limits::REASON_BYTES));
+        kept.push(UploadEntry { status, announced: announced(map, task), last_error });
+    }
+    (kept, (left_out > 0).then(|| (left_out, Sha256::of(&rest))))
+}
+
+fn announced(map: &Map<String, Value>, task: String) -> Announced {
+    Announced {
+        task,
+        key: text(map, "s3_key").or_else(|| text(map, "object_key")),
+        len: number(map, "file_size_bytes"),
+        sha256: text(map, "checksum_sha256").and_then(|hex| Sha256::from_hex(&hex)),
+        mcap_only: text(map, "upload_mode").as_deref() == Some("mcap_only"),
+    }
+}
+
+fn upload_status(word: &str) -> UploadStatus {
+    match word {
+        "pending" => UploadStatus::Pending,
+        "active" => UploadStatus::Active,
+        "retry-wait" | "retry_wait" => UploadStatus::RetryWait,
+        "uploaded_wait_ack" => UploadStatus::WaitAck,
+        "completed" => UploadStatus::Completed,
+        "failed" => UploadStatus::Failed,
+        _ => UploadStatus::Unknown,
+    }
+}
+
+#[cfg(test)]
+#[path = "transfer_tests.rs"]
+mod tests;

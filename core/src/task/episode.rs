@@ -1,0 +1,248 @@
+//! Episodes: judging them, handing them to the queue, and what the queue made of them. Must not decide when an upload
+//! runs.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::{Tasks, date};
+use crate::change::{Change, EpisodeChange};
+use crate::cx::Cx;
+use crate::effect::Response;
+use crate::fact::{Fact, JobEnd, Wanted};
+use crate::id::{EpisodeId, JobId, ObjectKey, RequestId};
+use crate::limits;
+use crate::policy::{Candidate, Choice, Slot};
+use crate::refusal::{Illegal, Refusal};
+use crate::row::{BindingRow, EpisodeRow, Key, Qa, Source, SyncMark, shorten};
+use crate::timers::TimerKey;
+
+/// Whether a change of an episode is legal while it is marked so.
+fn is_legal(row: &EpisodeRow, change: &EpisodeChange) -> bool {
+    let at_rest = matches!(row.sync, SyncMark::NotStarted | SyncMark::Failed(_));
+    let queued = |job: &JobId| row.sync == SyncMark::Queued(*job);
+    match change {
+        EpisodeChange::Bound { .. } | EpisodeChange::Recorded(_) => false,
+        EpisodeChange::Judged { .. } => at_rest,
+        EpisodeChange::Queued { .. } => at_rest && row.qa.is_approved(),
+        EpisodeChange::Synced { job, .. } | EpisodeChange::SyncFailed { job, .. } => queued(job),
+        EpisodeChange::Removed { .. } => {
+            matches!(row.sync, SyncMark::Synced { .. }) && row.removed_at.is_none()
+        }
+    }
+}
+
+impl Tasks {
+    /// Takes a change into memory; returns the records touched.
+    pub fn apply_episode(&mut self, change: &EpisodeChange) -> Result<Vec<Key>, Illegal> {
+        let touched = match change {
+            EpisodeChange::Bound { key, task, wire } => {
+                if self.bindings.contains_key(key) {
+                    return Err(self.illegal(change));
+                }
+                let row = BindingRow { task: task.clone(), wire: wire.clone(), episode: None };
+                self.bindings.insert(key.clone(), row);
+                vec![Key::Binding(key.clone())]
+            }
+            EpisodeChange::Recorded(row) => {
+                let free = BindingRow { task: row.task.clone(), wire: row.wire.clone(), episode: None };
+                let numbered = row.id.0 >= self.next_episode && !self.episodes.contains_key(&row.id);
+                let Some(binding) = self.bindings.get_mut(&row.key).filter(|b| **b == free && numbered)
+                else {
+                    return Err(self.illegal(change));
+                };
+                binding.episode = Some(row.id);
+                self.next_episode = row.id.0 + 1;
+                self.episodes.insert(row.id, (**row).clone());
+                vec![Key::Meta, Key::Episode(row.id), Key::Binding(row.key.clone())]
+            }
+            EpisodeChange::Judged { episode, .. }
+            | EpisodeChange::Queued { episode, .. }
+            | EpisodeChange::Synced { episode, .. }
+            | EpisodeChange::SyncFailed { episode, .. }
+            | EpisodeChange::Removed { episode, .. } => {
+                let Some(row) = self.episodes.get_mut(episode).filter(|row| is_legal(row, change)) else {
+                    return Err(self.illegal(change));
+                };
+                alter(row, change);
+                vec![Key::Episode(*episode)]
+            }
+        };
+        self.visited.extend(touched.iter().cloned());
+        Ok(touched)
+    }
+
+    fn illegal(&self, change: &EpisodeChange) -> Illegal {
+        let state = match change {
+            EpisodeChange::Bound { key, .. } => alloc::format!("{:?}", self.bindings.get(key)),
+            EpisodeChange::Recorded(row) => alloc::format!("{:?}", self.bindings.get(&row.key)),
+            EpisodeChange::Judged { episode, .. }
+            | EpisodeChange::Queued { episode, .. }
+            | EpisodeChange::Synced { episode, .. }
+            | EpisodeChange::SyncFailed { episode, .. }
+            | EpisodeChange::Removed { episode, .. } => {
+                alloc::format!("{:?}", self.episodes.get(episode).map(|row| (row.qa, &row.sync)))
+            }
+        };
+        Illegal { state, change: Change::Episode(change.clone()).name() }
+    }
+
+    /// Somebody judges an episode. Only one that is not on its way can still be judged otherwise.
+    pub fn on_judge(
+        &mut self,
+        cx: &mut Cx<'_>,
+        reply: RequestId,
+        episode: EpisodeId,
+        approve: bool,
+        reason: Option<&str>,
+    ) {
+        let Some(row) = self.episode(episode) else {
+            return cx.reply(reply, Err(Refusal::EpisodeNotFound(episode)));
+        };
+        let repeated = if approve { row.qa.is_approved() } else { row.qa == Qa::Rejected };
+        if !repeated {
+            match row.sync {
+                SyncMark::NotStarted | SyncMark::Failed(_) => {
+                    let qa = if approve { Qa::Approved } else { Qa::Rejected };
+                    let reason = reason.map(|text| shorten(text, limits::REASON_BYTES));
+                    let at = cx.now.wall;
+                    self.enact_episode(cx, EpisodeChange::Judged { episode, qa, reason, at });
+                }
+                SyncMark::Queued(_) | SyncMark::Synced { .. } => {
+                    return cx.reply(reply, Err(Refusal::NotJudgeable(episode)));
+                }
+            }
+        }
+        let row = self.episodes.get(&episode).expect("it was just found").clone();
+        cx.reply(reply, Ok(Response::Episode(row)));
+    }
+
+    /// Somebody wants an episode in the cloud. The queue answers, when it has it.
+    pub fn on_sync(&mut self, cx: &mut Cx<'_>, reply: RequestId, episode: EpisodeId) {
+        let Some(row) = self.episode(episode) else {
+            return cx.reply(reply, Err(Refusal::EpisodeNotFound(episode)));
+        };
+        let synced = matches!(row.sync, SyncMark::Synced { .. });
+        if !synced && !row.qa.is_approved() {
+            return cx.reply(reply, Err(Refusal::NotApproved(row.qa)));
+        }
+        match row.sync {
+            SyncMark::Synced { .. } => cx.reply(reply, Err(Refusal::AlreadySynced(episode))),
+            SyncMark::Queued(job) => cx.tell(Fact::JobWanted { job, episode, reply }),
+            SyncMark::NotStarted | SyncMark::Failed(_) => {
+                let wanted = wanted(cx, row, Some(reply));
+                cx.tell(Fact::EpisodeWanted(wanted.into()));
+            }
+        }
+    }
+
+    /// Somebody wants the approved episodes that have no job in the cloud: the oldest first, at most a batch.
+    pub fn on_sync_batch(&mut self, cx: &mut Cx<'_>, reply: RequestId) {
+        let batch = usize::try_from(cx.knobs.batch).unwrap_or(usize::MAX);
+        let mut count = 0;
+        for row in self.waiting().into_iter().take(batch) {
+            let wanted = wanted(cx, row, None);
+            cx.tell(Fact::EpisodeWanted(wanted.into()));
+            count += 1;
+        }
+        cx.reply(reply, Ok(Response::BatchAccepted { count }));
+    }
+
+    /// Approved episodes that never had a job, the oldest approval first.
+    fn waiting(&self) -> Vec<&EpisodeRow> {
+        let waits = |row: &&EpisodeRow| row.sync == SyncMark::NotStarted && row.qa.is_approved();
+        let mut rows: Vec<&EpisodeRow> = self.episodes.values().filter(waits).collect();
+        rows.sort_by_key(|row| (row.qa_at, row.id));
+        rows
+    }
+
+    /// A job works on the episode.
+    pub fn on_job_queued(&mut self, cx: &mut Cx<'_>, job: JobId, episode: EpisodeId) {
+        self.enact_episode(cx, EpisodeChange::Queued { episode, job });
+    }
+
+    /// A job is over.
+    pub fn on_job_ended(&mut self, cx: &mut Cx<'_>, job: JobId, episode: EpisodeId, end: JobEnd) {
+        match end {
+            JobEnd::Completed { key } => {
+                let at = cx.now.wall;
+                self.enact_episode(cx, EpisodeChange::Synced { episode, job, key, at });
+                self.plan_removal(cx, episode);
+            }
+            JobEnd::Failed(_) => self.enact_episode(cx, EpisodeChange::SyncFailed { episode, job }),
+        }
+    }
+
+    /// It is time to ask which approved episodes go to the cloud without anybody asking for them.
+    pub fn on_scan_due(&mut self, cx: &mut Cx<'_>) {
+        if cx.stopping {
+            return;
+        }
+        self.arm_scan(cx);
+        let now = cx.now.wall;
+        let rows: Vec<&EpisodeRow> = self.waiting().into_iter().take(limits::CANDIDATES).collect();
+        let candidate = |row: &&EpisodeRow| Candidate {
+            episode: row.id,
+            device: row.device.clone(),
+            len: row.len,
+            approved_ago_ms: u64::try_from(row.qa_at.unwrap_or(now).until(now).as_millis())
+                .unwrap_or(u64::MAX),
+        };
+        let candidates: Vec<Candidate> = rows.iter().map(candidate).collect();
+        if candidates.is_empty() {
+            return;
+        }
+        let (situation, asked) = (cx.situation.clone(), candidates.len());
+        let batch = usize::try_from(cx.knobs.batch).unwrap_or(usize::MAX);
+        let clamp = |choices: Vec<Choice>| {
+            // An answer that is missing is `Later`; one too many answers nothing.
+            let chosen = choices.into_iter().take(asked).enumerate();
+            let chosen = chosen.filter(|(_, choice)| *choice == Choice::Enqueue).map(|(n, _)| n);
+            let chosen: Vec<usize> = chosen.take(batch).collect();
+            let text = alloc::format!("enqueue {} of {asked}", chosen.len());
+            (chosen, text)
+        };
+        let (chosen, _) = cx.rule(Slot::AutoScan, |policies| policies.select(&situation, &candidates), clamp);
+        for n in chosen {
+            let wanted = wanted(cx, rows[n], None);
+            cx.tell(Fact::EpisodeWanted(wanted.into()));
+        }
+    }
+
+    pub(super) fn arm_scan(&self, cx: &mut Cx<'_>) {
+        cx.arm(TimerKey::Scan, Duration::from_millis(cx.knobs.scan_every_ms));
+    }
+}
+
+fn alter(row: &mut EpisodeRow, change: &EpisodeChange) {
+    match change {
+        EpisodeChange::Bound { .. } | EpisodeChange::Recorded(_) => {}
+        EpisodeChange::Judged { qa, reason, at, .. } => {
+            row.qa = *qa;
+            row.qa_reason.clone_from(reason);
+            row.qa_at = Some(*at);
+        }
+        EpisodeChange::Queued { job, .. } => row.sync = SyncMark::Queued(*job),
+        EpisodeChange::Synced { job, key, at, .. } => {
+            row.sync = SyncMark::Synced { job: *job, key: key.clone(), at: *at };
+        }
+        EpisodeChange::SyncFailed { job, .. } => row.sync = SyncMark::Failed(*job),
+        EpisodeChange::Removed { at, .. } => row.removed_at = Some(*at),
+    }
+}
+
+/// What the queue must know of an episode. Its key in the cloud is fixed here.
+fn wanted(cx: &Cx<'_>, row: &EpisodeRow, reply: Option<RequestId>) -> Wanted {
+    let date = date::dashed(row.recorded_at.unwrap_or(row.ingested_at));
+    let key = alloc::format!("{}/{}/{date}/{}.mcap", cx.knobs.site, row.device, row.wire);
+    let source =
+        Source { key: row.key.clone(), len: row.len, sha256: row.sha256, sidecar: row.sidecar.clone() };
+    Wanted {
+        episode: row.id,
+        device: row.device.clone(),
+        source,
+        key: ObjectKey::new(&key).expect("site, device and wire id are legal segments, and short"),
+        approved_at: row.qa_at.unwrap_or(row.ingested_at),
+        reply,
+    }
+}

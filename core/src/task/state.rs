@@ -1,0 +1,179 @@
+//! Which transitions of a task are legal, and what each does to its row. The only place where a task row changes;
+//! used in life and in replay, so it can ask for nothing.
+//!
+//! The picture is at [`TaskState`].
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::Tasks;
+use crate::change::TaskChange;
+use crate::id::{TaskId, WireId};
+use crate::limits;
+use crate::refusal::Illegal;
+use crate::row::{AliasRow, Key, TaskRow, TaskState, shorten};
+
+/// The state after a change; `None` if the change is not legal there. A state of `None` is no task.
+pub(super) fn next(state: Option<TaskState>, change: &TaskChange) -> Option<TaskState> {
+    use TaskState::{Cancelled, Completed, Failed, InProgress, Pending, Ready, Uploading};
+    let state = match (state, change) {
+        (None, TaskChange::Created { .. }) => return Some(Pending),
+        (None, _) | (Some(_), TaskChange::Created { .. }) => return None,
+        (Some(state), _) => state,
+    };
+    let to = |legal: bool, next| legal.then_some(next);
+    match change {
+        TaskChange::Created { .. } => None,
+        TaskChange::ConfigSent { .. } => to(state == Pending, state),
+        TaskChange::Readied { .. } => to(state == Pending, Ready),
+        TaskChange::BeginSent { .. } => to(matches!(state, Pending | Ready), state),
+        TaskChange::Started { .. } => to(matches!(state, Pending | Ready), InProgress),
+        TaskChange::Finished { .. } => to(matches!(state, Pending | Ready | InProgress), Uploading),
+        TaskChange::Completed { .. } => to(!state.is_final(), Completed),
+        TaskChange::Failed { .. } => to(matches!(state, InProgress | Uploading), Failed),
+        TaskChange::Returned { .. } => to(matches!(state, Ready | InProgress), Pending),
+        TaskChange::Cancelled { .. } => to(matches!(state, Pending | Ready | InProgress), Cancelled),
+        TaskChange::Noted { .. } => to(!state.is_final(), state),
+    }
+}
+
+impl Tasks {
+    /// Takes a change into memory; returns the records touched.
+    pub fn apply_task(&mut self, change: &TaskChange) -> Result<Vec<Key>, Illegal> {
+        let id = task_of(change);
+        let old = self.tasks.get(id);
+        let state = old.map(|row| row.state);
+        let illegal = || Illegal { state: alloc::format!("task {id} {state:?}"), change: name(change) };
+        let state = next(state, change).ok_or_else(illegal)?;
+        let mut row = match (old, change) {
+            (Some(row), _) => row.clone(),
+            (None, TaskChange::Created { device, config, at, .. }) => {
+                blank(id, device.clone(), config.clone(), *at)
+            }
+            (None, _) => return Err(illegal()),
+        };
+        let mut touched = vec![Key::Task(id.clone())];
+        row.state = state;
+        match change {
+            TaskChange::Created { .. } => {}
+            TaskChange::ConfigSent { token_sha256, at, .. } => {
+                row.token_sha256 = *token_sha256;
+                row.updated_at = *at;
+            }
+            TaskChange::Readied { at, .. } => {
+                row.ready_at.get_or_insert(*at);
+                row.updated_at = *at;
+            }
+            TaskChange::BeginSent { at, .. } => {
+                row.begun = true;
+                row.updated_at = *at;
+            }
+            TaskChange::Started { at, .. } => {
+                // A recording under this wire id exists, whoever began it: recording it again would overwrite it.
+                row.begun = true;
+                row.started_at.get_or_insert(*at);
+                row.updated_at = *at;
+            }
+            TaskChange::Finished { facts, at, .. } => {
+                row.begun = true;
+                row.error = facts.as_ref().and_then(|f| f.error.clone());
+                row.recording = facts.clone().or(row.recording);
+                row.updated_at = *at;
+            }
+            TaskChange::Completed { at, .. } => {
+                row.error = None;
+                row.completed_at = Some(*at);
+                row.updated_at = *at;
+            }
+            TaskChange::Failed { reason, at, .. } => {
+                row.error = Some(shorten(reason, limits::REASON_BYTES));
+                row.completed_at = Some(*at);
+                row.updated_at = *at;
+            }
+            TaskChange::Returned { attempt, wire, at, .. } => {
+                if !follows(&row, *attempt, wire) {
+                    return Err(illegal());
+                }
+                if *attempt != row.attempt {
+                    let alias = AliasRow { task: id.clone() };
+                    self.aliases.insert(wire.clone(), alias);
+                    touched.push(Key::Alias(wire.clone()));
+                    row.begun = false;
+                }
+                row.attempt = *attempt;
+                row.wire = wire.clone();
+                row.ready_at = None;
+                row.started_at = None;
+                row.error = None;
+                row.token_sha256 = None;
+                row.recording = None;
+                row.updated_at = *at;
+            }
+            TaskChange::Cancelled { at, .. } => {
+                row.completed_at = Some(*at);
+                row.updated_at = *at;
+            }
+            TaskChange::Noted { error, at, .. } => {
+                row.error = error.as_deref().map(|text| shorten(text, limits::REASON_BYTES));
+                row.updated_at = *at;
+            }
+        }
+        self.put_task(row);
+        self.visited.extend(touched.iter().cloned());
+        Ok(touched)
+    }
+}
+
+/// Whether a returned task may go on as this attempt: as the same one if it never recorded, else as a later one.
+fn follows(row: &TaskRow, attempt: u32, wire: &WireId) -> bool {
+    if row.begun {
+        attempt > row.attempt && *wire == WireId::of_attempt(&row.id, attempt)
+    } else {
+        attempt == row.attempt && *wire == row.wire
+    }
+}
+
+fn blank(
+    id: &TaskId,
+    device: crate::id::DeviceId,
+    config: Option<alloc::string::String>,
+    at: crate::time::Wall,
+) -> TaskRow {
+    TaskRow {
+        id: id.clone(),
+        device,
+        attempt: 1,
+        wire: WireId::of_attempt(id, 1),
+        state: TaskState::Pending,
+        config,
+        created_at: at,
+        ready_at: None,
+        started_at: None,
+        completed_at: None,
+        error: None,
+        begun: false,
+        token_sha256: None,
+        recording: None,
+        updated_at: at,
+    }
+}
+
+fn name(change: &TaskChange) -> &'static str {
+    crate::change::Change::Task(change.clone()).name()
+}
+
+fn task_of(change: &TaskChange) -> &TaskId {
+    match change {
+        TaskChange::Created { task, .. }
+        | TaskChange::ConfigSent { task, .. }
+        | TaskChange::Readied { task, .. }
+        | TaskChange::BeginSent { task, .. }
+        | TaskChange::Started { task, .. }
+        | TaskChange::Finished { task, .. }
+        | TaskChange::Completed { task, .. }
+        | TaskChange::Failed { task, .. }
+        | TaskChange::Returned { task, .. }
+        | TaskChange::Cancelled { task, .. }
+        | TaskChange::Noted { task, .. } => task,
+    }
+}

@@ -1,0 +1,287 @@
+//! Uploaders' messages, and asking for uploads again. Must not acknowledge: only a verification does.
+
+use alloc::string::{String, ToString};
+
+use super::memory::Named;
+use super::{Side, Tasks};
+use crate::change::{EpisodeChange, TaskCause, TaskChange};
+use crate::cx::Cx;
+use crate::effect::Notice;
+use crate::fact::{Fact, TransferFrame};
+use crate::id::{ConnId, DeviceId, ObjectKey, Role, TaskId, WireId};
+use crate::limits;
+use crate::row::{BindingRow, Key, TaskState};
+use crate::wire::TransferMessage;
+use crate::wire::transfer::{Announced, Status, UploadStatus};
+
+/// The priority of every request: known uploaders ignore it.
+const PRIORITY: u32 = 1;
+
+impl Tasks {
+    /// A link came up.
+    pub fn on_link_up(&mut self, cx: &mut Cx<'_>, device: &DeviceId, role: Role, conn: ConnId) {
+        match role {
+            Role::Transfer => {
+                self.uploaders.insert(device.clone(), conn);
+                self.resume_verifies(cx, device);
+            }
+            Role::Recorder => {}
+        }
+    }
+
+    /// A link is gone. Tasks stay where they are: a recording goes on without us.
+    pub fn on_link_down(&mut self, cx: &mut Cx<'_>, device: &DeviceId, role: Role) {
+        match role {
+            Role::Transfer => {
+                self.uploaders.remove(device);
+                self.crowded.remove(device);
+                self.rest_verifies(cx, device);
+            }
+            Role::Recorder => {}
+        }
+    }
+
+    /// A current uploader link said something.
+    pub fn on_transfer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        device: &DeviceId,
+        conn: ConnId,
+        message: &TransferMessage,
+    ) {
+        debug_assert!(
+            self.uploaders.get(device).is_none_or(|up| *up <= conn),
+            "I03: a superseded link spoke"
+        );
+        match message {
+            TransferMessage::Status(status) => self.on_status(cx, device, conn, status),
+            TransferMessage::UploadStarted(announced) => self.on_started(cx, device, announced),
+            TransferMessage::UploadComplete(announced) => self.on_uploaded(cx, device, announced, true),
+            TransferMessage::UploadFailed { task, reason } => {
+                self.on_failed(cx, device, task, reason.as_deref());
+            }
+            TransferMessage::UploadNotFound { task, detail } => {
+                self.on_not_found(cx, device, task, detail.as_deref());
+            }
+            TransferMessage::Other(_) => {}
+        }
+    }
+
+    fn on_status(&mut self, cx: &mut Cx<'_>, device: &DeviceId, conn: ConnId, status: &Status) {
+        for entry in status.uploads.iter().flatten() {
+            match entry.status {
+                UploadStatus::WaitAck => self.on_uploaded(cx, device, &entry.announced, false),
+                UploadStatus::Pending
+                | UploadStatus::Active
+                | UploadStatus::RetryWait
+                | UploadStatus::Completed
+                | UploadStatus::Failed
+                | UploadStatus::Unknown => {}
+            }
+        }
+        for wire in status.waiting_ack_tasks.iter().flatten().filter_map(|text| WireId::new(text).ok()) {
+            self.look_again(cx, device, &wire);
+        }
+        if status.connected && status.uploads.is_none() {
+            // Older uploaders greet without their list, and tell it when asked.
+            cx.tell(Fact::TransferFrame { device: device.clone(), frame: TransferFrame::StatusQuery });
+        }
+        if status.connected || status.uploads.is_some() {
+            self.request_again(cx, device, conn, status);
+        }
+    }
+
+    /// Asks again for recordings that should be on their way and that the uploader does not list as such. A request
+    /// may have been lost with the old link, and so may the word that it began.
+    fn request_again(&mut self, cx: &mut Cx<'_>, device: &DeviceId, conn: ConnId, status: &Status) {
+        let busy = |wire: &WireId| {
+            let listed = status.uploads.iter().flatten().any(|entry| {
+                entry.announced.task == wire.as_str()
+                    && match entry.status {
+                        UploadStatus::Pending
+                        | UploadStatus::Active
+                        | UploadStatus::RetryWait
+                        | UploadStatus::WaitAck
+                        | UploadStatus::Completed => true,
+                        UploadStatus::Failed | UploadStatus::Unknown => false,
+                    }
+            });
+            listed || status.waiting_ack_tasks.iter().flatten().any(|task| task == wire.as_str())
+        };
+        let pause = core::time::Duration::from_millis(cx.knobs.request_again_ms);
+        let asked = |id: &TaskId| {
+            let last = self.sides.get(id).and_then(|side| side.asked);
+            last.is_some_and(|(on, at)| on == conn && cx.now.mono < at.after(pause))
+        };
+        let lost = |row: &&crate::row::TaskRow| {
+            row.device == *device
+                && row.state == TaskState::Uploading
+                && !busy(&row.wire)
+                && !asked(&row.id)
+                && !self.verifies.contains_key(&(device.clone(), row.wire.clone()))
+        };
+        let lost: alloc::vec::Vec<TaskId> =
+            self.tasks.values().filter(lost).map(|row| row.id.clone()).collect();
+        for task in lost {
+            if self.request_upload(cx, device, &task) {
+                self.note(cx, &task, None);
+            }
+        }
+    }
+
+    /// Asks for the recording of a task's current attempt, if the uploader is there.
+    pub(super) fn request_upload(&mut self, cx: &mut Cx<'_>, device: &DeviceId, task: &TaskId) -> bool {
+        let Some(conn) = self.uploaders.get(device).copied() else { return false };
+        let row = self.tasks.get(task).expect("only tasks in memory are asked for");
+        let wire = row.wire.clone();
+        self.sides.entry(task.clone()).or_default().asked = Some((conn, cx.now.mono));
+        self.tell_upload_request(cx, device, wire);
+        true
+    }
+
+    pub(super) fn tell_upload_request(&self, cx: &mut Cx<'_>, device: &DeviceId, task: WireId) {
+        let frame = TransferFrame::UploadRequest { task, priority: PRIORITY };
+        cx.tell(Fact::TransferFrame { device: device.clone(), frame });
+    }
+
+    /// `upload_started`
+    fn on_started(&mut self, cx: &mut Cx<'_>, device: &DeviceId, announced: &Announced) {
+        let Some(named) = self.own_or_refuse(cx, device, &announced.task) else { return };
+        self.note_upload(cx, &named, announced, true);
+        if announced.key.is_some() {
+            self.bind(cx, device, &named, announced);
+        }
+    }
+
+    /// `upload_complete`, or the same told again in a status.
+    fn on_uploaded(&mut self, cx: &mut Cx<'_>, device: &DeviceId, announced: &Announced, fresh: bool) {
+        let Some(named) = self.own_or_refuse(cx, device, &announced.task) else { return };
+        self.note_upload(cx, &named, announced, fresh);
+        self.verify(cx, device, &named, announced, fresh);
+    }
+
+    /// The recording ended, whatever else we heard of it. If the message is `fresh` the uploader works, and an
+    /// earlier trouble is over.
+    fn note_upload(&mut self, cx: &mut Cx<'_>, named: &Named, announced: &Announced, fresh: bool) {
+        if !named.current {
+            return;
+        }
+        let row = self.tasks.get(&named.task).expect("what was found is in memory");
+        let (task, cause, at) = (named.task.clone(), TaskCause::Transfer, cx.now.wall);
+        match row.state {
+            TaskState::Pending | TaskState::Ready | TaskState::InProgress => {
+                self.enact_task(cx, TaskChange::Finished { task: task.clone(), cause, facts: None, at });
+            }
+            TaskState::Uploading if fresh => self.note(cx, &task, None),
+            TaskState::Uploading => {}
+            TaskState::Completed | TaskState::Failed | TaskState::Cancelled => return,
+        }
+        let side: &mut Side = self.sides.entry(task).or_default();
+        side.announced = Some(announced.clone());
+    }
+
+    /// `upload_failed`: the uploader gave up.
+    fn on_failed(&mut self, cx: &mut Cx<'_>, device: &DeviceId, task: &str, reason: Option<&str>) {
+        let Some(named) = self.own_or_refuse(cx, device, task) else { return };
+        let state = self.tasks.get(&named.task).expect("what was found is in memory").state;
+        match state {
+            TaskState::InProgress | TaskState::Uploading if named.current => {
+                let reason = reason.unwrap_or("upload failed").to_string();
+                self.enact_task(cx, TaskChange::Failed { task: named.task, reason, at: cx.now.wall });
+            }
+            TaskState::Pending
+            | TaskState::Ready
+            | TaskState::InProgress
+            | TaskState::Uploading
+            | TaskState::Completed
+            | TaskState::Failed
+            | TaskState::Cancelled => {}
+        }
+    }
+
+    /// `upload_not_found`: not believed. Uploaders say it also of what they have uploaded, so we look ourselves.
+    fn on_not_found(&mut self, cx: &mut Cx<'_>, device: &DeviceId, task: &str, detail: Option<&str>) {
+        let Some(named) = self.own_or_refuse(cx, device, task) else { return };
+        let state = self.tasks.get(&named.task).expect("what was found is in memory").state;
+        if !named.current || state != TaskState::Uploading {
+            return;
+        }
+        let detail = detail.unwrap_or("upload file not found");
+        self.note(cx, &named.task, Some(detail.to_string()));
+        if self.verifies.contains_key(&(device.clone(), named.wire.clone())) {
+            return self.look_again(cx, device, &named.wire);
+        }
+        let announced = self.sides.get(&named.task).and_then(|side| side.announced.clone());
+        if let Some(announced) = announced.filter(|announced| announced.key.is_some()) {
+            self.verify(cx, device, &named, &announced, false);
+        }
+    }
+
+    /// The attempt named, if it is this device's; otherwise viewers are told.
+    fn own_or_refuse(&mut self, cx: &mut Cx<'_>, device: &DeviceId, task: &str) -> Option<Named> {
+        let named = self.owned(device, task);
+        if named.is_none() {
+            let task = crate::row::shorten(task, limits::ID_BYTES);
+            self.refused(cx, device, "not_owned", alloc::format!("task {task} is not this device's"));
+        }
+        named
+    }
+
+    /// Tells viewers why a message came to nothing.
+    pub(super) fn refused(&self, cx: &mut Cx<'_>, device: &DeviceId, code: &'static str, detail: String) {
+        cx.publish(Notice::Refused { device: device.clone(), code, detail });
+    }
+
+    /// Changes the text of a task's trouble, if it is another one.
+    pub(super) fn note(&mut self, cx: &mut Cx<'_>, task: &TaskId, error: Option<String>) {
+        let row = self.tasks.get(task).expect("only tasks in memory are noted on");
+        if row.error != error && !row.state.is_final() {
+            self.enact_task(cx, TaskChange::Noted { task: task.clone(), error, at: cx.now.wall });
+        }
+    }
+
+    /// The key an uploader announced, bound to the attempt it announced it for; `None` and told to viewers if it
+    /// cannot be. A key belongs to one attempt for ever.
+    pub(super) fn bind(
+        &mut self,
+        cx: &mut Cx<'_>,
+        device: &DeviceId,
+        named: &Named,
+        announced: &Announced,
+    ) -> Option<ObjectKey> {
+        let Some(text) = announced.key.as_deref() else {
+            let detail = alloc::format!("{}: no s3_key was named", named.wire);
+            self.refused(cx, device, "key_missing", detail);
+            return None;
+        };
+        let key = ObjectKey::new(text).ok().filter(|key| stem(key).is_some());
+        let Some(key) = key else {
+            let text = crate::row::shorten(text, limits::ID_BYTES);
+            let detail = alloc::format!("{}: {text:?} is no key of an .mcap object", named.wire);
+            self.refused(cx, device, "bad_key", detail);
+            return None;
+        };
+        match self.bindings.get(&key) {
+            Some(BindingRow { task, wire, .. }) if (task, wire) == (&named.task, &named.wire) => {}
+            Some(other) => {
+                let detail = alloc::format!("{}: {key} belongs to {}", named.wire, other.wire);
+                self.refused(cx, device, "key_conflict", detail);
+                return None;
+            }
+            None => {
+                debug_assert!(
+                    self.asked.contains(&Key::Binding(key.clone())),
+                    "the owner of {key} was not asked for"
+                );
+                let (task, wire) = (named.task.clone(), named.wire.clone());
+                self.enact_episode(cx, EpisodeChange::Bound { key: key.clone(), task, wire });
+            }
+        }
+        Some(key)
+    }
+}
+
+/// The key without `.mcap`.
+pub(super) fn stem(key: &ObjectKey) -> Option<&str> {
+    key.as_str().strip_suffix(".mcap").filter(|stem| !stem.is_empty() && !stem.ends_with('/'))
+}

@@ -1,0 +1,498 @@
+//! The way from an uploader's claim to an episode and its acknowledgement. Must not believe the claim: what counts is
+//! what the store holds, digested by us, and equal to everything anybody announced of it.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::memory::Named;
+use super::{Errand, Tasks, transfer};
+use crate::change::{EpisodeChange, TaskChange};
+use crate::cx::{Cx, Owner};
+use crate::digest::Sha256;
+use crate::fact::{Fact, TransferFrame};
+use crate::id::{DeviceId, EpisodeId, ObjectKey, TaskId, Ticket, WireId};
+use crate::limits;
+use crate::object::{Got, ObjectFacts, ObjectOp, ObjectReply, SidecarFacts, Store, Verb, Want};
+use crate::outcome::{Fault, Outcome};
+use crate::row::{EpisodeRow, Qa, SidecarSource, SyncMark, TaskState};
+use crate::timers::TimerKey;
+use crate::wire::transfer::Announced;
+
+/// A recording that waits for its acknowledgement.
+#[derive(Clone, Debug)]
+pub(super) struct Verify {
+    pub(super) task: TaskId,
+    pub(super) key: ObjectKey,
+    claim: Announced,
+    step: Step,
+    /// Looks that found nothing, for the pause before the next.
+    tries: u32,
+    /// An object of it was stored while we looked: what we saw may be of before.
+    stored_since: bool,
+    /// The trouble viewers were last told of.
+    told: Option<&'static str>,
+}
+
+/// How far a verification is.
+///
+/// ```text
+/// Head ─► Sidecar ─► Digest ─► (an episode, acknowledged)
+///  ▲ └───────┼─────────▲ no sidecar in mcap_only
+///  │         ▼
+///  └────── Resting ◄── absent, unreadable, not equal (from any step)
+/// ```
+#[derive(Clone, Debug)]
+enum Step {
+    /// Asked what the object is.
+    Head(Ticket),
+    /// Asked what its sidecar says.
+    Sidecar(Ticket, ObjectFacts),
+    /// Asked for the digest of its bytes.
+    Digest(Ticket, ObjectFacts, Option<(SidecarSource, SidecarFacts)>),
+    /// Waits.
+    Resting(Rest),
+}
+
+/// What a resting verification waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Time, a stored object, or the next word of its uploader.
+    Retry,
+    /// Another upload: these bytes will not become right.
+    Upload,
+}
+
+/// Why a recording was not acknowledged.
+struct Trouble {
+    code: &'static str,
+    detail: String,
+    rest: Rest,
+}
+
+impl Verify {
+    /// The operation it waits for.
+    pub(super) fn ticket(&self) -> Option<Ticket> {
+        match &self.step {
+            Step::Head(ticket) | Step::Sidecar(ticket, _) | Step::Digest(ticket, ..) => Some(*ticket),
+            Step::Resting(_) => None,
+        }
+    }
+
+    fn rest(&self) -> Option<Rest> {
+        match &self.step {
+            Step::Resting(rest) => Some(*rest),
+            Step::Head(_) | Step::Sidecar(..) | Step::Digest(..) => None,
+        }
+    }
+
+    fn sidecar_key(&self) -> ObjectKey {
+        let stem = transfer::stem(&self.key).expect("only keys of .mcap objects are verified");
+        ObjectKey::new(&alloc::format!("{stem}.json")).expect("as legal and as long as the .mcap key")
+    }
+}
+
+impl Tasks {
+    /// An uploader claims that this recording is whole in the store. `fresh` is a claim just made, not one repeated
+    /// in a status.
+    pub(super) fn verify(
+        &mut self,
+        cx: &mut Cx<'_>,
+        device: &DeviceId,
+        named: &Named,
+        announced: &Announced,
+        fresh: bool,
+    ) {
+        let Some(key) = self.bind(cx, device, named, announced) else { return };
+        let binding = self.bindings.get(&key).expect("it was just bound");
+        if let Some(episode) = binding.episode {
+            return self.acknowledge_again(cx, device, &named.wire, episode, announced);
+        }
+        let at = (device.clone(), named.wire.clone());
+        if let Some(verify) = self.verifies.get(&at) {
+            if verify.claim == *announced {
+                return match verify.rest() {
+                    Some(Rest::Upload) if !fresh => {}
+                    Some(Rest::Upload | Rest::Retry) => self.look(cx, &at),
+                    None => {}
+                };
+            }
+            self.drop_verify(cx, &at);
+        }
+        if cx.stopping {
+            return;
+        }
+        if self.verifies_of(device).count() >= limits::VERIFIES_PER_DEVICE {
+            self.crowded.insert(device.clone());
+            let detail = alloc::format!("{}: too many recordings wait", named.wire);
+            return self.refused(cx, device, "too_many_recordings", detail);
+        }
+        let verify = Verify {
+            task: named.task.clone(),
+            key,
+            claim: announced.clone(),
+            step: Step::Resting(Rest::Retry),
+            tries: 0,
+            stored_since: false,
+            told: None,
+        };
+        self.verifies.insert(at.clone(), verify);
+        self.look(cx, &at);
+    }
+
+    /// The recording is an episode already: the acknowledgement was lost.
+    fn acknowledge_again(
+        &mut self,
+        cx: &mut Cx<'_>,
+        device: &DeviceId,
+        wire: &WireId,
+        episode: EpisodeId,
+        announced: &Announced,
+    ) {
+        let same = self.episode(episode).is_some_and(|row| {
+            announced.len.is_none_or(|len| len == row.len)
+                && announced.sha256.is_none_or(|sha256| sha256 == row.sha256)
+        });
+        if same {
+            self.acknowledge(cx, device, wire);
+        } else {
+            let detail = alloc::format!("{wire}: not what episode {episode} holds under the same key");
+            self.refused(cx, device, "digest_mismatch", detail);
+        }
+    }
+
+    fn acknowledge(&self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId) {
+        let frame = TransferFrame::UploadAck { task: wire.clone() };
+        cx.tell(Fact::TransferFrame { device: device.clone(), frame });
+    }
+
+    /// Begins to look, from the start.
+    fn look(&mut self, cx: &mut Cx<'_>, at: &(DeviceId, WireId)) {
+        if cx.stopping {
+            return;
+        }
+        let Some(verify) = self.verifies.get_mut(at) else { return };
+        verify.stored_since = false;
+        let op = ObjectOp { store: Store::Edge, key: verify.key.clone(), verb: Verb::Head };
+        let ticket = cx.ask(Owner::Tasks, op);
+        verify.step = Step::Head(ticket);
+        self.errands.insert(ticket, Errand::Verify(at.0.clone(), at.1.clone()));
+        cx.disarm(&TimerKey::Verify(at.0.clone(), at.1.clone()));
+    }
+
+    /// The uploader named a recording without saying anything new of it.
+    pub(super) fn look_again(&mut self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId) {
+        let at = (device.clone(), wire.clone());
+        if self.verifies.get(&at).is_some_and(|verify| verify.rest() == Some(Rest::Retry)) {
+            self.look(cx, &at);
+        }
+    }
+
+    /// It is time to look again.
+    pub fn on_verify_due(&mut self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId) {
+        self.look_again(cx, device, wire);
+    }
+
+    /// The embedded store took an object: one that a verification waits for, perhaps.
+    pub fn on_stored(&mut self, cx: &mut Cx<'_>, key: &ObjectKey) {
+        let concerned = self.verifies.iter_mut().filter(|(_, v)| v.key == *key || v.sidecar_key() == *key);
+        let mut resting = Vec::new();
+        for (at, verify) in concerned {
+            verify.stored_since = true;
+            verify.tries = 0;
+            if verify.rest().is_some() {
+                resting.push(at.clone());
+            }
+        }
+        for at in resting {
+            self.look(cx, &at);
+        }
+    }
+
+    /// The link is back: what rests goes on after its pause, unless the device names it first.
+    pub(super) fn resume_verifies(&mut self, cx: &mut Cx<'_>, device: &DeviceId) {
+        for (at, verify) in self.verifies_of(device) {
+            if verify.rest() == Some(Rest::Retry) {
+                cx.arm(TimerKey::Verify(at.0.clone(), at.1.clone()), pause(verify.tries));
+            }
+        }
+    }
+
+    /// The link is down: nobody waits for an acknowledgement.
+    pub(super) fn rest_verifies(&mut self, cx: &mut Cx<'_>, device: &DeviceId) {
+        for (at, _) in self.verifies_of(device) {
+            cx.disarm(&TimerKey::Verify(at.0.clone(), at.1.clone()));
+        }
+    }
+
+    fn verifies_of(&self, device: &DeviceId) -> impl Iterator<Item = (&(DeviceId, WireId), &Verify)> {
+        self.verifies.iter().filter(move |((whose, _), _)| whose == device)
+    }
+
+    fn drop_verify(&mut self, cx: &mut Cx<'_>, at: &(DeviceId, WireId)) -> Option<Verify> {
+        let verify = self.verifies.remove(at)?;
+        if let Some(ticket) = verify.ticket()
+            && self.errands.remove(&ticket).is_some()
+        {
+            cx.forget(ticket);
+        }
+        cx.disarm(&TimerKey::Verify(at.0.clone(), at.1.clone()));
+        self.visited.extend([
+            crate::row::Key::Task(verify.task.clone()),
+            crate::row::Key::Binding(verify.key.clone()),
+        ]);
+        Some(verify)
+    }
+
+    /// A look at the store ended.
+    pub(super) fn on_verify_step(
+        &mut self,
+        cx: &mut Cx<'_>,
+        device: &DeviceId,
+        wire: &WireId,
+        ticket: Ticket,
+        outcome: &Outcome<ObjectReply>,
+    ) {
+        let at = (device.clone(), wire.clone());
+        let Some(verify) = self.verifies.get(&at).filter(|verify| verify.ticket() == Some(ticket)) else {
+            return;
+        };
+        let (claim, key) = (verify.claim.clone(), verify.key.clone());
+        let sidecar_key = verify.sidecar_key();
+        let get = |want| Verb::Get { span: None, want };
+        let seen = match outcome {
+            Outcome::Done(reply) => reply,
+            Outcome::Failed(fault) => {
+                let trouble = self.unreadable(&at, fault);
+                return self.take_rest(cx, &at, Some(trouble));
+            }
+            Outcome::Unknown => return self.take_rest(cx, &at, None),
+        };
+        match (verify.step.clone(), seen) {
+            (Step::Head(_), ObjectReply::Head(None)) => {
+                self.take_rest(cx, &at, Some(missing("object_missing", &key)));
+            }
+            (Step::Head(_), ObjectReply::Head(Some(facts))) => {
+                if let Err(trouble) = judge_head(&claim, facts) {
+                    return self.take_rest(cx, &at, Some(trouble));
+                }
+                let facts = facts.clone();
+                if claim.mcap_only {
+                    self.ask_step(cx, &at, key, get(Want::Digest), |ticket| {
+                        Step::Digest(ticket, facts, None)
+                    });
+                } else {
+                    self.ask_step(cx, &at, sidecar_key, get(Want::Sidecar), |ticket| {
+                        Step::Sidecar(ticket, facts)
+                    });
+                }
+            }
+            (Step::Sidecar(_, head), ObjectReply::Got(Got::Sidecar { len, sha256, facts })) => {
+                // A sidecar that nobody can read is kept as it is; it vouches for nothing.
+                let facts = facts.clone().unwrap_or_default();
+                if let Err(trouble) = judge_sidecar(&claim, &head, &facts) {
+                    return self.take_rest(cx, &at, Some(trouble));
+                }
+                let source = SidecarSource { key: sidecar_key, len: *len, sha256: *sha256 };
+                self.ask_step(cx, &at, key, get(Want::Digest), |ticket| {
+                    Step::Digest(ticket, head, Some((source, facts)))
+                });
+            }
+            (Step::Digest(_, head, sidecar), ObjectReply::Got(Got::Digest { len, sha256 })) => {
+                let said = sidecar.as_ref().map(|(_, facts)| facts);
+                match judge_digest(&claim, &head, said, *len, *sha256) {
+                    Ok(()) => self.accept(cx, &at, *len, *sha256, sidecar),
+                    Err(trouble) => self.take_rest(cx, &at, Some(trouble)),
+                }
+            }
+            // An answer to another question than we asked says nothing.
+            (Step::Head(_) | Step::Sidecar(..) | Step::Digest(..) | Step::Resting(_), _) => {
+                self.take_rest(cx, &at, None);
+            }
+        }
+    }
+
+    fn ask_step(
+        &mut self,
+        cx: &mut Cx<'_>,
+        at: &(DeviceId, WireId),
+        key: ObjectKey,
+        verb: Verb,
+        step: impl FnOnce(Ticket) -> Step,
+    ) {
+        if cx.stopping {
+            self.drop_verify(cx, at);
+            return;
+        }
+        let ticket = cx.ask(Owner::Tasks, ObjectOp { store: Store::Edge, key, verb });
+        self.errands.insert(ticket, Errand::Verify(at.0.clone(), at.1.clone()));
+        self.verifies.get_mut(at).expect("the caller has just seen it").step = step(ticket);
+    }
+
+    fn unreadable(&self, at: &(DeviceId, WireId), fault: &Fault) -> Trouble {
+        let verify = self.verifies.get(at).expect("the caller has just seen it");
+        let sidecar = matches!(verify.step, Step::Sidecar(..));
+        match fault {
+            Fault::Vanished(_) if sidecar => missing("sidecar_missing", &verify.sidecar_key()),
+            Fault::Vanished(_) => missing("object_missing", &verify.key),
+            fault => Trouble {
+                code: fault.code(),
+                detail: alloc::format!("{}: {fault:?}", verify.key),
+                rest: Rest::Retry,
+            },
+        }
+    }
+
+    /// Nothing came of this look: wait for what may change that, and tell viewers why if it is news. Without a
+    /// trouble nobody knows what happened, and we look again.
+    fn take_rest(&mut self, cx: &mut Cx<'_>, at: &(DeviceId, WireId), trouble: Option<Trouble>) {
+        let connected = self.uploaders.contains_key(&at.0);
+        let verify = self.verifies.get_mut(at).expect("the caller has just seen it");
+        let rest = trouble.as_ref().map_or(Rest::Retry, |trouble| trouble.rest);
+        verify.step = Step::Resting(rest);
+        if verify.stored_since {
+            return self.look(cx, at);
+        }
+        if rest == Rest::Retry {
+            if connected {
+                cx.arm(TimerKey::Verify(at.0.clone(), at.1.clone()), pause(verify.tries));
+            }
+            verify.tries = verify.tries.saturating_add(1);
+        }
+        let Some(trouble) = trouble.filter(|trouble| verify.told != Some(trouble.code)) else { return };
+        verify.told = Some(trouble.code);
+        let task = verify.task.clone();
+        let row = self.tasks.get(&task).expect("I15: tasks of verifications stay in memory");
+        if row.wire == at.1 && row.state == TaskState::Uploading {
+            let error = alloc::format!("{}: {}", trouble.code, trouble.detail);
+            self.note(cx, &task, Some(error));
+        }
+        self.refused(cx, &at.0, trouble.code, alloc::format!("{}: {}", at.1, trouble.detail));
+    }
+
+    /// Everything is equal: it is an episode, its task is done, and the device may delete its copy. All in one step,
+    /// so that the acknowledgement leaves only with the commit that makes it true.
+    fn accept(
+        &mut self,
+        cx: &mut Cx<'_>,
+        at: &(DeviceId, WireId),
+        len: u64,
+        sha256: Sha256,
+        sidecar: Option<(SidecarSource, SidecarFacts)>,
+    ) {
+        let verify = self.drop_verify(cx, at).expect("the caller has just seen it");
+        let row = self.tasks.get(&verify.task).expect("I15: tasks of verifications stay in memory");
+        let completes = row.wire == at.1 && !row.state.is_final();
+        let callback = row.recording.clone().filter(|_| row.wire == at.1).unwrap_or_default();
+        let (source, said) = sidecar.map_or((None, SidecarFacts::default()), |(s, f)| (Some(s), f));
+        let episode = EpisodeRow {
+            id: EpisodeId(self.next_episode),
+            public_id: cx.chance().uuid(),
+            device: at.0.clone(),
+            task: verify.task.clone(),
+            wire: at.1.clone(),
+            key: verify.key,
+            sidecar: source,
+            len,
+            sha256,
+            recorded_at: said.started_at.or(callback.started_at),
+            duration_ms: said.duration_ms.or(callback.duration_ms),
+            messages: said.messages.or(callback.messages),
+            ingested_at: cx.now.wall,
+            qa: Qa::Pending,
+            qa_reason: None,
+            qa_at: None,
+            sync: SyncMark::NotStarted,
+            late: !completes,
+            removed_at: None,
+            recorder_version: said
+                .recorder_version
+                .map(|version| crate::row::shorten(&version, limits::TYPE_BYTES)),
+        };
+        self.enact_episode(cx, EpisodeChange::Recorded(Box::new(episode)));
+        if completes {
+            self.enact_task(cx, TaskChange::Completed { task: verify.task, at: cx.now.wall });
+        }
+        self.acknowledge(cx, &at.0, &at.1);
+        self.make_room(cx, &at.0);
+    }
+
+    /// Asks a crowded device again once nothing of it is being looked at.
+    fn make_room(&mut self, cx: &mut Cx<'_>, device: &DeviceId) {
+        let busy = self.verifies_of(device).any(|(_, verify)| verify.rest().is_none());
+        if !busy && self.crowded.remove(device) {
+            cx.tell(Fact::TransferFrame { device: device.clone(), frame: TransferFrame::StatusQuery });
+        }
+    }
+}
+
+/// The wait after so many looks that found nothing.
+fn pause(tries: u32) -> Duration {
+    let doubled = limits::VERIFY_RETRY_MIN.saturating_mul(1 << tries.min(16));
+    doubled.min(limits::VERIFY_RETRY_MAX)
+}
+
+fn missing(code: &'static str, key: &ObjectKey) -> Trouble {
+    Trouble { code, detail: alloc::format!("{key} is not in the store"), rest: Rest::Retry }
+}
+
+/// Compares the store's word for the object with the uploader's.
+fn judge_head(claim: &Announced, head: &ObjectFacts) -> Result<(), Trouble> {
+    if head.len > limits::OBJECT_BYTES_MAX {
+        let detail = alloc::format!("{} bytes are more than we can carry", head.len);
+        return Err(Trouble { code: "too_large", detail, rest: Rest::Upload });
+    }
+    same_len("announced", claim.len, head.len)?;
+    if let Some(sha256) = head.announced.or(head.sha256) {
+        same_digest("announced", claim.sha256, "its metadata", sha256)?;
+    }
+    Ok(())
+}
+
+/// Compares the sidecar's word for the recording with the others.
+fn judge_sidecar(claim: &Announced, head: &ObjectFacts, facts: &SidecarFacts) -> Result<(), Trouble> {
+    same_len("in the sidecar", facts.len, head.len)?;
+    if let Some(sha256) = facts.sha256 {
+        same_digest("announced", claim.sha256, "in the sidecar", sha256)?;
+        same_digest("in the metadata", head.announced, "in the sidecar", sha256)?;
+    }
+    Ok(())
+}
+
+/// Compares what we read with everything that was said.
+fn judge_digest(
+    claim: &Announced,
+    head: &ObjectFacts,
+    sidecar: Option<&SidecarFacts>,
+    len: u64,
+    sha256: Sha256,
+) -> Result<(), Trouble> {
+    same_len("announced", claim.len, len)?;
+    same_len("in the store's word", Some(head.len), len)?;
+    same_len("in the sidecar", sidecar.and_then(|facts| facts.len), len)?;
+    same_digest("announced", claim.sha256, "read", sha256)?;
+    same_digest("in the metadata", head.announced, "read", sha256)?;
+    same_digest("in the store's word", head.sha256, "read", sha256)?;
+    same_digest("in the sidecar", sidecar.and_then(|facts| facts.sha256), "read", sha256)
+}
+
+fn same_len(whose: &str, said: Option<u64>, found: u64) -> Result<(), Trouble> {
+    match said {
+        Some(said) if said != found => {
+            let detail = alloc::format!("{said} bytes {whose}, {found} found");
+            Err(Trouble { code: "size_mismatch", detail, rest: Rest::Upload })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn same_digest(whose: &str, said: Option<Sha256>, where_: &str, found: Sha256) -> Result<(), Trouble> {
+    match said {
+        Some(said) if said != found => {
+            let detail = alloc::format!("SHA-256 {said} {whose}, {found} {where_}");
+            Err(Trouble { code: "digest_mismatch", detail, rest: Rest::Upload })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
