@@ -428,7 +428,7 @@ fn any_upload() -> impl Strategy<Value = Row> {
         text().prop_map(|t| Phase::Open { upload: UploadId::new(t) }),
         text().prop_map(|t| Phase::Sealing { upload: UploadId::new(t) }),
         text().prop_map(|t| Phase::Sealed { etag: ETag::new(&t) }),
-        text().prop_map(|t| Phase::Abandoning { upload: UploadId::new(t) }),
+        text().prop_map(|t| Phase::Abandoning { upload: Some(UploadId::new(t)) }),
     ];
     let plan = (any::<u64>(), any::<u16>()).prop_map(|(part_size, parts)| Plan { part_size, parts });
     let flags = (any::<bool>(), any::<u32>(), any::<bool>());

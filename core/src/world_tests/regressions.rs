@@ -1,0 +1,1 @@
+//! What the properties found, each in its smallest form.

@@ -1,0 +1,1 @@
+//! Each check fails when what it forbids is done.
