@@ -415,7 +415,7 @@ pub enum UploadChange {
         #[n(0)]
         job: JobId,
     },
-    /// any phase → Abandoning: given up, the store is yet to be told.
+    /// any phase → Abandoning: over, but something may be left behind in the store.
     #[n(10)]
     Abandoning {
         #[n(0)]

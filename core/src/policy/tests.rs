@@ -1,1 +1,108 @@
-//! Tests of the built-in policies.
+//! Tests of the built-in policies, and that each question is asked by the core and its answer made safe.
+#![allow(clippy::unwrap_used, reason = "a test fails by it, at the right line")]
+
+use std::vec;
+
+use crate::id::{DeviceId, EpisodeId, JobId};
+use crate::outcome::{Fault, What};
+use crate::policy::{
+    Author, Bandwidth, Builtin, Candidate, Choice, GiveUp, Policies, RetryQuery, RetryVerdict, Settings,
+    Situation, Slot, UploadLimits, Waiting,
+};
+use crate::upload::rig::{MIB, Model, Rig};
+
+fn query(spent: u32, seed: u64) -> RetryQuery {
+    RetryQuery { job: JobId(1), fault: Fault::Damaged(What::Part), spent, len: 10, seed }
+}
+
+fn device() -> DeviceId {
+    DeviceId::new("robot").unwrap()
+}
+
+#[test]
+fn auto_scan_is_off_unless_switched_on_and_answers_for_every_candidate() {
+    let candidate = |n| Candidate { episode: EpisodeId(n), device: device(), len: 1, approved_ago_ms: n };
+    let candidates = [candidate(1), candidate(2), candidate(3)];
+    for (auto_scan, choice) in [(false, Choice::Later), (true, Choice::Enqueue)] {
+        let mut policies = Builtin::new(Settings { auto_scan, ..Settings::default() });
+        let ruling = policies.select(&Situation::default(), &candidates);
+        assert_eq!(ruling.verdict, vec![choice; 3]);
+        assert_eq!(ruling.by, Author::Set(policies.id()));
+        assert_eq!(policies.select(&Situation::default(), &[]).verdict, vec![]);
+    }
+}
+
+#[test]
+fn a_retry_doubles_its_delay_up_to_the_cap_with_jitter_inside_it() {
+    let mut policies = Builtin::new(Settings { attempts: 100, ..Settings::default() });
+    let cases = [(0, 30), (1, 30), (2, 60), (3, 120), (4, 240), (6, 960), (7, 1_800), (60, 1_800)];
+    for (spent, base) in cases {
+        for seed in 0..50 {
+            let RetryVerdict::After { delay_ms } = policies.retry(&query(spent, seed)).verdict else {
+                panic!("{spent} attempts are not too many");
+            };
+            let most = (base * 1_000 + 30_000).min(1_800_000);
+            assert!((base * 1_000..=most).contains(&delay_ms), "{spent}: {delay_ms}");
+        }
+    }
+    let delays: std::collections::BTreeSet<_> =
+        (0..50).map(|seed| std::format!("{:?}", policies.retry(&query(1, seed)).verdict)).collect();
+    assert!(delays.len() > 40, "jitter depends on the seed");
+}
+
+#[test]
+fn a_retry_ends_when_its_attempts_are_used_up() {
+    let mut policies = Builtin::new(Settings::default());
+    assert!(matches!(policies.retry(&query(4, 1)).verdict, RetryVerdict::After { .. }));
+    for spent in [5, 6, u32::MAX] {
+        assert_eq!(policies.retry(&query(spent, 1)).verdict, RetryVerdict::GiveUp(GiveUp::Exhausted));
+    }
+}
+
+#[test]
+fn limits_and_budget_are_the_settings() {
+    let settings = Settings { uploads: 7, bytes_per_second: Some(9), ..Settings::default() };
+    let mut policies = Builtin::new(settings);
+    assert_eq!(policies.limits(&Situation::default()).verdict, UploadLimits { uploads: 7 });
+    assert_eq!(policies.budget(&Situation::default()).verdict, Bandwidth { bytes_per_second: Some(9) });
+}
+
+#[test]
+fn the_order_is_by_approval() {
+    let waiting = |job, approved_ago_ms| Waiting {
+        job: JobId(job),
+        device: device(),
+        len: 1,
+        spent: 0,
+        queued_ago_ms: 5,
+        approved_ago_ms,
+    };
+    let mut policies = Builtin::new(Settings::default());
+    let scores = policies.score(&Situation::default(), &[waiting(1, 3), waiting(2, 9), waiting(3, u64::MAX)]);
+    assert_eq!(scores.verdict, [3, 9, i64::MAX]);
+}
+
+#[test]
+fn equal_questions_have_equal_answers_and_the_id_follows_the_settings() {
+    let (mut a, mut b) = (Builtin::new(Settings::default()), Builtin::new(Settings::default()));
+    assert_eq!(a.retry(&query(2, 77)), b.retry(&query(2, 77)));
+    assert_eq!(a.id(), b.id());
+    let other = Builtin::new(Settings { attempts: 6, ..Settings::default() });
+    assert_ne!(a.id(), other.id());
+}
+
+#[test]
+fn the_sync_half_of_the_core_asks_four_questions_and_records_every_verdict() {
+    let (mut rig, mut store) = (Rig::new(), Model::default());
+    for n in 1..=4 {
+        rig.want(n, 2 * MIB, false);
+    }
+    let first = *rig.open.keys().next().unwrap();
+    rig.answer(first, crate::outcome::Outcome::Failed(Fault::Local("EIO".into())));
+    rig.run(&mut store);
+    assert!((1..=4).all(|n| rig.is_completed(n)));
+    for slot in [Slot::Retry, Slot::Concurrency, Slot::Bandwidth, Slot::Order] {
+        assert!(rig.policies.asked.contains(&slot), "{slot:?}");
+    }
+    assert_eq!(rig.policies.asked, rig.ruled, "each question is in the journal, in order");
+}

@@ -53,7 +53,7 @@ pub struct Plan {
 /// Planned ─► Open ◄─► Sealing ─► Sealed
 ///    ▲         │         │          │
 ///    └─────────┴─────────┴──────────┘ the store lost it: begin again, said aloud
-/// (Planned, Open ─► Sealed, when the object proves to be there already; any ─► Abandoning, when the job gives up)
+/// (Planned, Open ─► Sealed, when the object proves to be there already; any ─► Abandoning, when it is over and something may be left behind)
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Phase {
@@ -81,7 +81,7 @@ pub enum Phase {
         #[n(0)]
         etag: ETag,
     },
-    /// Given up; the store is yet to be told to drop the parts.
+    /// Over; the store is yet to be told to drop the parts, or strays are yet to be looked for.
     #[n(4)]
     Abandoning {
         /// The multipart upload; `None` if only one that we do not know of may be there.
@@ -114,7 +114,7 @@ pub struct UploadRow {
     /// How often it was begun again because the store lost it.
     #[n(6)]
     pub restarts: u32,
-    /// Whether an interrupted `Create` may have left an upload behind: look before creating, and before the end.
+    /// Whether an interrupted `Create` may have left an upload behind: look before creating, and at the end.
     #[n(7)]
     pub look_first: bool,
 }

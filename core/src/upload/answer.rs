@@ -114,9 +114,6 @@ impl Uploads {
             }
             (Aim::Verify, ObjectReply::Head(None)) => self.damaged(cx, job, Fault::Vanished(What::Object)),
             (Aim::Verify, ObjectReply::Head(Some(facts))) => self.on_verified(cx, job, facts),
-            (Aim::Sweep, ObjectReply::Uploads(found)) => {
-                self.clear(cx, job, self.strays(job, found), Then::End);
-            }
             (
                 Aim::Look { .. }
                 | Aim::Read { .. }
@@ -129,8 +126,7 @@ impl Uploads {
                 | Aim::Probe { .. }
                 | Aim::Send
                 | Aim::Seal
-                | Aim::Verify
-                | Aim::Sweep,
+                | Aim::Verify,
                 _,
             ) => self.on_misfit(cx, job),
         }
@@ -187,8 +183,7 @@ impl Uploads {
             }
             Phase::Sealed { .. } | Phase::Abandoning { .. } => {}
         }
-        let stray = self.sessions.get(job).is_some_and(|row| row.look_first);
-        if stray { self.aim(job, Aim::Sweep) } else { self.done(cx, job) }
+        self.done(cx, job);
     }
 
     /// What stands at our key is not our recording, or not whole.
@@ -285,7 +280,6 @@ impl Uploads {
                 self.open(cx, job, upload);
             }
             Then::Create => self.aim(job, Aim::Create),
-            Then::End => self.done(cx, job),
         }
     }
 
@@ -345,14 +339,19 @@ impl Uploads {
         may
     }
 
-    /// The recording is in the cloud, verified.
+    /// The recording is in the cloud, verified. Should a `Create` that we gave up on come through after all, the
+    /// janitor looks for it; nobody waits for that.
     fn done(&mut self, cx: &mut Cx<'_>, job: JobId) {
         let Some(row) = self.sessions.get(job) else { return };
+        let stray = row.look_first;
         let Phase::Sealed { etag } = row.phase.clone() else {
             panic!("I18: job {job} is done in phase {:?}", row.phase)
         };
-        self.enact(cx, UploadChange::Ended { job });
+        self.enact(cx, if stray { UploadChange::Abandoning { job } } else { UploadChange::Ended { job } });
         self.end(cx, job, UploadEnd::Done { etag });
+        if stray {
+            self.begin_tidy(cx, job);
+        }
     }
 
     /// It surely did not happen.
@@ -374,12 +373,11 @@ impl Uploads {
             }
             // A store that cannot list is a store in which we cannot look.
             (Aim::Find, Fault::Rejected(_)) => self.aim(job, Aim::Create),
-            // Strays must not keep an upload from its end.
+            // Strays must not keep an upload from its way: the janitor looks again at the end.
             (Aim::Clear { mut left, then }, _) if passable => {
                 left.pop();
                 self.clear(cx, job, left, then);
             }
-            (Aim::Sweep, _) if passable => self.done(cx, job),
             (
                 Aim::Look { .. }
                 | Aim::Read { .. }
@@ -392,8 +390,7 @@ impl Uploads {
                 | Aim::Probe { .. }
                 | Aim::Send
                 | Aim::Seal
-                | Aim::Verify
-                | Aim::Sweep,
+                | Aim::Verify,
                 _,
             ) => self.end(cx, job, UploadEnd::Failed(fault.clone())),
         }
@@ -420,8 +417,7 @@ impl Uploads {
             | Aim::Clear { .. }
             | Aim::Probe { .. }
             | Aim::Send
-            | Aim::Verify
-            | Aim::Sweep => {}
+            | Aim::Verify => {}
         }
     }
 
@@ -459,8 +455,7 @@ fn asks_whether_there(aim: &Aim) -> bool {
         | Aim::Find
         | Aim::Create
         | Aim::Send
-        | Aim::Seal
-        | Aim::Sweep => false,
+        | Aim::Seal => false,
     }
 }
 
@@ -477,7 +472,6 @@ fn nothing_there(aim: &Aim) -> ObjectReply {
         | Aim::Find
         | Aim::Create
         | Aim::Send
-        | Aim::Seal
-        | Aim::Sweep => ObjectReply::Head(None),
+        | Aim::Seal => ObjectReply::Head(None),
     }
 }

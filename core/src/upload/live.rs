@@ -18,7 +18,7 @@ use crate::upload::plan;
 ///                                    └──► [Find ─► Sift ─► Clear] ─► Create ─► Send
 /// Open:    Probe ─► Send ─► Seal ─► Verify          Probe ─► Look ─► (restarted) Find
 /// Sealing: Look ─► Probe ─► Seal ─► Verify
-/// Sealed:  Verify ─► [Read] ─► [Sweep ─► Clear] ─► the end
+/// Sealed:  Verify ─► [Read] ─► the end
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Aim {
@@ -74,8 +74,6 @@ pub(super) enum Aim {
     Seal,
     /// Is the object what it must be?
     Verify,
-    /// Did a `Create` that we gave up on come through after all?
-    Sweep,
 }
 
 /// What follows once strays are given up.
@@ -85,8 +83,6 @@ pub(super) enum Then {
     Open(UploadId),
     /// Begin a new one.
     Create,
-    /// All is done.
-    End,
 }
 
 /// What a ticket asked.
@@ -163,7 +159,7 @@ pub(super) fn question(row: &UploadRow, stored: &Parts, aim: &Aim) -> Option<Obj
             let source = row.source.key.clone();
             Verb::Put { source, len: row.source.len, sha256: row.source.sha256 }
         }
-        Aim::Find | Aim::Sweep => Verb::ListUploads,
+        Aim::Find => Verb::ListUploads,
         Aim::Sift { left, .. } => Verb::ListParts { upload: left.last()?.clone() },
         Aim::Clear { left, .. } => Verb::Abort { upload: left.last()?.clone() },
         Aim::Create => Verb::Create { sha256: row.source.sha256 },

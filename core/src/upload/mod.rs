@@ -15,6 +15,8 @@ mod session;
 mod tidy;
 
 #[cfg(test)]
+pub(crate) mod rig;
+#[cfg(test)]
 mod tests;
 
 use alloc::boxed::Box;
@@ -252,8 +254,7 @@ impl Uploads {
             | Aim::Create
             | Aim::Probe { .. }
             | Aim::Seal
-            | Aim::Verify
-            | Aim::Sweep => {}
+            | Aim::Verify => {}
         }
         if !live.open.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! Abandoned uploads: gives up in the store what a job left behind, for as long as it takes. Never touches what
+//! The janitor: gives up in the store what a session left behind, for as long as it takes. Never touches what
 //! another session calls its own.
 
 use alloc::vec::Vec;
@@ -85,8 +85,12 @@ impl Uploads {
                 tidy.unlisted = strays.len() == limits::STRAYS_MAX;
                 tidy.left = strays;
             }
-            // A store that cannot list holds nothing that we could find.
-            Outcome::Failed(Fault::Rejected(_)) if tidy.left.is_empty() => tidy.unlisted = false,
+            // A store that cannot list holds nothing that we could find. It must say so more than once.
+            Outcome::Failed(Fault::Rejected(_))
+                if tidy.left.is_empty() && tidy.tries >= limits::ASK_AGAIN =>
+            {
+                tidy.unlisted = false;
+            }
             Outcome::Done(_) | Outcome::Failed(_) | Outcome::Unknown => return self.later(cx, job),
         }
         tidy.tries = 0;
