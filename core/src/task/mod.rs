@@ -9,10 +9,12 @@
 //! | `report` | recorders' reports and callbacks, making and calling off tasks |
 //! | `transfer` | uploaders' messages, asking for uploads again |
 //! | `verify` | the way from a claim to an episode and its acknowledgement |
+//! | `compare` | whether everything said of a recording agrees |
 //! | `episode` | judging episodes, handing them to the queue, what the queue made of them |
 //! | `remove` | removing the edge copy of what is in the cloud |
 
 mod command;
+mod compare;
 mod date;
 mod episode;
 mod memory;

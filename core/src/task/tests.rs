@@ -6,8 +6,8 @@ mod episodes;
 mod transitions;
 mod uploads;
 mod verifies;
+mod walks;
 
-use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::string::{String, ToString};
 use std::time::Duration;
@@ -191,6 +191,8 @@ impl Rig {
         };
         self.parts.tasks.begin_step(&cold);
         act(&mut self.parts.tasks, &mut cx);
+        let recorded = out.changes.iter().any(|c| matches!(c, Change::Episode(EpisodeChange::Recorded(_))));
+        assert_eq!(touched.contains(&Key::Meta), recorded, "the counter is kept with the episode");
         for key in touched {
             let row = match &key {
                 Key::Meta => continue,
@@ -287,8 +289,7 @@ impl Rig {
     }
 
     fn create(&mut self, task: &str, device: &DeviceId) {
-        let request =
-            Request::CreateTask { task: Some(task_id(task)), device: device.clone(), config: None };
+        let request = Request::CreateTask { task: Some(task_id(task)), device: device.clone(), config: None };
         assert_eq!(self.ask(request).changes, ["task.created"]);
     }
 
@@ -504,10 +505,10 @@ fn a_row_in_memory_is_newer_than_one_that_was_read() {
 
 #[test]
 fn looking_up_what_was_not_asked_for_is_a_bug_that_shows() {
-    let lookups: [Box<dyn Fn(&Tasks) -> bool>; 3] = [
-        Box::new(|tasks| tasks.by_device("T").is_some()),
-        Box::new(|tasks| tasks.by_operator("T").is_some()),
-        Box::new(|tasks| tasks.episode(EpisodeId(1)).is_some()),
+    let lookups: [fn(&Tasks) -> bool; 3] = [
+        |tasks| tasks.by_device("T").is_some(),
+        |tasks| tasks.by_operator("T").is_some(),
+        |tasks| tasks.episode(EpisodeId(1)).is_some(),
     ];
     for lookup in lookups {
         let mut tasks = Tasks::default();

@@ -2,10 +2,10 @@
 //! what the store holds, digested by us, and equal to everything anybody announced of it.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::compare::{Rest, Trouble, judge_digest, judge_head, judge_sidecar};
 use super::memory::Named;
 use super::{Errand, Tasks, transfer};
 use crate::change::{EpisodeChange, TaskChange};
@@ -53,22 +53,6 @@ enum Step {
     Digest(Ticket, ObjectFacts, Option<(SidecarSource, SidecarFacts)>),
     /// Waits.
     Resting(Rest),
-}
-
-/// What a resting verification waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
-    /// Time, a stored object, or the next word of its uploader.
-    Retry,
-    /// Another upload: these bytes will not become right.
-    Upload,
-}
-
-/// Why a recording was not acknowledged.
-struct Trouble {
-    code: &'static str,
-    detail: String,
-    rest: Rest,
 }
 
 impl Verify {
@@ -435,64 +419,4 @@ fn pause(tries: u32) -> Duration {
 
 fn missing(code: &'static str, key: &ObjectKey) -> Trouble {
     Trouble { code, detail: alloc::format!("{key} is not in the store"), rest: Rest::Retry }
-}
-
-/// Compares the store's word for the object with the uploader's.
-fn judge_head(claim: &Announced, head: &ObjectFacts) -> Result<(), Trouble> {
-    if head.len > limits::OBJECT_BYTES_MAX {
-        let detail = alloc::format!("{} bytes are more than we can carry", head.len);
-        return Err(Trouble { code: "too_large", detail, rest: Rest::Upload });
-    }
-    same_len("announced", claim.len, head.len)?;
-    if let Some(sha256) = head.announced.or(head.sha256) {
-        same_digest("announced", claim.sha256, "its metadata", sha256)?;
-    }
-    Ok(())
-}
-
-/// Compares the sidecar's word for the recording with the others.
-fn judge_sidecar(claim: &Announced, head: &ObjectFacts, facts: &SidecarFacts) -> Result<(), Trouble> {
-    same_len("in the sidecar", facts.len, head.len)?;
-    if let Some(sha256) = facts.sha256 {
-        same_digest("announced", claim.sha256, "in the sidecar", sha256)?;
-        same_digest("in the metadata", head.announced, "in the sidecar", sha256)?;
-    }
-    Ok(())
-}
-
-/// Compares what we read with everything that was said.
-fn judge_digest(
-    claim: &Announced,
-    head: &ObjectFacts,
-    sidecar: Option<&SidecarFacts>,
-    len: u64,
-    sha256: Sha256,
-) -> Result<(), Trouble> {
-    same_len("announced", claim.len, len)?;
-    same_len("in the store's word", Some(head.len), len)?;
-    same_len("in the sidecar", sidecar.and_then(|facts| facts.len), len)?;
-    same_digest("announced", claim.sha256, "read", sha256)?;
-    same_digest("in the metadata", head.announced, "read", sha256)?;
-    same_digest("in the store's word", head.sha256, "read", sha256)?;
-    same_digest("in the sidecar", sidecar.and_then(|facts| facts.sha256), "read", sha256)
-}
-
-fn same_len(whose: &str, said: Option<u64>, found: u64) -> Result<(), Trouble> {
-    match said {
-        Some(said) if said != found => {
-            let detail = alloc::format!("{said} bytes {whose}, {found} found");
-            Err(Trouble { code: "size_mismatch", detail, rest: Rest::Upload })
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn same_digest(whose: &str, said: Option<Sha256>, where_: &str, found: Sha256) -> Result<(), Trouble> {
-    match said {
-        Some(said) if said != found => {
-            let detail = alloc::format!("SHA-256 {said} {whose}, {found} {where_}");
-            Err(Trouble { code: "digest_mismatch", detail, rest: Rest::Upload })
-        }
-        Some(_) | None => Ok(()),
-    }
 }

@@ -9,7 +9,7 @@ fn config_needs_a_task_of_this_device_that_is_pending() {
     let mut rig = Rig::new();
     rig.create("T", &d1());
     rig.create("other", &d2());
-    let mut gated = |rig: &mut Rig, task: Option<&str>| {
+    let gated = |rig: &mut Rig, task: Option<&str>| {
         let command = Command { reply: Some(RequestId(9)), ..rig.command(&d1(), Action::Config, task) };
         let input = Input::Request { id: RequestId(9), request: Request::Command(command.clone()) };
         rig.step(
@@ -77,7 +77,7 @@ fn begin_needs_a_task_of_this_device_that_is_pending_or_ready() {
     let mut rig = Rig::new();
     rig.create("T", &d1());
     rig.create("other", &d2());
-    let mut begin = |rig: &mut Rig, task: Option<&str>| {
+    let begin = |rig: &mut Rig, task: Option<&str>| {
         let command = rig.command(&d1(), Action::Begin, task);
         rig.ask(Request::Command(command))
     };
@@ -233,8 +233,7 @@ fn other_commands_need_no_task_but_never_name_a_foreign_one() {
     let mut rig = Rig::new();
     rig.create("T", &d1());
     rig.create("other", &d2());
-    for action in
-        [Action::Finish, Action::Pause, Action::Resume, Action::Cancel, Action::Clear, Action::Quit]
+    for action in [Action::Finish, Action::Pause, Action::Resume, Action::Cancel, Action::Clear, Action::Quit]
     {
         let command = rig.command(&d1(), action, None);
         let seen = rig.ask(Request::Command(command));

@@ -132,7 +132,7 @@ fn a_finish_callback_is_refused_for_foreign_and_dead_tasks() {
     assert_eq!(seen.refusal(), &Refusal::NotUploadable { owned: true });
     assert!(seen.frames().is_empty());
     let episode = rig.episode_of("U");
-    assert_eq!(rig.episode_row(episode).late, false);
+    assert!(!rig.episode_row(episode).late);
     let seen = rig.finish("U", &d1(), Default::default());
     let (state, handled) = (TaskState::Completed, Finish::Repeated);
     assert_eq!(seen.answer(), &Ok(Response::Finished { state, handled }));

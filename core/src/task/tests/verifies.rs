@@ -1,0 +1,438 @@
+//! The way from a claim to an acknowledgement, and everything that may go wrong on it.
+
+use super::*;
+use crate::outcome::{Fault, What};
+use crate::row::{Qa, SyncMark};
+
+/// A task whose upload is complete, up to the first look at the store.
+fn begun(claim: &Announced) -> (Rig, Ticket) {
+    let mut rig = Rig::new();
+    rig.link_up(&d1(), 1);
+    rig.create("T", &d1());
+    let (ticket, op) = rig.say(&d1(), TransferMessage::UploadComplete(claim.clone())).op();
+    assert_eq!(op, "head f/d1/T.mcap");
+    (rig, ticket)
+}
+
+fn complete(rig: &mut Rig, head: Ticket) -> Seen {
+    let (sidecar, op) = rig.done(head, head_reply()).op();
+    assert_eq!(op, "sidecar f/d1/T.json");
+    let (digest, op) = rig.done(sidecar, sidecar_reply()).op();
+    assert_eq!(op, "digest f/d1/T.mcap");
+    rig.done(digest, digest_reply())
+}
+
+#[test]
+fn a_recording_is_acknowledged_in_the_step_that_makes_it_an_episode() {
+    let (mut rig, head) = begun(&claim("T"));
+    let seen = complete(&mut rig, head);
+    assert_eq!(seen.changes, ["episode.recorded", "task.completed"]);
+    assert_eq!(seen.frames(), ["ack T"]);
+    let row = rig.episode_row(1);
+    assert_eq!((row.len, row.sha256, row.late), (LEN, sha(), false));
+    assert_eq!((row.qa, &row.sync), (Qa::Pending, &SyncMark::NotStarted), "no job comes of it by itself");
+    assert_eq!(row.recorded_at, sidecar_facts().started_at);
+    assert_eq!((row.duration_ms, row.messages), (Some(9_000), Some(40)));
+    assert_eq!(row.sidecar.expect("it has one").key.as_str(), "f/d1/T.json");
+    assert_eq!(row.public_id.len(), 36);
+    assert_eq!(rig.state("T"), TaskState::Completed);
+    assert_eq!(rig.parts.tasks.counter(), 2);
+    assert!(rig.timers.armed(&TimerKey::Verify(d1(), wire_id("T"))).is_none());
+}
+
+#[test]
+fn a_lone_mcap_needs_no_sidecar() {
+    let (mut rig, head) = begun(&Announced { mcap_only: true, ..claim("T") });
+    let facts = crate::row::RecordingFacts { started_at: Some(Wall(77)), ..Default::default() };
+    rig.finish("T", &d1(), facts);
+    let (digest, op) = rig.done(head, head_reply()).op();
+    assert_eq!(op, "digest f/d1/T.mcap");
+    assert_eq!(rig.done(digest, digest_reply()).frames(), ["ack T"]);
+    assert_eq!(rig.episode_row(1).sidecar, None);
+}
+
+#[test]
+fn the_finish_callback_dates_a_recording_whose_sidecar_does_not() {
+    let mut rig = Rig::new();
+    rig.link_up(&d1(), 1);
+    rig.create("T", &d1());
+    let facts =
+        crate::row::RecordingFacts { started_at: Some(Wall(77)), duration_ms: Some(5), ..Default::default() };
+    rig.finish("T", &d1(), facts);
+    let head = rig.say(&d1(), TransferMessage::UploadComplete(claim("T"))).op().0;
+    let sidecar = rig.done(head, head_reply()).op().0;
+    // A sidecar that is no JSON is kept, and says nothing.
+    let digest = rig.done(sidecar, sidecar_with(None)).op().0;
+    assert_eq!(rig.done(digest, digest_reply()).frames(), ["ack T"]);
+    let row = rig.episode_row(1);
+    assert_eq!((row.recorded_at, row.duration_ms, row.messages), (Some(Wall(77)), Some(5), None));
+    assert_eq!(row.sidecar.map(|sidecar| sidecar.len), Some(300));
+}
+
+/// Every mismatch, by the step that shows it. None is acknowledged, and only another upload mends it.
+#[test]
+fn nothing_that_differs_from_what_was_said_of_it_is_acknowledged() {
+    struct Case {
+        name: &'static str,
+        claim: Announced,
+        head: ObjectFacts,
+        sidecar: SidecarFacts,
+        digest: (u64, Sha256),
+        code: &'static str,
+    }
+    let good = |name, code| Case {
+        name,
+        claim: claim("T"),
+        head: head_facts(),
+        sidecar: sidecar_facts(),
+        digest: (LEN, sha()),
+        code,
+    };
+    let silent = Announced { len: None, sha256: None, ..claim("T") };
+    let cases = [
+        Case {
+            head: ObjectFacts { len: 1, ..head_facts() },
+            ..good("the object is shorter than announced", "size_mismatch")
+        },
+        Case {
+            head: ObjectFacts { announced: Some(other_sha()), ..head_facts() },
+            ..good("its metadata is of another recording", "digest_mismatch")
+        },
+        Case {
+            head: ObjectFacts { announced: None, sha256: Some(other_sha()), ..head_facts() },
+            ..good("the store's checksum is another", "digest_mismatch")
+        },
+        Case {
+            sidecar: SidecarFacts { len: Some(1), ..sidecar_facts() },
+            ..good("the sidecar tells another size", "size_mismatch")
+        },
+        Case {
+            sidecar: SidecarFacts { sha256: Some(other_sha()), ..sidecar_facts() },
+            ..good("the sidecar tells another digest", "digest_mismatch")
+        },
+        Case {
+            claim: silent.clone(),
+            sidecar: SidecarFacts { sha256: Some(other_sha()), ..sidecar_facts() },
+            ..good("the sidecar and the metadata differ", "digest_mismatch")
+        },
+        Case { digest: (1, sha()), ..good("fewer bytes can be read", "size_mismatch") },
+        Case { digest: (LEN, other_sha()), ..good("the bytes are others", "digest_mismatch") },
+        Case {
+            claim: silent.clone(),
+            head: ObjectFacts { announced: None, ..head_facts() },
+            digest: (LEN, other_sha()),
+            ..good("the bytes are not the sidecar's", "digest_mismatch")
+        },
+        Case {
+            claim: silent,
+            sidecar: SidecarFacts::default(),
+            digest: (LEN, other_sha()),
+            ..good("the bytes are not the metadata's", "digest_mismatch")
+        },
+        Case {
+            claim: Announced { len: None, ..claim("T") },
+            head: ObjectFacts { len: limits::OBJECT_BYTES_MAX + 1, ..head_facts() },
+            ..good("it is larger than anything we carry", "too_large")
+        },
+    ];
+    for case in cases {
+        let (mut rig, mut ticket) = begun(&case.claim);
+        let replies = [
+            ObjectReply::Head(Some(case.head)),
+            sidecar_with(Some(case.sidecar)),
+            ObjectReply::Got(Got::Digest { len: case.digest.0, sha256: case.digest.1 }),
+        ];
+        let mut codes = Vec::new();
+        for reply in replies {
+            let seen = rig.done(ticket, reply);
+            assert!(seen.frames().is_empty(), "{}: no acknowledgement", case.name);
+            codes = seen.codes();
+            match seen.ops().first() {
+                Some((next, _)) => ticket = *next,
+                None => break,
+            }
+        }
+        assert_eq!(codes, [case.code], "{}", case.name);
+        let error = rig.task("T").error.expect("people can see why");
+        assert!(error.starts_with(case.code), "{}: {error}", case.name);
+        assert_eq!(rig.parts.tasks.counter(), 1, "{}: no episode", case.name);
+        rig.pass(Duration::from_secs(3600));
+        assert!(rig.wake().ops().is_empty(), "{}: time does not mend it", case.name);
+        let told_again = rig.say(&d1(), status(false, std::vec![waiting(case.claim.clone())]));
+        assert!(told_again.ops().is_empty(), "{}: nor does saying it again", case.name);
+        let seen = rig.on(|tasks, cx| tasks.on_stored(cx, &object_key("f/d1/T.mcap")));
+        let seen = complete(&mut rig, seen.op().0);
+        assert_eq!(seen.frames(), ["ack T"], "{}: another upload does", case.name);
+    }
+}
+
+#[test]
+fn what_is_absent_is_looked_for_again_with_growing_pauses() {
+    let (mut rig, mut ticket) = begun(&claim("T"));
+    let mut pauses = Vec::new();
+    for n in 0..9 {
+        let seen = rig.done(ticket, ObjectReply::Head(None));
+        let told: &[&str] = if n == 0 { &["object_missing"] } else { &[] };
+        assert_eq!(seen.codes(), told, "viewers are told once");
+        let at = rig.timers.armed(&TimerKey::Verify(d1(), wire_id("T"))).expect("it is tried again");
+        pauses.push(rig.now.mono.until(at).as_secs());
+        rig.pass(rig.now.mono.until(at));
+        ticket = rig.wake().op().0;
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    assert_eq!(complete(&mut rig, ticket).frames(), ["ack T"]);
+}
+
+#[test]
+fn a_missing_sidecar_waits_for_the_sidecar() {
+    for outcome in
+        [Outcome::Failed(Fault::Vanished(What::Object)), Outcome::Failed(Fault::Vanished(What::Source))]
+    {
+        let (mut rig, head) = begun(&claim("T"));
+        let sidecar = rig.done(head, head_reply()).op().0;
+        let seen = rig.object(sidecar, outcome);
+        assert_eq!((seen.codes(), seen.frames().len()), (std::vec!["sidecar_missing"], 0));
+        assert!(rig.on(|tasks, cx| tasks.on_stored(cx, &object_key("f/d1/U.json"))).is_nothing());
+        let seen = rig.on(|tasks, cx| tasks.on_stored(cx, &object_key("f/d1/T.json")));
+        assert_eq!(complete(&mut rig, seen.op().0).frames(), ["ack T"]);
+    }
+}
+
+#[test]
+fn an_outcome_nobody_knows_is_resolved_by_looking_again() {
+    for step in 0..3 {
+        for outcome in [
+            Outcome::Unknown,
+            Outcome::Failed(Fault::Unavailable { status: 503 }),
+            Outcome::Done(ObjectReply::Deleted),
+        ] {
+            let (mut rig, mut ticket) = begun(&claim("T"));
+            for reply in [head_reply(), sidecar_reply()].into_iter().take(step) {
+                ticket = rig.done(ticket, reply).op().0;
+            }
+            let seen = rig.object(ticket, outcome.clone());
+            assert!(seen.frames().is_empty() && seen.ops().is_empty(), "{step} {outcome:?}");
+            assert_eq!(seen.codes().is_empty(), !matches!(outcome, Outcome::Failed(_)));
+            rig.pass(Duration::from_secs(1));
+            let (head, op) = rig.wake().op();
+            assert_eq!(op, "head f/d1/T.mcap", "from the start");
+            assert_eq!(complete(&mut rig, head).frames(), ["ack T"]);
+        }
+    }
+}
+
+#[test]
+fn an_object_stored_while_we_looked_makes_us_look_again() {
+    let (mut rig, head) = begun(&claim("T"));
+    assert!(rig.on(|tasks, cx| tasks.on_stored(cx, &object_key("f/d1/T.mcap"))).is_nothing());
+    let (again, op) = rig.done(head, ObjectReply::Head(None)).op();
+    assert_eq!(op, "head f/d1/T.mcap");
+    assert_eq!(complete(&mut rig, again).frames(), ["ack T"]);
+}
+
+#[test]
+fn a_repeated_claim_is_acknowledged_again_without_a_second_episode() {
+    let (mut rig, head) = begun(&claim("T"));
+    let busy = rig.say(&d1(), TransferMessage::UploadComplete(claim("T")));
+    assert!(busy.ops().is_empty() && busy.changes.is_empty(), "it is being looked at");
+    complete(&mut rig, head);
+    for message in [
+        TransferMessage::UploadComplete(claim("T")),
+        TransferMessage::UploadComplete(Announced { len: None, sha256: None, ..claim("T") }),
+        status(true, std::vec![waiting(claim("T"))]),
+    ] {
+        let seen = rig.say(&d1(), message);
+        assert_eq!(seen.frames(), ["ack T"]);
+        assert!(seen.ops().is_empty() && seen.changes.is_empty());
+    }
+    let other = Announced { sha256: Some(other_sha()), ..claim("T") };
+    let seen = rig.say(&d1(), TransferMessage::UploadComplete(other));
+    assert_eq!((seen.codes(), seen.frames().len()), (std::vec!["digest_mismatch"], 0));
+}
+
+#[test]
+fn a_restart_at_any_moment_ends_in_one_episode_and_an_acknowledgement() {
+    for step in 0..4 {
+        let (mut rig, mut ticket) = begun(&claim("T"));
+        for reply in [head_reply(), sidecar_reply(), digest_reply()].into_iter().take(step) {
+            let seen = rig.done(ticket, reply);
+            if let Some((next, _)) = seen.ops().first() {
+                ticket = *next;
+            }
+        }
+        assert!(rig.restart().ops().is_empty(), "nothing is pending after a restart");
+        assert_eq!(rig.tickets.take(ticket), None, "an outcome of before is nobody's");
+        rig.link_up(&d1(), 2);
+        let seen = rig.say(&d1(), status(true, std::vec![waiting(claim("T"))]));
+        if step < 3 {
+            assert_eq!(complete(&mut rig, seen.op().0).frames(), ["ack T"]);
+        } else {
+            assert_eq!(seen.frames(), ["ack T"]);
+        }
+        assert_eq!(rig.parts.tasks.counter(), 2, "one episode");
+        assert_eq!(rig.state("T"), TaskState::Completed);
+    }
+}
+
+#[test]
+fn recordings_of_dead_tasks_and_earlier_attempts_are_kept_as_late_episodes() {
+    let mut rig = Rig::new();
+    rig.link_up(&d1(), 1);
+    rig.create("T", &d1());
+    rig.ask(Request::CancelTask { task: "T".into() });
+    let head = rig.say(&d1(), TransferMessage::UploadComplete(claim("T"))).op().0;
+    rig.pass(Duration::from_secs(1));
+    let seen = complete(&mut rig, head);
+    assert_eq!(
+        (seen.changes.as_slice(), seen.frames()),
+        (&["episode.recorded"][..], std::vec!["ack T".into()])
+    );
+    assert_eq!((rig.state("T"), rig.episode_row(1).late), (TaskState::Cancelled, true));
+
+    let (mut rig, _) = begun(&claim("T"));
+    let failed = TransferMessage::UploadFailed { task: "T".into(), reason: None };
+    rig.say(&d1(), failed);
+    rig.restart();
+    rig.link_up(&d1(), 1);
+    let seen = rig.say(&d1(), status(true, std::vec![waiting(claim("T"))]));
+    assert_eq!(complete(&mut rig, seen.op().0).frames(), ["ack T"]);
+    assert_eq!((rig.state("T"), rig.episode_row(1).late), (TaskState::Failed, true));
+
+    let mut rig = Rig::new();
+    rig.link_up(&d1(), 1);
+    rig.create("T", &d1());
+    rig.report(&d1(), Reported::Recording, Some("T"));
+    rig.run(&d1(), Action::Cancel, "T", crate::fact::CallEnd::Done);
+    let head = rig.say(&d1(), TransferMessage::UploadComplete(claim("T"))).op().0;
+    assert_eq!(complete(&mut rig, head).changes, ["episode.recorded"]);
+    let row = rig.episode_row(1);
+    assert_eq!((row.task.as_str(), row.wire.as_str(), row.late), ("T", "T", true));
+    assert_eq!((rig.state("T"), rig.task("T").wire.as_str()), (TaskState::Pending, "T.2"));
+    // The current attempt is verified on its own.
+    let head = rig.say(&d1(), TransferMessage::UploadComplete(claim("T.2"))).op().0;
+    let sidecar = rig.done(head, head_reply()).op().0;
+    let digest = rig.done(sidecar, sidecar_reply()).op().0;
+    assert_eq!(rig.done(digest, digest_reply()).frames(), ["ack T.2"]);
+    assert_eq!((rig.state("T"), rig.episode_row(2).late), (TaskState::Completed, false));
+}
+
+#[test]
+fn a_key_belongs_to_one_attempt_for_ever() {
+    // The incident: a key of another task's episode was acknowledged, and the device deleted its only copy.
+    let (mut rig, head) = begun(&claim("T"));
+    rig.create("U", &d1());
+    let stolen = Announced { key: claim("T").key, ..claim("U") };
+    for _ in 0..2 {
+        let seen = rig.say(&d1(), TransferMessage::UploadComplete(stolen.clone()));
+        assert_eq!((seen.codes(), seen.frames().len()), (std::vec!["key_conflict"], 0));
+        assert!(seen.ops().is_empty());
+    }
+    complete(&mut rig, head);
+    let seen = rig.say(&d1(), TransferMessage::UploadComplete(stolen));
+    assert_eq!((seen.codes(), seen.frames().len()), (std::vec!["key_conflict"], 0));
+    assert_eq!(rig.state("U"), TaskState::Uploading);
+}
+
+#[test]
+fn only_keys_of_mcap_objects_are_looked_at() {
+    for (key, code) in [
+        (None, "key_missing"),
+        (Some("f/d1/T.json"), "bad_key"),
+        (Some("f/../T.mcap"), "bad_key"),
+        (Some("/T.mcap"), "bad_key"),
+        (Some(".mcap"), "bad_key"),
+        (Some("f/.mcap"), "bad_key"),
+    ] {
+        let mut rig = Rig::new();
+        rig.link_up(&d1(), 1);
+        rig.create("T", &d1());
+        let claim = Announced { key: key.map(ToString::to_string), ..claim("T") };
+        let seen = rig.say(&d1(), TransferMessage::UploadComplete(claim));
+        assert_eq!(seen.codes(), [code], "{key:?}");
+        assert!(seen.ops().is_empty() && seen.frames().is_empty());
+    }
+}
+
+#[test]
+fn another_claim_for_the_same_attempt_replaces_the_one_being_looked_at() {
+    let (mut rig, head) = begun(&claim("T"));
+    let newer = Announced { sha256: Some(other_sha()), ..claim("T") };
+    let (second, _) = rig.say(&d1(), TransferMessage::UploadComplete(newer)).op();
+    assert_eq!(rig.tickets.take(head), None, "the answer to the first question is nobody's");
+    let facts = ObjectFacts { announced: Some(other_sha()), ..head_facts() };
+    let sidecar = rig.done(second, ObjectReply::Head(Some(facts))).op().0;
+    let facts = SidecarFacts { sha256: Some(other_sha()), ..sidecar_facts() };
+    let digest = rig.done(sidecar, sidecar_with(Some(facts))).op().0;
+    let seen = rig.done(digest, ObjectReply::Got(Got::Digest { len: LEN, sha256: other_sha() }));
+    assert_eq!(seen.frames(), ["ack T"]);
+}
+
+#[test]
+fn without_a_link_nothing_is_retried_and_the_acknowledgement_goes_to_whatever_link_there_is() {
+    let (mut rig, head) = begun(&claim("T"));
+    rig.done(head, ObjectReply::Head(None));
+    rig.link_down(&d1());
+    rig.pass(Duration::from_secs(600));
+    assert!(rig.wake().is_nothing());
+    rig.link_up(&d1(), 2);
+    rig.pass(Duration::from_secs(600));
+    let head = rig.wake().op().0;
+    rig.link_down(&d1());
+    rig.link_up(&d1(), 3);
+    assert_eq!(complete(&mut rig, head).frames(), ["ack T"], "the hub knows the link");
+}
+
+#[test]
+fn a_task_named_among_those_that_wait_is_looked_at_again() {
+    let (mut rig, head) = begun(&claim("T"));
+    rig.done(head, ObjectReply::Head(None));
+    let named = |tasks: &[&str]| {
+        TransferMessage::Status(Status {
+            waiting_ack_tasks: Some(tasks.iter().map(ToString::to_string).collect()),
+            ..Status::default()
+        })
+    };
+    assert_eq!(rig.say(&d1(), named(&["T"])).op().1, "head f/d1/T.mcap");
+    rig.create("U", &d1());
+    assert!(rig.say(&d1(), named(&["U", "nope", "../"])).is_nothing(), "no key is known");
+}
+
+#[test]
+fn recordings_beyond_the_limit_are_taken_when_there_is_room() {
+    let mut rig = Rig::new();
+    rig.link_up(&d1(), 1);
+    let tasks: Vec<String> = (0..=limits::VERIFIES_PER_DEVICE).map(|n| std::format!("T{n}")).collect();
+    for task in &tasks {
+        rig.create(task, &d1());
+    }
+    let all: Vec<_> = tasks.iter().map(|task| waiting(claim(task))).collect();
+    let seen = rig.say(&d1(), status(true, all));
+    assert_eq!(seen.codes(), ["too_many_recordings"]);
+    let heads = seen.ops();
+    assert_eq!(heads.len(), limits::VERIFIES_PER_DEVICE);
+    let mut frames = Vec::new();
+    for (head, _) in heads {
+        let sidecar = rig.done(head, head_reply()).op().0;
+        let digest = rig.done(sidecar, sidecar_reply()).op().0;
+        frames.extend(rig.done(digest, digest_reply()).frames());
+    }
+    assert_eq!(frames.last().map(String::as_str), Some("query"), "what is left is asked for");
+    assert_eq!(frames.iter().filter(|frame| *frame == "query").count(), 1);
+    let last = tasks.last().expect("there are some");
+    assert_eq!(rig.say(&d1(), status(false, std::vec![waiting(claim(last))])).ops().len(), 1);
+}
+
+#[test]
+fn a_stopping_site_begins_no_look_but_keeps_what_was_read() {
+    let (mut rig, head) = begun(&claim("T"));
+    rig.stopping = true;
+    assert!(rig.done(head, head_reply()).ops().is_empty());
+    assert_eq!(rig.tickets.open(), 0, "nothing is left to wait for");
+    assert!(rig.say(&d1(), TransferMessage::UploadComplete(claim("T"))).ops().is_empty());
+
+    let (mut rig, head) = begun(&claim("T"));
+    let sidecar = rig.done(head, head_reply()).op().0;
+    let digest = rig.done(sidecar, sidecar_reply()).op().0;
+    rig.stopping = true;
+    assert_eq!(rig.done(digest, digest_reply()).frames(), ["ack T"]);
+}
