@@ -223,13 +223,11 @@ impl Hub {
         None
     }
 
-    /// A command that waited for a fresh state is judged by it.
+    /// A command that waited for a fresh state is judged by it, and then by the tasks: its task may have moved on
+    /// while it waited.
     fn go_on(&mut self, cx: &mut Cx<'_>, command: Command) {
-        let Some(command) = self.judged(cx, command) else { return };
-        if command.action == Action::Config {
+        if let Some(command) = self.judged(cx, command) {
             cx.tell(Fact::CommandGated(command));
-        } else {
-            self.send_command(cx, command);
         }
     }
 

@@ -354,7 +354,7 @@ impl World {
 
     /// A store answers wrongly, late, or not at all. Whatever it answers `Done` is true when it was done.
     fn misanswer(&mut self, a: u8, b: u8) -> Result<(), Broken> {
-        if let Some((ticket, outcome)) = (b % 3 == 0).then(|| self.underway.pop()).flatten() {
+        if let Some((ticket, outcome)) = (b % 3 == 0).then(|| self.underway.last().cloned()).flatten() {
             return self.input(Input::Object { ticket, outcome });
         }
         let tickets: Vec<Ticket> = self.ops.keys().copied().collect();
@@ -731,7 +731,7 @@ impl World {
         let mut asked = false;
         for round in 0..6_000 {
             self.pass(1);
-            if let Some((ticket, outcome)) = self.underway.pop() {
+            if let Some((ticket, outcome)) = self.underway.last().cloned() {
                 self.input(Input::Object { ticket, outcome })?;
             } else if let Some(ticket) = self.ops.keys().next().copied() {
                 self.answer(ticket)?;

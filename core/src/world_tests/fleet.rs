@@ -89,11 +89,17 @@ impl Device {
     }
 
     pub(super) fn key(&self, wire: &str) -> ObjectKey {
-        ObjectKey::new(&format!("up/{}/{wire}.mcap", self.id)).expect("legal")
+        self.place(wire, "mcap")
     }
 
     pub(super) fn sidecar_key(&self, wire: &str) -> ObjectKey {
-        ObjectKey::new(&format!("up/{}/{wire}.json", self.id)).expect("legal")
+        self.place(wire, "json")
+    }
+
+    /// Where a file goes; names that no key can hold become a name that can.
+    fn place(&self, wire: &str, ending: &str) -> ObjectKey {
+        let name: String = wire.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.' || *c == '_').collect();
+        ObjectKey::new(&format!("up/{}/{name}.{ending}", self.id)).expect("legal")
     }
 
     pub(super) fn word(&self) -> (&'static str, Option<String>) {

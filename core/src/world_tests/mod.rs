@@ -20,9 +20,10 @@ mod watch_rows;
 mod wild;
 mod world;
 
+use std::collections::BTreeMap;
 use std::format;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::prelude::v1::*;
+use std::prelude::v1::{Box, Err, Ok, Option, Result, Some, String, ToString, Vec};
 
 use proptest::prelude::*;
 
@@ -65,7 +66,7 @@ fn attempt(seed: u64, ops: &[Op], talk: bool) -> Result<Coverage, Failure> {
         }
     };
     let log = world.log.unwrap_or_default();
-    let tail = log[log.len().saturating_sub(120)..].join("\n");
+    let tail = log[log.len().saturating_sub(60)..].join("\n");
     Err(Failure { report: format!("{tail}\n{invariant}: {saw}"), invariant })
 }
 
@@ -89,6 +90,9 @@ fn shrink(seed: u64, mut ops: Vec<Op>, invariant: &str) -> Vec<Op> {
     ops
 }
 
+/// Operations of one life.
+const LENGTH: usize = 300;
+
 fn cases() -> u64 {
     std::env::var("TIDEGATE_PROP_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(400)
 }
@@ -96,19 +100,20 @@ fn cases() -> u64 {
 #[test]
 fn whatever_happens_every_invariant_holds_and_everything_is_reached() {
     let mut reached = Coverage::default();
+    let mut failures: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for seed in 0..cases() {
-        let ops = Op::sequence(seed, 300);
-        match attempt(seed, &ops, false) {
+        match attempt(seed, &Op::sequence(seed, LENGTH), false) {
             Ok(coverage) => reached.add(&coverage),
-            Err(failure) => {
-                std::panic::set_hook(Box::new(|_| {}));
-                let least = shrink(seed, ops, &failure.invariant);
-                let report = attempt(seed, &least, true).err().map(|failure| failure.report).unwrap_or_default();
-                let _ = std::panic::take_hook();
-                panic!("seed {seed}, {} operations: {least:?}\n{report}", least.len());
-            }
+            Err(failure) => failures.entry(failure.invariant).or_default().push(seed),
         }
     }
+    let mut report = String::new();
+    for (invariant, seeds) in &failures {
+        let least = shrink(seeds[0], Op::sequence(seeds[0], LENGTH), invariant);
+        let told = attempt(seeds[0], &least, true).err().map(|failure| failure.report).unwrap_or_default();
+        report += &format!("\n==== {invariant}, seeds {seeds:?}, {} operations: {least:?}\n{told}\n", least.len());
+    }
+    assert!(failures.is_empty(), "{report}");
     let missing = reached.missing();
     assert!(missing.is_empty(), "never reached: {missing:?}\nreached: {:#?}", reached.seen);
 }

@@ -7,7 +7,7 @@ use std::prelude::v1::*;
 
 use super::stores::Stores;
 use crate::effect::Output;
-use crate::id::{Boot, EpisodeId, JobId, TaskId};
+use crate::id::{Boot, EpisodeId, JobId};
 use crate::input::Input;
 use crate::knobs::Knobs;
 use crate::refusal::Broken;
@@ -48,13 +48,6 @@ pub(super) fn broken<T>(invariant: &'static str, saw: impl Into<String>) -> Resu
 /// Breaks unless `holds`.
 pub(super) fn demand(invariant: &'static str, holds: bool, saw: impl FnOnce() -> String) -> Result<(), Broken> {
     if holds { Ok(()) } else { broken(invariant, saw()) }
-}
-
-pub(super) fn task<'a>(rows: &'a BTreeMap<Key, Row>, id: &TaskId) -> Option<&'a TaskRow> {
-    match rows.get(&Key::Task(id.clone())) {
-        Some(Row::Task(row)) => Some(row),
-        _ => None,
-    }
 }
 
 pub(super) fn episode(rows: &BTreeMap<Key, Row>, id: EpisodeId) -> Option<&EpisodeRow> {

@@ -58,9 +58,14 @@ struct Link {
     /// Whether what it reported may be believed: necessary for `confirmed`, not sufficient.
     trusted: bool,
     asking_failed: bool,
-    /// What its uploader claimed, by wire id: lengths and digests.
+}
+
+/// What a device's uploader said since the site started, over all its links.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    /// By wire id: lengths and digests.
     claims: BTreeMap<String, Vec<Announced>>,
-    /// Recordings it said wait for an acknowledgement.
+    /// Recordings that wait for an acknowledgement.
     waits: BTreeSet<String>,
 }
 
@@ -74,6 +79,7 @@ pub(super) struct LinkWatch {
     rpc_ids: BTreeSet<String>,
     steps: u64,
     shut: bool,
+    said: BTreeMap<DeviceId, Said>,
     /// Which current links could be believed before this step.
     trusted_before: BTreeMap<ConnId, bool>,
     /// How often the premises held.
@@ -154,6 +160,7 @@ impl LinkWatch {
                 self.links.clear();
                 self.current.clear();
                 self.requests.clear();
+                self.said.clear();
                 self.shut = false;
                 Ok(())
             }
@@ -289,24 +296,24 @@ impl LinkWatch {
     }
 
     fn claimed(&mut self, conn: ConnId, message: &TransferMessage) {
-        let link = self.links.get_mut(&conn).expect("current");
+        let said = self.said.entry(self.links[&conn].device.clone()).or_default();
         let mut claim = |announced: &Announced| {
-            link.claims.entry(announced.task.clone()).or_default().push(announced.clone());
+            said.claims.entry(announced.task.clone()).or_default().push(announced.clone());
         };
         match message {
             TransferMessage::UploadComplete(announced) => {
                 claim(announced);
-                link.waits.insert(announced.task.clone());
+                said.waits.insert(announced.task.clone());
             }
             TransferMessage::UploadStarted(announced) => claim(announced),
             TransferMessage::Status(status) => {
                 for entry in status.uploads.iter().flatten() {
                     claim(&entry.announced);
                     if entry.status == UploadStatus::WaitAck {
-                        link.waits.insert(entry.announced.task.clone());
+                        said.waits.insert(entry.announced.task.clone());
                     }
                 }
-                link.waits.extend(status.waiting_ack_tasks.iter().flatten().cloned());
+                said.waits.extend(status.waiting_ack_tasks.iter().flatten().cloned());
             }
             TransferMessage::UploadFailed { .. }
             | TransferMessage::UploadNotFound { .. }
@@ -334,8 +341,6 @@ impl LinkWatch {
             pushed: None,
             trusted: false,
             asking_failed: false,
-            claims: BTreeMap::new(),
-            waits: BTreeSet::new(),
         };
         self.links.insert(conn, link);
         Ok(())
@@ -439,8 +444,9 @@ impl LinkWatch {
             return broken("I20", format!("{wire} of {} is acknowledged and is no episode", link.device));
         };
         let several = of_wire.count() > 0;
-        demand("I20", link.waits.contains(wire), || format!("{wire} is acknowledged to a link that did not ask"))?;
-        let claims = link.claims.get(wire).map(Vec::as_slice).unwrap_or_default();
+        let said = self.said.get(&link.device).cloned().unwrap_or_default();
+        demand("I20", said.waits.contains(wire), || format!("{wire} is acknowledged, and nobody asked"))?;
+        let claims = said.claims.get(wire).map(Vec::as_slice).unwrap_or_default();
         let fits = |claim: &Announced| {
             claim.len.is_none_or(|len| len == row.len) && claim.sha256.is_none_or(|sha| sha == row.sha256)
         };
