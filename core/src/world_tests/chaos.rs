@@ -13,7 +13,7 @@ use crate::chance::Chance;
 use crate::digest::Sha256;
 use crate::id::{Boot, ConnId, DeviceId, EpisodeId, ObjectKey, Role, TaskId, Ticket, UploadId};
 use crate::input::{Action, Command, Input, LostWhy, Request};
-use crate::object::{ObjectReply, Store};
+use crate::object::{ObjectReply, Store, Verb};
 use crate::outcome::{Budget, Fault, Outcome, What};
 use crate::refusal::Broken;
 use crate::row::{Key, Qa, RecordingFacts, Row, SyncMark, TaskState};
@@ -367,6 +367,7 @@ impl World {
             // Nothing happened, and we are told why.
             1..=3 => {
                 let fault = fault(a / 8);
+                self.make_true(&op.verb, &fault);
                 if fault.budget() == Budget::Data {
                     self.data_faults += 1;
                 }
@@ -393,6 +394,28 @@ impl World {
                 self.underway.push((ticket, outcome));
                 Ok(())
             }
+        }
+    }
+
+    /// A store that says an upload or a part is gone does not lie: orphans would be its own.
+    fn make_true(&mut self, verb: &Verb, fault: &Fault) {
+        let open = &mut self.stores.cloud.open;
+        match (verb, fault) {
+            (
+                Verb::PutPart { upload, .. }
+                | Verb::Complete { upload, .. }
+                | Verb::Abort { upload }
+                | Verb::ListParts { upload },
+                Fault::Vanished(What::Upload),
+            ) => {
+                open.remove(upload);
+            }
+            (Verb::Complete { upload, parts }, Fault::Vanished(What::Part)) => {
+                if let (Some(open), Some((part, _))) = (open.get_mut(upload), parts.first()) {
+                    open.parts.remove(part);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -729,7 +752,7 @@ impl World {
         self.wild = false;
         self.restart()?;
         let mut asked = false;
-        for round in 0..6_000 {
+        for _ in 0..6_000 {
             self.pass(1);
             if let Some((ticket, outcome)) = self.underway.last().cloned() {
                 self.input(Input::Object { ticket, outcome })?;
@@ -741,7 +764,7 @@ impl World {
                 self.input(Input::Recorder { conn: rpc.conn, message })?;
             } else if !self.at_rest() {
                 self.sleep()?;
-            } else if !asked && round > 0 {
+            } else if !asked {
                 // What waits for an operator gets one.
                 asked = true;
                 let parked: Vec<EpisodeId> = super::watch::jobs(&self.rows)

@@ -23,7 +23,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::format;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::prelude::v1::{Box, Err, Ok, Option, Result, Some, String, ToString, Vec};
+use std::prelude::v1::{Err, Ok, Result, Some, String, ToString, Vec};
 
 use proptest::prelude::*;
 

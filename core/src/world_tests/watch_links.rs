@@ -315,9 +315,11 @@ impl LinkWatch {
                 }
                 said.waits.extend(status.waiting_ack_tasks.iter().flatten().cloned());
             }
-            TransferMessage::UploadFailed { .. }
-            | TransferMessage::UploadNotFound { .. }
-            | TransferMessage::Other(_) => {}
+            // It has no copy any more: it may have been uploaded and deleted, and the site looks.
+            TransferMessage::UploadNotFound { task, .. } => {
+                said.waits.insert(task.clone());
+            }
+            TransferMessage::UploadFailed { .. } | TransferMessage::Other(_) => {}
         }
     }
 
