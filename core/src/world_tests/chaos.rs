@@ -164,7 +164,7 @@ impl World {
             Kind::Knock => {
                 let name = if a == 255 { "stranger".to_string() } else { format!("d{}", a % 3) };
                 let device = DeviceId::new(&name).expect("legal");
-                let role = if b % 2 == 0 { Role::Recorder } else { Role::Transfer };
+                let role = if b.is_multiple_of(2) { Role::Recorder } else { Role::Transfer };
                 self.knock(device, role)
             }
             Kind::Lose => self.lose(a, b),
@@ -240,7 +240,9 @@ impl World {
         let Some(file) = device.files.get_mut(wire) else { return Ok(()) };
         file.uploaded = true;
         let (content, sidecar, bare) = (file.content.clone(), file.sidecar.clone(), file.mcap_only);
-        self.input(Input::Transfer { conn, message: TransferMessage::UploadStarted(announced) })?;
+        // Before the end an uploader says which, and no more.
+        let started = Announced { len: None, sha256: None, ..announced };
+        self.input(Input::Transfer { conn, message: TransferMessage::UploadStarted(started) })?;
         let (len, sha256) = (content.len, content.sha256());
         self.stores.edge.put(&key, content, Some(sha256));
         if !bare {
@@ -268,7 +270,8 @@ impl World {
         if busy {
             return self.answer_or_sleep();
         }
-        let judged = episodes(&self.rows).find(|row| row.device == id && row.qa == Qa::Pending).map(|row| row.id);
+        let judged =
+            episodes(&self.rows).find(|row| row.device == id && row.qa == Qa::Pending).map(|row| row.id);
         if let Some(episode) = judged {
             return self.ask(Request::Judge { episode, approve: true, reason: None }).map(|_| ());
         }
@@ -277,7 +280,8 @@ impl World {
         };
         let wanted = episodes(&self.rows).find(ready).map(|row| row.id);
         if let Some(episode) = wanted {
-            let request = if episode.0 % 3 == 0 { Request::SyncBatch } else { Request::Sync { episode } };
+            let request =
+                if episode.0.is_multiple_of(3) { Request::SyncBatch } else { Request::Sync { episode } };
             return self.ask(request).map(|_| ());
         }
         let open = tasks(&self.rows).find(|row| row.device == id && !row.state.is_final()).cloned();
@@ -288,7 +292,7 @@ impl World {
             }
             let named = TaskId::new(&format!("t{d}{made}")).expect("legal");
             let task = (made % 3 != 2).then_some(named);
-            let config = (made % 2 == 0).then(|| "{\"scene\":\"kitchen\"}".to_string());
+            let config = (made.is_multiple_of(2)).then(|| "{\"scene\":\"kitchen\"}".to_string());
             return self.ask(Request::CreateTask { task, device: id, config }).map(|_| ());
         };
         let doing = self.fleet[d].doing.clone();
@@ -297,7 +301,9 @@ impl World {
             (TaskState::Pending | TaskState::Ready, Doing::Ready(_)) if row.state == TaskState::Ready => {
                 self.order(d, Action::Begin, Some(row.id.as_str()))
             }
-            (TaskState::InProgress, Doing::Recording(_)) => self.order(d, Action::Finish, Some(row.id.as_str())),
+            (TaskState::InProgress, Doing::Recording(_)) => {
+                self.order(d, Action::Finish, Some(row.id.as_str()))
+            }
             (TaskState::InProgress, Doing::Paused(_)) => self.order(d, Action::Resume, None),
             (TaskState::Uploading, _) => match self.fleet[d].files.iter().find(|(_, f)| f.uploaded) {
                 Some((wire, _)) => {
@@ -335,7 +341,9 @@ impl World {
         let mark = self.next_request();
         let id = task.unwrap_or_default();
         let params = match (action, task) {
-            (Action::Config, _) => Some(format!("{{\"task_config\":{{\"task_id\":\"{id}\"}},\"mark\":{mark}}}")),
+            (Action::Config, _) => {
+                Some(format!("{{\"task_config\":{{\"task_id\":\"{id}\"}},\"mark\":{mark}}}"))
+            }
             (_, Some(_)) => Some(format!("{{\"task_id\":\"{id}\",\"mark\":{mark}}}")),
             (Action::Finish | Action::Cancel, None) => Some(format!("{{\"mark\":{mark}}}")),
             (_, None) => None,
@@ -354,7 +362,9 @@ impl World {
 
     /// A store answers wrongly, late, or not at all. Whatever it answers `Done` is true when it was done.
     fn misanswer(&mut self, a: u8, b: u8) -> Result<(), Broken> {
-        if let Some((ticket, outcome)) = (b % 3 == 0).then(|| self.underway.last().cloned()).flatten() {
+        if let Some((ticket, outcome)) =
+            (b.is_multiple_of(3)).then(|| self.underway.last().cloned()).flatten()
+        {
             return self.input(Input::Object { ticket, outcome });
         }
         let tickets: Vec<Ticket> = self.ops.keys().copied().collect();
@@ -497,12 +507,13 @@ impl World {
         let d = usize::from(a) % 3;
         let Some(conn) = self.link_of(d, Role::Recorder, b) else { return Ok(()) };
         let at = self.now.wall;
-        let said = |state: &str, task: Option<String>, timestamp_ms: Option<i64>| RecorderMessage::StateUpdate {
-            timestamp_ms,
-            previous: Some("idle".to_string()),
-            current: Some(state.to_string()),
-            task,
-        };
+        let said =
+            |state: &str, task: Option<String>, timestamp_ms: Option<i64>| RecorderMessage::StateUpdate {
+                timestamp_ms,
+                previous: Some("idle".to_string()),
+                current: Some(state.to_string()),
+                task,
+            };
         let task = self.own_task(d, b / 4);
         let honest = self.fleet[d].push("idle", at);
         self.fleet[d].lied |= a / 3 % 12 > 1;
@@ -584,10 +595,12 @@ impl World {
     fn uploader_says(&mut self, a: u8, b: u8) -> Result<(), Broken> {
         let d = usize::from(a) % 3;
         let Some(conn) = self.link_of(d, Role::Transfer, b) else { return Ok(()) };
-        let wires: Vec<String> = self.fleet[d].files.keys().chain(self.fleet[d].deleted.keys()).cloned().collect();
+        let wires: Vec<String> =
+            self.fleet[d].files.keys().chain(self.fleet[d].deleted.keys()).cloned().collect();
         let wire = pick(&wires, b / 4).unwrap_or_else(|| self.own_task(d, b / 4));
         let task = self.own_task(d, b / 4);
         let honest = self.fleet[d].announce(&wire);
+        self.fleet[d].lied |= matches!(a / 3 % 12, 3..=5 | 9 | 10);
         let message = match a / 3 % 12 {
             0 => TransferMessage::UploadComplete(honest),
             1 => self.fleet[d].status(true, false),
@@ -616,7 +629,9 @@ impl World {
                 waiting_ack_tasks: Some(vec![task, "a b".to_string()]),
                 ..Status::default()
             }),
-            10 => TransferMessage::UploadComplete(Announced { key: Some("../../x.mcap".to_string()), ..honest }),
+            10 => {
+                TransferMessage::UploadComplete(Announced { key: Some("../../x.mcap".to_string()), ..honest })
+            }
             _ => TransferMessage::Other("local_cleanup_failed".to_string()),
         };
         self.input(Input::Transfer { conn, message })
@@ -629,17 +644,21 @@ impl World {
         let episode = pick(&known, b).unwrap_or(EpisodeId(u64::from(b)));
         let request = match a % 14 {
             0 | 1 => Request::RefreshState { device, max_age_ms: u64::from(b) * 10 },
-            2 => Request::CallbackStart { task, device: (b % 2 == 0).then_some(device) },
+            2 => Request::CallbackStart { task, device: (b.is_multiple_of(2)).then_some(device) },
             3 => Request::CallbackFinish { task, device, facts: RecordingFacts::default() },
             4 => {
                 let named = TaskId::new(&format!("t{}{}", a % 3, b % 6)).expect("legal");
                 Request::CreateTask { task: Some(named), device, config: Some("not json".to_string()) }
             }
-            5 => Request::CreateTask { task: TaskId::new(&format!("t{}.2", b % 60)).ok(), device, config: None },
+            5 => Request::CreateTask {
+                task: TaskId::new(&format!("t{}.2", b % 60)).ok(),
+                device,
+                config: None,
+            },
             6 => Request::CancelTask { task },
             7 => Request::CancelTask { task: self.own_task(usize::from(b) % 3, b) },
             8 => Request::Judge { episode, approve: false, reason: Some("blurred".to_string()) },
-            9 => Request::Judge { episode, approve: b % 2 == 0, reason: None },
+            9 => Request::Judge { episode, approve: b.is_multiple_of(2), reason: None },
             10 | 11 => Request::Sync { episode },
             12 => Request::Sync { episode: EpisodeId(7_000) },
             _ => Request::SyncBatch,
@@ -705,7 +724,7 @@ impl World {
                     .collect();
                 if let Some(key) = pick(&keys, b) {
                     self.tampered = true;
-                    if b % 2 == 0 {
+                    if b.is_multiple_of(2) {
                         self.stores.edge.objects.remove(&key);
                     } else {
                         self.stores.edge.put(&key, garbage, None);
@@ -733,8 +752,8 @@ impl World {
     }
 
     fn stop(&mut self, a: u8, b: u8) -> Result<(), Broken> {
-        if a % 3 == 0 {
-            self.knobs.destination = b % 4 != 0;
+        if a.is_multiple_of(3) {
+            self.knobs.destination = !b.is_multiple_of(4);
             return self.restart();
         }
         if !self.shut {
@@ -790,9 +809,8 @@ impl World {
             JobState::Parked { .. } | JobState::Completed { .. } | JobState::Failed { .. } => false,
         };
         !super::watch::jobs(&self.rows).any(|row| waiting(&row.state))
-            && super::watch::uploads(&self.rows).all(|(job, _)| {
-                super::watch::job(&self.rows, job).is_some_and(|row| !row.state.is_final())
-            })
+            && super::watch::uploads(&self.rows)
+                .all(|(job, _)| super::watch::job(&self.rows, job).is_some_and(|row| !row.state.is_final()))
             && self.link_watch.unanswered().next().is_none()
             && self.ops.is_empty()
     }
@@ -813,22 +831,23 @@ impl World {
                     FinalWhy::Cancelled => false,
                 },
             };
-            demand("L1", fits, || format!("job {row:?} at rest; the site sleeps until {:?}", self.machine.next_wake()))?;
+            demand("L1", fits, || {
+                format!("job {row:?} at rest; the site sleeps until {:?}", self.machine.next_wake())
+            })?;
         }
-        for (job, row) in uploads(&self.rows) {
-            return super::watch::broken("I21", format!("session of job {job} is left: {row:?}"));
-        }
-        for (id, open) in &self.stores.cloud.open {
-            return super::watch::broken("I21", format!("upload {id} is orphaned: {open:?}"));
-        }
-        for (id, request) in self.link_watch.unanswered() {
-            return super::watch::broken("I07", format!("{id:?} is never answered: {request:?}"));
-        }
+        let left = uploads(&self.rows).next();
+        demand("I21", left.is_none(), || format!("a session is left: {left:?}"))?;
+        let open = self.stores.cloud.open.first_key_value();
+        demand("I21", open.is_none(), || format!("an upload is orphaned: {open:?}"))?;
+        let waiting = self.link_watch.unanswered().next();
+        demand("I07", waiting.is_none(), || format!("never answered: {waiting:?}"))?;
         demand("L2", self.link_watch.outstanding() == 0, || "commands are out".to_string())?;
         for device in &self.fleet {
             for (wire, file) in &device.deleted {
                 let held = episodes(&self.rows).any(|row| {
-                    row.sha256 == file.content.sha256() && row.len == file.content.len && row.wire.as_str() == wire
+                    row.sha256 == file.content.sha256()
+                        && row.len == file.content.len
+                        && row.wire.as_str() == wire
                 });
                 demand("I20", held || device.lied, || format!("{wire} of {} is lost: {file:?}", device.id))?;
             }

@@ -71,7 +71,12 @@ impl Coverage {
         }
     }
 
-    pub(super) fn step(&mut self, out: &Output, rows: &BTreeMap<Key, Row>, touched: &BTreeMap<Key, Option<Row>>) {
+    pub(super) fn step(
+        &mut self,
+        out: &Output,
+        rows: &BTreeMap<Key, Row>,
+        touched: &BTreeMap<Key, Option<Row>>,
+    ) {
         for effect in &out.effects {
             self.reach("effect", effect_name(effect));
             if let Effect::Close { why, .. } = effect {
@@ -129,7 +134,10 @@ impl Coverage {
             ("phase", &["planned", "open", "sealing", "sealed", "abandoning"]),
             ("sync", &["not_started", "queued", "synced", "failed"]),
             ("qa", &[Qa::Pending.name(), Qa::Rejected.name()]),
-            ("word", &["confidence unknown", "confidence syncing", "confidence confirmed", "confidence stale"]),
+            (
+                "word",
+                &["confidence unknown", "confidence syncing", "confidence confirmed", "confidence stale"],
+            ),
             ("effect", &EFFECTS),
             ("close", &["replaced", "going_away"]),
             ("verb", &VERBS),
@@ -228,18 +236,8 @@ const CHANGES: [&str; 39] = [
     "upload.ended",
 ];
 const EFFECTS: [&str; 8] = ["admit", "turn_away", "send", "close", "object", "reply", "publish", "gate"];
-const VERBS: [&str; 10] = [
-    "head",
-    "get",
-    "put",
-    "create",
-    "put_part",
-    "complete",
-    "abort",
-    "list_parts",
-    "list_uploads",
-    "delete",
-];
+const VERBS: [&str; 10] =
+    ["head", "get", "put", "create", "put_part", "complete", "abort", "list_parts", "list_uploads", "delete"];
 const FAULTS: [&str; 16] = [
     "offline",
     "throttled",

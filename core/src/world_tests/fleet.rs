@@ -98,7 +98,8 @@ impl Device {
 
     /// Where a file goes; names that no key can hold become a name that can.
     fn place(&self, wire: &str, ending: &str) -> ObjectKey {
-        let name: String = wire.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.' || *c == '_').collect();
+        let name: String =
+            wire.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.' || *c == '_').collect();
         ObjectKey::new(&format!("up/{}/{name}.{ending}", self.id)).expect("legal")
     }
 
@@ -161,7 +162,7 @@ impl Device {
             len: Some(len),
             duration_ms: Some(10_000 * n),
             messages: Some(100 * n),
-            started_at: (n % 4 != 0).then_some(now),
+            started_at: (!n.is_multiple_of(4)).then_some(now),
             recorder_version: Some("1.2.3".to_string()),
         };
         let sidecar = Content { id: id + 500, len: 900 + n, facts: Some(facts) };

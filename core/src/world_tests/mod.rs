@@ -94,7 +94,7 @@ fn shrink(seed: u64, mut ops: Vec<Op>, invariant: &str) -> Vec<Op> {
 const LENGTH: usize = 300;
 
 fn cases() -> u64 {
-    std::env::var("TIDEGATE_PROP_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(400)
+    std::env::var("TIDEGATE_PROP_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_500)
 }
 
 #[test]
@@ -111,7 +111,8 @@ fn whatever_happens_every_invariant_holds_and_everything_is_reached() {
     for (invariant, seeds) in &failures {
         let least = shrink(seeds[0], Op::sequence(seeds[0], LENGTH), invariant);
         let told = attempt(seeds[0], &least, true).err().map(|failure| failure.report).unwrap_or_default();
-        report += &format!("\n==== {invariant}, seeds {seeds:?}, {} operations: {least:?}\n{told}\n", least.len());
+        report +=
+            &format!("\n==== {invariant}, seeds {seeds:?}, {} operations: {least:?}\n{told}\n", least.len());
     }
     assert!(failures.is_empty(), "{report}");
     let missing = reached.missing();

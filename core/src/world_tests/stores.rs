@@ -8,8 +8,8 @@ use std::prelude::v1::*;
 use crate::digest::{Sha256, multipart_etag};
 use crate::id::{ETag, ObjectKey, PartNo, UploadId};
 use crate::object::{
-    Composite, Got, ListedPart, ObjectFacts, ObjectOp, ObjectReply, PartFacts, SidecarFacts, Span, Store, Verb,
-    Want,
+    Composite, Got, ListedPart, ObjectFacts, ObjectOp, ObjectReply, PartFacts, SidecarFacts, Span, Store,
+    Verb, Want,
 };
 use crate::outcome::{Fault, What};
 

@@ -46,7 +46,11 @@ pub(super) fn broken<T>(invariant: &'static str, saw: impl Into<String>) -> Resu
 }
 
 /// Breaks unless `holds`.
-pub(super) fn demand(invariant: &'static str, holds: bool, saw: impl FnOnce() -> String) -> Result<(), Broken> {
+pub(super) fn demand(
+    invariant: &'static str,
+    holds: bool,
+    saw: impl FnOnce() -> String,
+) -> Result<(), Broken> {
     if holds { Ok(()) } else { broken(invariant, saw()) }
 }
 

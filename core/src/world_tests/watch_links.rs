@@ -132,8 +132,10 @@ impl LinkWatch {
                 Effect::Close { conn, why } => {
                     let known = self.links.contains_key(conn);
                     let fits = match why {
-                        CloseWhy::Replaced => matches!(seen.input, Input::Knock { .. }) && !self.is_current(*conn)
-                            || admitted.is_none() && matches!(seen.input, Input::Knock { .. }),
+                        CloseWhy::Replaced => {
+                            matches!(seen.input, Input::Knock { .. })
+                                && (admitted.is_none() || !self.is_current(*conn))
+                        }
                         CloseWhy::GoingAway => self.shut,
                     };
                     demand("I02", known && fits, || format!("{effect:?} on {:?}", seen.input))?;
@@ -148,7 +150,9 @@ impl LinkWatch {
                 Effect::Admit { socket: s, .. } | Effect::TurnAway { socket: s, .. } => s == socket,
                 _ => false,
             });
-            demand("I01", decided.count() == 1, || format!("{socket:?} of {device} {role:?} was not decided"))?;
+            demand("I01", decided.count() == 1, || {
+                format!("{socket:?} of {device} {role:?} was not decided")
+            })?;
         }
         self.bounded(seen)
     }
@@ -220,9 +224,11 @@ impl LinkWatch {
             }
             Input::Shutdown => {
                 self.shut = true;
-                let all: Vec<ConnId> = self.links.keys().copied().collect();
-                for conn in all {
+                // Links are closed, and stay what they are until they are lost.
+                for conn in self.current.values().copied().collect::<Vec<_>>() {
+                    let trusted = self.links[&conn].trusted;
                     self.end(conn);
+                    self.links.get_mut(&conn).expect("current").trusted = trusted;
                 }
                 Ok(())
             }
@@ -376,7 +382,9 @@ impl LinkWatch {
                 };
                 self.commanded(seen, conn, text("request_id").unwrap_or_default(), rpc)
             }
-            (Role::Transfer, "upload_ack") => self.acknowledged(seen, conn, &text("task_id").unwrap_or_default()),
+            (Role::Transfer, "upload_ack") => {
+                self.acknowledged(seen, conn, &text("task_id").unwrap_or_default())
+            }
             (Role::Transfer, "upload_request" | "status_query") => Ok(()),
             (role, _) => broken("I06", format!("{frame:?} to a {}", role.name())),
         }
@@ -441,7 +449,8 @@ impl LinkWatch {
     /// I20: the device may delete its copy only if the very bytes it announced are here, verified and committed.
     fn acknowledged(&mut self, seen: &Seen<'_>, conn: ConnId, wire: &str) -> Result<(), Broken> {
         let link = &self.links[&conn];
-        let mut of_wire = episodes(seen.rows).filter(|row| row.wire.as_str() == wire && row.device == link.device);
+        let mut of_wire =
+            episodes(seen.rows).filter(|row| row.wire.as_str() == wire && row.device == link.device);
         let Some(row) = of_wire.next() else {
             return broken("I20", format!("{wire} of {} is acknowledged and is no episode", link.device));
         };
@@ -457,7 +466,9 @@ impl LinkWatch {
         let there = seen.stores.edge.objects.get(&row.key);
         let kept = there.is_some_and(|object| object.len() == row.len && object.sha256() == row.sha256);
         let carried = matches!(row.sync, crate::row::SyncMark::Synced { .. });
-        demand("I20", kept || carried || several, || format!("{wire} is acknowledged, edge {there:?}: {row:?}"))?;
+        demand("I20", kept || carried || several, || {
+            format!("{wire} is acknowledged, edge {there:?}: {row:?}")
+        })?;
         self.met("I20.ack");
         Ok(())
     }
@@ -474,7 +485,8 @@ impl LinkWatch {
         };
         self.met("I07");
         if let Err(refusal) = answer {
-            let word: String = format!("{refusal:?}").chars().take_while(char::is_ascii_alphanumeric).collect();
+            let word: String =
+                format!("{refusal:?}").chars().take_while(char::is_ascii_alphanumeric).collect();
             self.words.insert(format!("refusal {word}"));
         }
         if let Ok(Response::State(view)) = answer {
@@ -484,7 +496,8 @@ impl LinkWatch {
             let rpc = matches!(answer, Ok(Response::Rpc { .. }));
             return demand("I07", !rpc, || format!("{request:?} got {answer:?}"));
         };
-        let carried = self.links.values().flat_map(|link| link.rpcs.values()).find(|rpc| rpc.mark == Some(to));
+        let carried =
+            self.links.values().flat_map(|link| link.rpcs.values()).find(|rpc| rpc.mark == Some(to));
         let step = self.steps;
         if let Some(rpc) = carried {
             let now = rpc.ended == step;
@@ -525,7 +538,8 @@ impl LinkWatch {
         let Some(conn) = conn else { return broken("I04", format!("confirmed without a link: {view:?}")) };
         let link = &self.links[conn];
         // Several deadlines may pass in one step; a view between two of them is of before.
-        let trusted = link.trusted || self.trusted_before.get(conn).is_some_and(|was| *was && *seen.input == Input::Wake);
+        let trusted = link.trusted
+            || self.trusted_before.get(conn).is_some_and(|was| *was && *seen.input == Input::Wake);
         demand("I04", trusted && view.connected, || format!("confirmed on {link:?}: {view:?}"))?;
         demand("I02", view.generation == conn.generation(), || format!("{view:?} of {conn:?}"))?;
         let idle = Reported::of(&view.state).holds_task() || view.task.is_empty();

@@ -74,7 +74,9 @@ impl RowWatch {
             let Some(Row::Task(row)) = seen.rows.get(&Key::Task(id.clone())) else {
                 return broken("I12", format!("task {id} changed and has no record"));
             };
-            demand("I11", Some(row.state) == *state, || format!("task {id}: {:?}, not {state:?}", row.state))?;
+            demand("I11", Some(row.state) == *state, || {
+                format!("task {id}: {:?}, not {state:?}", row.state)
+            })?;
             demand("I11", row.wire == WireId::of_attempt(id, row.attempt), || format!("wire {row:?}"))?;
             if row.attempt > 1 {
                 let alias = seen.rows.get(&Key::Alias(row.wire.clone()));
@@ -90,10 +92,14 @@ impl RowWatch {
             };
             let moved = states.contains_key(id);
             demand("I11", moved || old == new, || format!("task {id} changed without a change"))?;
-            demand("I11", !old.state.is_final() || old.state == new.state, || format!("{id} left {:?}", old.state))?;
+            demand("I11", !old.state.is_final() || old.state == new.state, || {
+                format!("{id} left {:?}", old.state)
+            })?;
             demand("I11", new.attempt >= old.attempt, || format!("{id} lost an attempt"))?;
             demand("I11", new.device == old.device && new.id == old.id, || format!("{id} changed hands"))?;
-            demand("I11", old.attempt != new.attempt || !old.begun || new.begun, || format!("{id} forgot begin"))?;
+            demand("I11", old.attempt != new.attempt || !old.begun || new.begun, || {
+                format!("{id} forgot begin")
+            })?;
         }
         Ok(())
     }
@@ -121,16 +127,25 @@ impl RowWatch {
         for (key, old) in seen.before {
             let (Key::Job(id), Some(Row::Job(old))) = (key, old) else { continue };
             let Some(new) = job(seen.rows, *id) else { return broken("I15", format!("job {id} is gone")) };
-            demand("I17", states.contains_key(id) || old == new, || format!("job {id} changed without a change"))?;
+            demand("I17", states.contains_key(id) || old == new, || {
+                format!("job {id} changed without a change")
+            })?;
             demand("I17", !old.state.is_final() || old == new, || format!("job {id} left {:?}", old.state))?;
-            demand("I19", old.key == new.key && old.source == new.source, || format!("job {id} changed its key"))?;
-            demand("I16", new.spent >= old.spent && new.claims >= old.claims, || format!("job {id} counts down"))?;
+            demand("I19", old.key == new.key && old.source == new.source, || {
+                format!("job {id} changed its key")
+            })?;
+            demand("I16", new.spent >= old.spent && new.claims >= old.claims, || {
+                format!("job {id} counts down")
+            })?;
             demand("I22", new.bytes_sent >= old.bytes_sent, || format!("job {id} unsent bytes"))?;
         }
         for (id, _) in states {
             let row = job(seen.rows, id).expect("looked up above");
             if let JobState::Completed { .. } = row.state {
-                if seen.was(&Key::Job(id)).is_some_and(|old| matches!(old, Row::Job(old) if old.state == row.state)) {
+                if seen
+                    .was(&Key::Job(id))
+                    .is_some_and(|old| matches!(old, Row::Job(old) if old.state == row.state))
+                {
                     continue;
                 }
                 self.met("I18");
@@ -172,7 +187,9 @@ impl RowWatch {
                         // A third party may have dropped the upload since; then nothing is held at all.
                         let gone = !seen.stores.cloud.open.contains_key(upload);
                         let same = held.is_some_and(|(held, ..)| held == facts);
-                        demand("I22", same || done || gone, || format!("part {part:?} of {job} is not there"))?;
+                        demand("I22", same || done || gone, || {
+                            format!("part {part:?} of {job} is not there")
+                        })?;
                     }
                 }
                 _ => {}
@@ -198,15 +215,19 @@ impl RowWatch {
                 demand("I20", same, || format!("recorded sidecar {sidecar:?}, edge {there:?}"))?;
             }
             let binding = seen.rows.get(&Key::Binding(row.key.clone()));
-            let bound = matches!(binding, Some(Row::Binding(b)) if b.episode == Some(row.id) && b.task == row.task);
+            let bound =
+                matches!(binding, Some(Row::Binding(b)) if b.episode == Some(row.id) && b.task == row.task);
             demand("I15", bound, || format!("episode {} is not its key's", row.id))?;
-            let same = |other: &&crate::row::EpisodeRow| other.key == row.key || other.public_id == row.public_id;
+            let same =
+                |other: &&crate::row::EpisodeRow| other.key == row.key || other.public_id == row.public_id;
             let twins = episodes(seen.rows).filter(same).count();
             demand("I15", twins == 1, || format!("{twins} episodes of {}", row.key))?;
         }
         for (key, old) in seen.before {
             let (Key::Episode(id), Some(Row::Episode(old))) = (key, old) else { continue };
-            let Some(new) = episode(seen.rows, *id) else { return broken("I15", format!("episode {id} is gone")) };
+            let Some(new) = episode(seen.rows, *id) else {
+                return broken("I15", format!("episode {id} is gone"));
+            };
             let same = (&old.key, old.len, old.sha256, &old.sidecar, &old.task, &old.wire, &old.public_id)
                 == (&new.key, new.len, new.sha256, &new.sidecar, &new.task, &new.wire, &new.public_id);
             demand("I15", same, || format!("episode {id} is another: {old:?} {new:?}"))?;
@@ -248,24 +269,29 @@ impl RowWatch {
                     job(seen.rows, *id).is_some_and(|job| !job.state.is_final() && job.episode == row.id)
                 }
                 SyncMark::Synced { job: id, key, .. } => job(seen.rows, *id).is_some_and(|job| {
-                    matches!(job.state, JobState::Completed { .. }) && job.episode == row.id && job.key == *key
+                    matches!(job.state, JobState::Completed { .. })
+                        && job.episode == row.id
+                        && job.key == *key
                 }),
-                SyncMark::Failed(id) => job(seen.rows, *id).is_some_and(|job| {
-                    matches!(job.state, JobState::Failed { .. }) && job.episode == row.id
-                }),
+                SyncMark::Failed(id) => job(seen.rows, *id)
+                    .is_some_and(|job| matches!(job.state, JobState::Failed { .. }) && job.episode == row.id),
             };
             demand("I15", fits, || {
                 let jobs: Vec<_> = jobs(seen.rows).filter(|job| job.episode == row.id).collect();
                 format!("episode {}: {:?}, jobs {jobs:?}", row.id, row.sync)
             })?;
             if matches!(row.sync, SyncMark::Queued(_)) {
-                demand("I15", row.qa.is_approved(), || format!("episode {} is queued and {:?}", row.id, row.qa))?;
+                demand("I15", row.qa.is_approved(), || {
+                    format!("episode {} is queued and {:?}", row.id, row.qa)
+                })?;
             }
             let kept = row.removed_at.is_none() || matches!(row.sync, SyncMark::Synced { .. });
             demand("I20", kept, || format!("episode {} was removed while {:?}", row.id, row.sync))?;
         }
         for (id, row) in uploads(seen.rows) {
-            let Some(job) = job(seen.rows, id) else { return broken("I21", format!("upload {id} has no job")) };
+            let Some(job) = job(seen.rows, id) else {
+                return broken("I21", format!("upload {id} has no job"));
+            };
             let sane = row.key == job.key && row.source == job.source && row.fence.job == id;
             demand("I21", sane, || format!("upload {id} is not of its job: {row:?} {job:?}"))?;
             let total = row.source.len;
@@ -392,7 +418,9 @@ impl RowWatch {
         })?;
         let (_, bytes) = parts(seen.rows, id);
         let sealed = upload(seen.rows, id).is_none_or(|row| matches!(row.phase, Phase::Sealed { .. }));
-        demand("I22", uploaded <= bytes || sealed, || format!("job {id}: {uploaded} told, {bytes} acknowledged"))?;
+        demand("I22", uploaded <= bytes || sealed, || {
+            format!("job {id}: {uploaded} told, {bytes} acknowledged")
+        })?;
         let last = self.progress.insert(id, uploaded).unwrap_or(0);
         self.met("I22.told");
         demand("I22", uploaded >= last, || format!("job {id} fell from {last} to {uploaded}"))
@@ -411,15 +439,24 @@ impl RowWatch {
             }
             Response::SyncAccepted { episode: id } => {
                 self.met("I12.accepted");
-                let queued = episode(seen.rows, *id).is_some_and(|row| matches!(row.sync, SyncMark::Queued(_)));
+                let queued =
+                    episode(seen.rows, *id).is_some_and(|row| matches!(row.sync, SyncMark::Queued(_)));
                 demand("I12", queued, || format!("episode {id} was accepted and is not queued"))
             }
             Response::Finished { state, .. } => {
                 let Input::Request { request: Request::CallbackFinish { .. }, .. } = seen.input else {
                     return broken("I07", "a finish without its callback");
                 };
-                let fits = matches!(state, TaskState::Uploading | TaskState::Completed | TaskState::Pending
-                    | TaskState::Ready | TaskState::InProgress | TaskState::Failed | TaskState::Cancelled);
+                let fits = matches!(
+                    state,
+                    TaskState::Uploading
+                        | TaskState::Completed
+                        | TaskState::Pending
+                        | TaskState::Ready
+                        | TaskState::InProgress
+                        | TaskState::Failed
+                        | TaskState::Cancelled
+                );
                 demand("I11", fits, || format!("{state:?}"))
             }
             Response::BatchAccepted { count } => {
@@ -496,7 +533,8 @@ fn task_next(state: Option<TaskState>, change: &TaskChange) -> Option<TaskState>
 
 /// I11: the cause a change names is the input that happened.
 fn cause_fits(seen: &Seen<'_>, change: &TaskChange) -> Result<(), Broken> {
-    let answer = matches!(seen.input, Input::Recorder { message: crate::wire::RecorderMessage::Response { .. }, .. });
+    let answer =
+        matches!(seen.input, Input::Recorder { message: crate::wire::RecorderMessage::Response { .. }, .. });
     let recorder = matches!(seen.input, Input::Recorder { .. });
     let fits = match change {
         TaskChange::Created { .. } => {
@@ -515,7 +553,10 @@ fn cause_fits(seen: &Seen<'_>, change: &TaskChange) -> Result<(), Broken> {
             TaskCause::ConfigApplied => recorder && !answer,
             TaskCause::Callback => matches!(
                 seen.input,
-                Input::Request { request: Request::CallbackStart { .. } | Request::CallbackFinish { .. }, .. }
+                Input::Request {
+                    request: Request::CallbackStart { .. } | Request::CallbackFinish { .. },
+                    ..
+                }
             ),
             TaskCause::Transfer => matches!(seen.input, Input::Transfer { .. }),
             TaskCause::Operator => matches!(seen.input, Input::Request { .. }) || answer,
@@ -533,9 +574,9 @@ fn cause_fits(seen: &Seen<'_>, change: &TaskChange) -> Result<(), Broken> {
 fn job_of(change: &JobChange) -> JobId {
     match change {
         JobChange::Queued(row) => row.id,
-        JobChange::Claimed { fence, .. } | JobChange::Reclaimed { fence, .. } | JobChange::Completed { fence, .. } => {
-            fence.job
-        }
+        JobChange::Claimed { fence, .. }
+        | JobChange::Reclaimed { fence, .. }
+        | JobChange::Completed { fence, .. } => fence.job,
         JobChange::Returned { job, .. }
         | JobChange::Parked { job, .. }
         | JobChange::Failed { job, .. }
@@ -606,7 +647,10 @@ fn job_next(
             }
             Ok((JobState::Parked { why: why.clone(), since: *at }, *claims, *spent))
         }
-        (JobChange::Completed { fence, at }, Some((JobState::Claimed { fence: held, .. }, claims, spent))) => {
+        (
+            JobChange::Completed { fence, at },
+            Some((JobState::Claimed { fence: held, .. }, claims, spent)),
+        ) => {
             demand("I14", fence == held, || format!("{fence:?} completes what {held:?} holds"))?;
             Ok((JobState::Completed { at: *at }, *claims, *spent))
         }
@@ -621,7 +665,9 @@ fn job_next(
             }
             if let FinalWhy::Exhausted(fault) = why {
                 let enough = *spent >= seen.knobs.builtin.attempts || !seen.builtin;
-                demand("I16", enough && fault.budget() == Budget::Data, || format!("{change:?} of {before}"))?;
+                demand("I16", enough && fault.budget() == Budget::Data, || {
+                    format!("{change:?} of {before}")
+                })?;
             }
             Ok((JobState::Failed { why: why.clone(), at: *at }, *claims, *spent))
         }

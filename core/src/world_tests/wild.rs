@@ -40,8 +40,8 @@ impl Policies for Wild {
 
     fn budget(&mut self, situation: &Situation) -> Ruling<Bandwidth> {
         let mut ruling = self.0.budget(situation);
-        ruling.verdict.bytes_per_second =
-            [None, Some(0), Some(1), Some(1 << 20), Some(u64::MAX)][(situation.wall_ms % 5).unsigned_abs() as usize];
+        ruling.verdict.bytes_per_second = [None, Some(0), Some(1), Some(1 << 20), Some(u64::MAX)]
+            [(situation.wall_ms % 5).unsigned_abs() as usize];
         ruling
     }
 

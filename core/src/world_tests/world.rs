@@ -13,8 +13,8 @@ use super::stores::{Bucket, Flavour, Stores};
 use super::watch::{Seen, broken, demand, line};
 use super::watch_links::LinkWatch;
 use super::watch_rows::RowWatch;
-use crate::change::JournalEntry;
 use crate::chance::Chance;
+use crate::change::JournalEntry;
 use crate::effect::{Effect, Output};
 use crate::id::{Boot, ConnId, DeviceId, RequestId, Role, Seq, SocketId, Ticket};
 use crate::input::{Action, Input, Request};
@@ -185,7 +185,7 @@ impl World {
         let seed = self.luck.next_u64();
         let input = Input::Boot { boot: self.boot, seed, knobs: self.knobs.clone() };
         self.input(input)?;
-        self.intact(true)
+        self.intact()
     }
 
     pub(super) fn remember(&mut self, ticket: Ticket, outcome: Outcome<ObjectReply>) {
@@ -256,8 +256,8 @@ impl World {
         for key in before.keys() {
             self.same_in_memory(key)?;
         }
-        if self.journal.len() % 32 == 0 {
-            self.intact(false)?;
+        if self.journal.len().is_multiple_of(32) {
+            self.intact()?;
         }
         let limit = match self.doom {
             Some(Doom::AfterEffects(n)) if !matches!(input, Input::Boot { .. }) => n,
@@ -338,19 +338,22 @@ impl World {
             Some(held) => demand("I12", row == Some(&held) || (row.is_none() && *key == Key::Meta), || {
                 format!("{key:?} is {held:?} in memory and {row:?} on disk")
             }),
-            None => demand("I12", !row.is_some_and(Machine::is_hot), || format!("{key:?} is not in memory: {row:?}")),
+            None => demand("I12", !row.is_some_and(Machine::is_hot), || {
+                format!("{key:?} is not in memory: {row:?}")
+            }),
         }
     }
 
     /// I12 over all records. After a restart nothing but hot records can be in memory.
-    pub(super) fn intact(&self, _restarted: bool) -> Result<(), Broken> {
+    pub(super) fn intact(&self) -> Result<(), Broken> {
         self.rows.keys().try_for_each(|key| self.same_in_memory(key))
     }
 
     fn release(&mut self, effect: Effect) -> Result<(), Broken> {
         match effect {
             Effect::Admit { conn, .. } => {
-                let Some(Input::Knock { device, role, .. }) = self.journal.last().map(|entry| &entry.input) else {
+                let Some(Input::Knock { device, role, .. }) = self.journal.last().map(|entry| &entry.input)
+                else {
                     return broken("I01", "an admission without a knock");
                 };
                 self.links.insert(conn, (device.clone(), *role));
@@ -457,7 +460,8 @@ impl World {
 
     /// Requests on their way reach their store.
     pub(super) fn land(&mut self, which: impl Fn(&ObjectOp) -> bool) {
-        let (landing, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.ghosts).into_iter().partition(|g| which(g));
+        let (landing, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.ghosts).into_iter().partition(|g| which(g));
         self.ghosts = rest;
         for ghost in landing {
             let _ = self.perform(&ghost);
