@@ -100,6 +100,12 @@ impl Inbox {
         (Inbox { letters, numbers: Arc::new(AtomicU64::new(1)) }, receiver)
     }
 
+    /// Whether the driver still takes letters.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.letters.is_closed()
+    }
+
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
@@ -137,7 +143,11 @@ impl Inbox {
     }
 
     /// Asks for something, and waits for the answer. Every request gets exactly one; [`Gone`] if the site stopped.
-    pub async fn request(&self, request: Request, secret: Option<Secret>) -> Result<Result<Response, Refusal>, Gone> {
+    pub async fn request(
+        &self,
+        request: Request,
+        secret: Option<Secret>,
+    ) -> Result<Result<Response, Refusal>, Gone> {
         let id = RequestId(self.number());
         let (answer, response) = oneshot::channel();
         self.letters.send(Letter::Request { id, request, secret, answer }).await.map_err(|_| Gone)?;

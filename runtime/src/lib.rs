@@ -1,7 +1,20 @@
 //! The edges around the core: sockets, disk, object stores, clocks. Decides nothing.
 
+pub mod api;
+pub mod board;
+pub mod boot;
+pub mod config;
+pub mod driver;
+pub mod figures;
 pub mod inbox;
 pub mod ingest;
+pub mod link;
+pub mod metrics;
 pub mod object;
 pub mod real;
+pub mod release;
+pub mod replay;
 pub mod seam;
+pub mod server;
+pub mod store;
+pub mod telemetry;

@@ -155,11 +155,11 @@ pub trait Blocking: Clone + Send + Sync + 'static {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = T> + Send;
     /// Gives `make`'s future a thread of its own with a current-thread runtime. Production: a named thread.
-    /// Simulation: a local task. The returned future ends with what the inner one returned.
+    /// Simulation: the task that asks. The returned future ends with what the inner one returned.
     fn dedicate<T, F, M>(&self, name: &'static str, make: M) -> impl Future<Output = T> + Send
     where
         T: Send + 'static,
-        F: Future<Output = T> + 'static,
+        F: Future<Output = T> + Send + 'static,
         M: FnOnce() -> F + Send + 'static;
     /// Bytes from the operating system's entropy source. Simulation: a seeded stream.
     fn entropy(&self, buf: &mut [u8]);

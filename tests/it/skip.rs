@@ -14,6 +14,10 @@ pub fn skip(test: &str, reason: &str) {
         std::env::var_os("TIDEGATE_TEST_NO_SKIP").is_none(),
         "{test} would be skipped ({reason}), and TIDEGATE_TEST_NO_SKIP forbids it"
     );
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(list()).expect("the list of skipped tests");
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(list())
+        .expect("the list of skipped tests");
     writeln!(file, "{test}: {reason}").expect("the list of skipped tests");
 }

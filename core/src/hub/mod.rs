@@ -223,8 +223,8 @@ impl Hub {
         None
     }
 
-    /// A command that waited for a fresh state is judged by it, and then by the tasks: its task may have moved on
-    /// while it waited.
+    /// A command that waited for a fresh state is judged by it; its task may have moved meanwhile, so the tasks are
+    /// asked (again) before it is sent.
     fn go_on(&mut self, cx: &mut Cx<'_>, command: Command) {
         if let Some(command) = self.judged(cx, command) {
             cx.tell(Fact::CommandGated(command));

@@ -37,10 +37,12 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Settings are taken from, later ones win: defaults, the configuration file, environment \
+#[command(
+    after_help = "Settings are taken from, later ones win: defaults, the configuration file, environment \
                         (TIDEGATE_SYNC__PART_SIZE=16MiB), flags, --set.\nEvery setting is described in \
                         docs/configuration.md. Without any, the site listens on loopback and keeps recordings: \
-                        uploads wait, parked with reason no_destination, until a [cloud] is configured.")]
+                        uploads wait, parked with reason no_destination, until a [cloud] is configured."
+)]
 pub(crate) struct Run {
     /// Configuration file [default: ./tidegate.toml if it is there, else <data-dir>/tidegate.toml]
     #[arg(long, value_name = "FILE")]
@@ -54,7 +56,7 @@ pub(crate) struct Run {
     /// Address of the embedded S3 endpoint [default: 127.0.0.1:9000]
     #[arg(long, value_name = "ADDR")]
     pub(crate) s3_listen: Option<String>,
-    /// Base URL that devices are told for callbacks [default: made from the address of the API]
+    /// Base URL that devices are told for callbacks [default: none, callbacks stay as tasks name them]
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Option<String>,
     /// Allow listening beyond loopback although nothing is authenticated yet
@@ -92,10 +94,12 @@ pub(crate) struct Sync {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Nothing has to be installed or configured, and nothing is left behind. The demo starts a \
+#[command(
+    after_help = "Nothing has to be installed or configured, and nothing is left behind. The demo starts a \
                         second S3 endpoint as the cloud and a site as a child process, lets devices record real MCAP \
                         files and upload them, kills the site (SIGKILL) in mid-upload, starts it again, and checks \
-                        every object in the cloud against the bytes that were recorded.")]
+                        every object in the cloud against the bytes that were recorded."
+)]
 pub(crate) struct Demo {
     /// Number of devices
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=32))]

@@ -19,7 +19,9 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn at(url: &str) -> Result<Site, Failure> {
-        let bad = || Failure::new(crate::Exit::Usage, format!("--api {url} is not an address: use http://host:port"));
+        let bad = || {
+            Failure::new(crate::Exit::Usage, format!("--api {url} is not an address: use http://host:port"))
+        };
         let rest = url.strip_prefix("http://").ok_or_else(bad)?.trim_end_matches('/');
         let (host, port) = match rest.rsplit_once(':') {
             Some((host, port)) => (host, port.parse().map_err(|_| bad())?),
@@ -37,7 +39,8 @@ impl Site {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
-        let (status, _, body) = self.http.get(path).await.map_err(|error| self.unreachable(&error.to_string()))?;
+        let (status, _, body) =
+            self.http.get(path).await.map_err(|error| self.unreachable(&error.to_string()))?;
         answer(status, body, path)
     }
 
@@ -113,7 +116,7 @@ pub(crate) async fn status(args: Status) -> Done {
     }
     say(&format!("\ntasks: {}", number(&tasks, "total")));
     for task in items(&tasks) {
-        let error = text(task, "error");
+        let error = text(task, "error_message");
         let error = if error.is_empty() { String::new() } else { format!("  {error}") };
         say(&format!(
             "  {:<32} {:<24} {:<12}{error}",
@@ -143,7 +146,7 @@ pub(crate) async fn status(args: Status) -> Done {
         }
         say(line.trim_end());
     }
-    if let Some(false) = config["destination_configured"].as_bool() {
+    if config["worker_running"] == Value::Bool(false) {
         say("\nNo cloud is configured: uploads wait. Add a [cloud] section, see docs/configuration.md.");
     }
     Ok(())

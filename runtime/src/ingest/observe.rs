@@ -40,14 +40,14 @@ pub struct Record {
     pub upload_id: Option<String>,
     /// Bytes of content that were received, framing excluded.
     pub body_bytes: u64,
-    /// HTTP status of the answer.
+    /// HTTP status of the answer; 0 if the connection broke before there was one.
     pub status: u16,
     /// Error code of the answer, if it is an error: the protocol's word, or the status if there is no word.
     pub error: Option<String>,
 }
 
 /// Hears of finished requests. For embedders that show or test what uploaders do. A request whose connection breaks
-/// before its answer is ready is not told of; what it stored by then is stored.
+/// before its answer is ready is told of with status 0 and the bytes received; what it stored by then is stored.
 pub trait Observer: Send + Sync + 'static {
     /// A request has finished; its answer is about to be sent.
     fn record(&self, record: Record);

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -18,7 +19,7 @@ use tokio::task::JoinSet;
 use super::Endpoint;
 use super::drain::Lent;
 use super::limits;
-use super::observe::Notes;
+use super::observe::{Notes, Observer};
 use crate::seam::{Listener, Seams, Stream};
 
 /// Rest before accepting again after an error: a full descriptor table does not empty faster.
@@ -58,6 +59,7 @@ impl<S: Seams> Endpoint<S> {
     async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let notes = Notes::default();
         request.extensions_mut().insert(notes.clone());
+        let mut unanswered = Unanswered { observer: self.shared.observer.clone(), notes: notes.clone() };
         // Who asks before sending has not sent; reading would invite it to.
         let asks_first = request.headers().contains_key(http::header::EXPECT);
         let (head, body) = request.into_parts();
@@ -75,12 +77,28 @@ impl<S: Seams> Endpoint<S> {
         if response.status().as_u16() >= 400 && !asks_first {
             lent.drain().await;
         }
-        let Some(observer) = &self.shared.observer else { return Ok(response) };
+        let Some(observer) = unanswered.observer.take() else { return Ok(response) };
         let response = read_error(response, &notes).await;
         let record = notes.finish(response.status().as_u16());
         observer.record(record.clone());
         observer.before_answer(&record).await;
         Ok(response)
+    }
+}
+
+/// A request that has no answer yet. If its connection goes first, the observer still hears of it, with status 0.
+struct Unanswered {
+    observer: Option<Arc<dyn Observer>>,
+    notes: Notes,
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(observer) = self.observer.take() {
+            let mut record = self.notes.finish(0);
+            record.error = Some("ConnectionBroken".to_owned());
+            observer.record(record);
+        }
     }
 }
 

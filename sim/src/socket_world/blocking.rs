@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_runtime::seam::Blocking;
 
-/// Runs blocking work inline, and gives "threads" as local tasks.
+/// Runs blocking work inline; what would have a thread of its own runs in the task that asks for it.
 #[derive(Clone, Debug)]
 pub struct SimBlocking {
     entropy: Arc<Mutex<fastrand::Rng>>,
@@ -24,23 +24,13 @@ impl Blocking for SimBlocking {
         work()
     }
 
-    fn dedicate<T, F, M>(&self, _name: &'static str, make: M) -> impl Future<Output = T> + Send
+    async fn dedicate<T, F, M>(&self, _name: &'static str, make: M) -> T
     where
         T: Send + 'static,
-        F: Future<Output = T> + 'static,
+        F: Future<Output = T> + Send + 'static,
         M: FnOnce() -> F + Send + 'static,
     {
-        let task = tokio::task::spawn_local(async move { make().await });
-        async move {
-            match task.await {
-                Ok(value) => value,
-                Err(ended) => match ended.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // The host was crashed: whoever waits goes with it.
-                    Err(_cancelled) => std::future::pending().await,
-                },
-            }
-        }
+        make().await
     }
 
     fn entropy(&self, buf: &mut [u8]) {

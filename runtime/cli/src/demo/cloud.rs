@@ -23,10 +23,6 @@ pub(crate) struct Seen {
     pub(crate) bytes: u64,
     /// Parts whose answer was given.
     pub(crate) acknowledged: BTreeSet<u16>,
-    /// Part requests received in all.
-    pub(crate) part_requests: u32,
-    /// Multipart uploads begun.
-    pub(crate) created: u32,
 }
 
 #[derive(Debug, Default)]
@@ -84,38 +80,34 @@ impl Observer for Watcher {
         let Some(key) = record.key else { return };
         let mut log = self.log();
         let seen = log.seen.entry(key).or_default();
-        match (record.operation.as_str(), record.part_number) {
-            ("UploadPart", Some(part)) => {
-                seen.bytes += record.body_bytes;
-                seen.part_requests += 1;
-                if record.status < 300 {
-                    seen.acknowledged.insert(part);
-                }
-            }
-            ("PutObject", _) => seen.bytes += record.body_bytes,
-            ("CreateMultipartUpload", _) => seen.created += 1,
-            _ => {}
+        if matches!(record.operation.as_str(), "UploadPart" | "PutObject") {
+            seen.bytes += record.body_bytes;
         }
     }
 
     fn before_answer<'a>(&'a self, record: &'a Record) -> Boxed<'a, ()> {
         Box::pin(async move {
-            let (Some(key), "UploadPart") = (&record.key, record.operation.as_str()) else { return };
-            let mut hold_after = self.hold_after.subscribe();
-            let Some(count) = *hold_after.borrow_and_update() else { return };
-            let holding = self.held.borrow().is_some();
-            if !holding && self.seen(key).acknowledged.len() < count {
+            let (Some(key), Some(part)) = (&record.key, record.part_number) else { return };
+            if record.status >= 300 {
                 return;
             }
-            if !holding {
+            let mut hold_after = self.hold_after.subscribe();
+            let hold = *hold_after.borrow_and_update();
+            let mut holding = self.held.borrow().is_some();
+            if let Some(count) = hold
+                && !holding
+                && self.seen(key).acknowledged.len() >= count
+            {
                 self.held.send_replace(Some(key.clone()));
+                holding = true;
             }
             // Until released, or until the connection is gone and this future with it.
-            while hold_after.borrow_and_update().is_some() {
+            while holding && hold_after.borrow_and_update().is_some() {
                 if hold_after.changed().await.is_err() {
                     return;
                 }
             }
+            self.log().seen.entry(key.clone()).or_default().acknowledged.insert(part);
         })
     }
 }
@@ -125,16 +117,20 @@ pub(crate) struct Cloud {
     pub(crate) port: u16,
     pub(crate) watcher: Arc<Watcher>,
     pub(crate) spool: Spool<RealSeams>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    stop: tokio::sync::oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<()>,
 }
 
 impl Cloud {
     /// Starts a store in `dir` on a free port of loopback.
     pub(crate) async fn start(dir: &Path, key: &AccessKey) -> Result<Cloud, Failure> {
-        let trouble = |what: &str, error: &dyn std::fmt::Display| Failure::failed(format!("the cloud's {what}: {error}"));
+        let trouble = |what: &str, error: &dyn std::fmt::Display| {
+            Failure::failed(format!("the cloud's {what}: {error}"))
+        };
         let seams = RealSeams::new();
-        let (spool, _) =
-            Spool::open(seams.clone(), dir.to_path_buf()).await.map_err(|error| trouble("storage", &error))?;
+        let (spool, _) = Spool::open(seams.clone(), dir.to_path_buf())
+            .await
+            .map_err(|error| trouble("storage", &error))?;
         spool.create_bucket(BUCKET).await.map_err(|error| trouble("bucket", &format!("{error:?}")))?;
         let watcher = Arc::new(Watcher {
             log: Mutex::default(),
@@ -143,6 +139,7 @@ impl Cloud {
         });
         let config = EndpointConfig {
             keys: vec![key.clone()],
+            shutdown_budget: std::time::Duration::from_secs(1),
             observer: Some(Arc::clone(&watcher) as Arc<dyn Observer>),
             ..EndpointConfig::default()
         };
@@ -151,18 +148,21 @@ impl Cloud {
         let listener = seams.net().bind(any).await.map_err(|error| trouble("socket", &error))?;
         let port = listener.local_addr().map_err(|error| trouble("socket", &error))?.port();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        tokio::spawn(async move {
+        let served = tokio::spawn(async move {
             endpoint
                 .serve(listener, async {
                     let _ = stopped.await;
                 })
                 .await;
         });
-        Ok(Cloud { port, watcher, spool, stop: Some(stop) })
+        Ok(Cloud { port, watcher, spool, stop, served })
     }
 
-    /// Stops taking connections.
-    pub(crate) fn stop(&mut self) {
-        self.stop.take();
+    /// Ends it, and returns when it no longer touches its directory.
+    pub(crate) async fn end(self) {
+        self.watcher.release();
+        drop(self.stop);
+        // A panic in it was printed, and there is nothing left to save.
+        let _ = self.served.await;
     }
 }

@@ -48,7 +48,8 @@ pub(crate) fn device(place: &Place, dir: &Path, number: u32, size: u64) -> Resul
     };
     let base = format!("ws://127.0.0.1:{}", place.api_port);
     let recorder = format!("{base}/recorder/{name}");
-    let mut config = DeviceConfig::new(name.clone(), recorder, format!("{base}/transfer"), dir.join(&name), s3);
+    let mut config =
+        DeviceConfig::new(name.clone(), recorder, format!("{base}/transfer"), dir.join(&name), s3);
     config.seed = u64::from(number);
     config.record = RecordPlan {
         target_bytes: size,
@@ -57,7 +58,11 @@ pub(crate) fn device(place: &Place, dir: &Path, number: u32, size: u64) -> Resul
         step_every: Duration::from_millis(40),
         ..RecordPlan::default()
     };
-    config.reconnect = Reconnect { initial: Duration::from_millis(300), max: Duration::from_secs(3), ..Reconnect::default() };
+    config.reconnect = Reconnect {
+        initial: Duration::from_millis(300),
+        max: Duration::from_secs(3),
+        ..Reconnect::default()
+    };
     Device::spawn(RealSeams::new(), config).map_err(Failure::failed)
 }
 
@@ -75,7 +80,10 @@ impl Operator<'_> {
 
     /// Gives the device a task, lets it record, approves the recording, and waits until it is in the cloud.
     pub(crate) async fn deliver(&self, task: &str) -> Result<Delivered, Failure> {
-        let give_up = Failure::failed(format!("{}: no end of task {task} within {STEP:?} of its last step", self.name()));
+        let give_up = Failure::failed(format!(
+            "{}: no end of task {task} within {STEP:?} of its last step",
+            self.name()
+        ));
         self.way.stage("waiting for its device");
         self.device.connected(STEP).await.map_err(Failure::failed)?;
         self.create(task).await?;
@@ -84,7 +92,8 @@ impl Operator<'_> {
             "task_id": task, "device_id": self.name(), "scene": "demo", "topics": ["/sensor", "/camera"],
         }});
         self.command(task, "config", &config, &["ready", "in_progress", "uploading", "completed"]).await?;
-        self.command(task, "begin", &json!({"task_id": task}), &["in_progress", "uploading", "completed"]).await?;
+        self.command(task, "begin", &json!({"task_id": task}), &["in_progress", "uploading", "completed"])
+            .await?;
         tokio::time::sleep(Duration::from_millis(500)).await;
         self.command(task, "finish", &json!({}), &["uploading", "completed"]).await?;
         self.way.stage("device to edge");
@@ -142,18 +151,16 @@ impl Operator<'_> {
     /// Sends a command until it was done, or the task shows that it was.
     async fn command(&self, task: &str, action: &str, body: &Value, past: &[&str]) -> Result<(), Failure> {
         let path = format!("/api/v1/recorder/{}/{action}", self.name());
-        self.until(&format!("{action} of task {task}"), async || {
-            match self.http.post(&path, body).await {
-                Ok((200, _, answer)) if answer["success"] == Value::Bool(true) => Step::Done(()),
-                Ok((200, _, answer)) => Step::Broken(answer.to_string()),
-                Ok((404 | 409 | 503 | 504, _, _)) | Err(_) => {
-                    match self.read(&format!("/api/v1/tasks/{task}")).await {
-                        Some(row) if past.contains(&row["status"].as_str().unwrap_or("")) => Step::Done(()),
-                        _ => Step::Again,
-                    }
+        self.until(&format!("{action} of task {task}"), async || match self.http.post(&path, body).await {
+            Ok((200, _, answer)) if answer["success"] == Value::Bool(true) => Step::Done(()),
+            Ok((200, _, answer)) => Step::Broken(answer.to_string()),
+            Ok((404 | 409 | 503 | 504, _, _)) | Err(_) => {
+                match self.read(&format!("/api/v1/tasks/{task}")).await {
+                    Some(row) if past.contains(&row["status"].as_str().unwrap_or("")) => Step::Done(()),
+                    _ => Step::Again,
                 }
-                Ok((status, _, answer)) => Step::Broken(format!("{status} {answer}")),
             }
+            Ok((status, _, answer)) => Step::Broken(format!("{status} {answer}")),
         })
         .await
     }
@@ -182,7 +189,8 @@ impl Operator<'_> {
         let path = format!("/api/v1/episodes?device_id={}&limit=100", self.name());
         self.until(&format!("the episode of task {task}"), async || {
             let list = self.read(&path).await.unwrap_or(Value::Null);
-            let found = list["items"].as_array().and_then(|all| all.iter().find(|e| e["task_id"] == task).cloned());
+            let found =
+                list["items"].as_array().and_then(|all| all.iter().find(|e| e["task_id"] == task).cloned());
             match found.and_then(|episode| episode["id"].as_u64()) {
                 Some(id) => Step::Done(id),
                 None => Step::Again,
@@ -200,7 +208,10 @@ impl Operator<'_> {
                         if frame["type"] == "upload_started" && frame["data"]["task_id"] == task =>
                     {
                         let data = &frame["data"];
-                        Some((data["file_size_bytes"].as_u64()?, data["checksum_sha256"].as_str()?.to_string()))
+                        Some((
+                            data["file_size_bytes"].as_u64()?,
+                            data["checksum_sha256"].as_str()?.to_string(),
+                        ))
                     }
                     _ => None,
                 })
@@ -233,7 +244,9 @@ impl Operator<'_> {
             loop {
                 match try_it().await {
                     Step::Done(value) => return Ok(value),
-                    Step::Broken(why) => return Err(Failure::failed(format!("{}: {what}: {why}", self.name()))),
+                    Step::Broken(why) => {
+                        return Err(Failure::failed(format!("{}: {what}: {why}", self.name())));
+                    }
                     Step::Again => tokio::time::sleep(LOOK).await,
                 }
             }

@@ -7,6 +7,7 @@ mod show;
 mod site;
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use tidegate_device::{Device, Http};
 use tidegate_runtime::ingest::AccessKey;
@@ -16,7 +17,7 @@ use tidegate_runtime::seam::{Blocking, Seams};
 use self::cloud::{BUCKET, Cloud};
 use self::fleet::{Delivered, Operator};
 use self::show::{Show, Way};
-use self::site::{IN_FLIGHT, Place, Running};
+use self::site::{IN_FLIGHT, Place, Slot};
 use crate::args::Demo;
 use crate::ask::bytes;
 use crate::{Done, Exit, Failure, say};
@@ -33,23 +34,55 @@ pub(crate) async fn demo(args: Demo) -> Done {
         .map_err(|why| Failure::new(Exit::Usage, format!("--size {}: {why}", args.size)))?;
     let least = if args.no_crash { 1 << 10 } else { PARTS_MIN * PART_MIN + (2 << 20) };
     if size < least {
-        let text = format!("--size {} is too small: at least {} (six parts; with --no-crash 1 KiB)", args.size, bytes(least));
+        let text = format!(
+            "--size {} is too small: at least {} (six parts; with --no-crash 1 KiB)",
+            args.size,
+            bytes(least)
+        );
         return Err(Failure::new(Exit::Usage, text));
     }
     let dir = tempfile::Builder::new()
         .prefix("tidegate-demo-")
         .tempdir()
         .map_err(|error| Failure::failed(format!("no temporary directory: {error}")))?;
+    let stage = Stage::default();
     let done = tokio::select! {
         biased;
-        () = interrupted() => Err(Failure::failed("interrupted; everything was stopped and removed")),
-        done = play(&args, dir.path(), size) => done,
+        () = interrupted() => Err(Failure::failed("interrupted")),
+        done = play(&args, dir.path(), size, &stage) => done,
     };
+    stage.clear().await;
     if args.keep {
-        let kept = dir.keep();
-        say(&format!("kept: {}", kept.display()));
+        say(&format!("kept: {}", dir.keep().display()));
+    } else if let Err(error) = dir.close() {
+        say(&format!("the temporary directory could not be removed: {error}"));
     }
     done
+}
+
+/// Everything that runs, so that it can be ended at any moment.
+#[derive(Default)]
+struct Stage {
+    cloud: OnceLock<Cloud>,
+    site: Slot,
+    devices: OnceLock<Vec<Device>>,
+}
+
+impl Stage {
+    /// Ends everything, and returns when nothing runs any more.
+    async fn clear(self) {
+        if let Some(site) = self.site.into_inner()
+            && let Err(failure) = site.kill().await
+        {
+            say(&failure.text);
+        }
+        for device in self.devices.into_inner().unwrap_or_default() {
+            device.kill().await;
+        }
+        if let Some(cloud) = self.cloud.into_inner() {
+            cloud.end().await;
+        }
+    }
 }
 
 async fn interrupted() {
@@ -76,22 +109,27 @@ fn key(name: &str) -> AccessKey {
     AccessKey { id: format!("demo-{name}"), secret }
 }
 
-async fn play(args: &Demo, dir: &Path, size: u64) -> Done {
+async fn play(args: &Demo, dir: &Path, size: u64, stage: &Stage) -> Done {
     let show = Show::new();
     // Seven parts or so, whatever the size; whole MiB, as people expect.
     let part_size = (size / 7).next_multiple_of(1 << 20).clamp(PART_MIN, 64 << 20);
     let (cloud_key, edge_key) = (key("cloud"), key("edge"));
-    let mut cloud = Cloud::start(&dir.join("cloud"), &cloud_key).await?;
+    let cloud = Cloud::start(&dir.join("cloud"), &cloud_key).await?;
+    let cloud = stage.cloud.get_or_init(|| cloud);
     let place = Place::prepare(&dir.join("site"), cloud.port, &cloud_key, &edge_key, part_size)?;
-    let mut site = place.start().await?;
+    let with_log = |failure: Failure| {
+        Failure::new(failure.exit, format!("{}\nthe site's log ends:\n{}", failure.text, place.log_tail()))
+    };
+    place.start(&stage.site).await.map_err(with_log)?;
+    let each = bytes(size);
+    show.line(&format!("{} device(s), {} recording(s) of {each} each", args.devices, args.recordings));
     show.line(&format!(
-        "{} device(s), {} recording(s) of {} each, in parts of {}",
-        args.devices,
-        args.recordings,
-        bytes(size),
+        "site: http://127.0.0.1:{}   its S3: port {}   cloud: port {}   parts of {}",
+        place.api_port,
+        place.s3_port,
+        cloud.port,
         bytes(part_size)
     ));
-    show.line(&format!("site: http://127.0.0.1:{}   its S3: port {}   cloud: port {}", place.api_port, place.s3_port, cloud.port));
 
     if !args.no_crash {
         cloud.watcher.hold_after(ACKNOWLEDGED);
@@ -100,6 +138,7 @@ async fn play(args: &Demo, dir: &Path, size: u64) -> Done {
     for number in 1..=args.devices {
         devices.push(fleet::device(&place, &dir.join("devices"), number, size)?);
     }
+    let devices = stage.devices.get_or_init(|| devices);
     let ways: Vec<Vec<Way>> = devices
         .iter()
         .map(|device| {
@@ -119,21 +158,16 @@ async fn play(args: &Demo, dir: &Path, size: u64) -> Done {
     };
     let crash = async {
         if args.no_crash {
-            return Ok::<_, Failure>((site, None));
+            return Ok::<_, Failure>(None);
         }
-        let (killed, story) = kill_in_mid_upload(&cloud, &place, site, size.div_ceil(part_size), &show).await?;
-        site = killed;
-        Ok((site, Some(story)))
+        let parts = size.div_ceil(part_size);
+        kill_in_mid_upload(cloud, &place, &stage.site, parts, &show).await.map(Some)
     };
-    let (delivered, (site, story)) = tokio::try_join!(fleet, crash)
-        .map_err(|failure| Failure::new(failure.exit, format!("{}\nthe site's log ends:\n{}", failure.text, place.log_tail())))?;
-
-    for device in devices {
-        device.stop(std::time::Duration::from_secs(5)).await;
+    let (delivered, story) = tokio::try_join!(fleet, crash).map_err(with_log)?;
+    if let Some(site) = stage.site.lock().await.take() {
+        site.stop().await.map_err(with_log)?;
     }
-    site.stop().await?;
-    cloud.stop();
-    verdict(&cloud, &place, &delivered, part_size, story.as_deref()).await
+    verdict(cloud, &place, &delivered, part_size, story.as_deref()).await
 }
 
 async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
@@ -146,7 +180,11 @@ async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> 
                 }
             }
         }
-        if waiting.iter().all(|(_, result)| result.is_some()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if waiting.iter().all(|(_, result)| result.is_some()) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     })
     .await;
     waiting.into_iter().filter_map(|(_, result)| result).collect()
@@ -161,19 +199,22 @@ async fn journey(place: &Place, device: &Device, ways: &[Way]) -> Result<Vec<Del
     Ok(delivered)
 }
 
-/// Kills the site while an upload has parts acknowledged and parts missing, and starts it again.
+/// Kills the site while an upload has parts acknowledged and parts missing, and starts it again. Returns the story.
 async fn kill_in_mid_upload(
     cloud: &Cloud,
     place: &Place,
-    site: Running,
+    slot: &Slot,
     parts: u64,
     show: &Show,
-) -> Result<(Running, String), Failure> {
+) -> Result<String, Failure> {
     let key = cloud.watcher.held().await;
-    site.kill().await?;
+    if let Some(site) = slot.lock().await.take() {
+        site.kill().await?;
+    }
     let acknowledged = cloud.watcher.seen(&key).acknowledged.len() as u64;
-    let stored = cloud.spool.list_uploads(BUCKET).iter().filter(|upload| upload.key == key).map(|u| u.parts.len()).max();
-    let stored = stored.unwrap_or(0) as u64;
+    let uploads = cloud.spool.list_uploads(BUCKET);
+    let stored =
+        uploads.iter().filter(|upload| upload.key == key).map(|u| u.parts.len()).max().unwrap_or(0) as u64;
     cloud.watcher.release();
     if acknowledged == 0 || stored >= parts {
         return Err(Failure::failed(format!(
@@ -185,12 +226,18 @@ async fn kill_in_mid_upload(
         parts - stored
     );
     show.line(&story);
-    let site = place.start().await?;
+    place.start(slot).await?;
     show.line("the site runs again, on the same directory and ports");
-    Ok((site, story))
+    Ok(story)
 }
 
-async fn verdict(cloud: &Cloud, place: &Place, delivered: &[Delivered], part_size: u64, story: Option<&str>) -> Done {
+async fn verdict(
+    cloud: &Cloud,
+    place: &Place,
+    delivered: &[Delivered],
+    part_size: u64,
+    story: Option<&str>,
+) -> Done {
     let mut rows = Vec::new();
     let mut faults = Vec::new();
     let kills = u64::from(story.is_some());
@@ -205,11 +252,17 @@ async fn verdict(cloud: &Cloud, place: &Place, delivered: &[Delivered], part_siz
         };
         let equal = digest == one.sha256 && len == one.len;
         if !equal {
-            faults.push(format!("{}: {len} bytes, sha256 {digest}; recorded {} bytes, sha256 {}", one.key, one.len, one.sha256));
+            faults.push(format!(
+                "{}: {len} bytes, sha256 {digest}; recorded {} bytes, sha256 {}",
+                one.key, one.len, one.sha256
+            ));
         }
         let most = one.len + kills * IN_FLIGHT * part_size;
         if seen.bytes > most {
-            faults.push(format!("{}: {} bytes sent, more than the file and the parts in flight ({most})", one.key, seen.bytes));
+            faults.push(format!(
+                "{}: {} bytes sent, more than the file and the parts in flight ({most})",
+                one.key, seen.bytes
+            ));
         }
         if one.attempts > 1 {
             faults.push(format!("{}: a crash cost an attempt ({} spent)", one.key, one.attempts));
@@ -244,7 +297,11 @@ async fn verdict(cloud: &Cloud, place: &Place, delivered: &[Delivered], part_siz
     if let Some(story) = story {
         say(story);
     }
-    say(&report);
+    say(&format!("journal replayed: {report}"));
+    // Nothing was left out: the journal reaches back to the first start, and each of its entries was stepped again.
+    if report.base != 0 || report.stepped != report.entries {
+        faults.push("the journal does not reach back to the first start".to_string());
+    }
     if faults.is_empty() {
         say(&format!("all {} recordings are in the cloud, byte for byte", delivered.len()));
         Ok(())

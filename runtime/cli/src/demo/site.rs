@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tidegate_runtime::ingest::AccessKey;
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 
 use super::cloud::BUCKET;
 use crate::Failure;
@@ -66,8 +67,8 @@ impl Place {
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
-    /// Starts the site and waits until it is ready.
-    pub(crate) async fn start(&self) -> Result<Running, Failure> {
+    /// Starts the site into `slot`, where it can be stopped from at any time, and waits until it is ready.
+    pub(crate) async fn start(&self, slot: &Slot) -> Result<(), Failure> {
         let trouble = |error: std::io::Error| Failure::failed(format!("cannot start the site: {error}"));
         let program = std::env::current_exe().map_err(trouble)?;
         let log = std::fs::File::options()
@@ -75,22 +76,28 @@ impl Place {
             .append(true)
             .open(self.dir.join("site.log"))
             .map_err(trouble)?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["run", "--stop-with-stdin", "--config"])
             .arg(self.dir.join("tidegate.toml"))
             .current_dir(&self.dir)
-            .env_remove("TIDEGATE_API")
             .stdin(Stdio::piped())
             .stdout(log.try_clone().map_err(trouble)?)
             .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(trouble)?;
-        let mut running = Running { child };
+            .kill_on_drop(true);
+        // The demo is the same whatever the environment says of other sites.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TIDEGATE_") {
+                command.env_remove(name);
+            }
+        }
+        *slot.lock().await = Some(Running { child: command.spawn().map_err(trouble)? });
         let site = Site::at(&format!("http://127.0.0.1:{}", self.api_port))?;
         let ready = async {
             while !site.is_ready().await {
-                if let Ok(Some(status)) = running.child.try_wait() {
+                if let Some(running) = slot.lock().await.as_mut()
+                    && let Ok(Some(status)) = running.child.try_wait()
+                {
                     return Err(Failure::failed(format!("the site ended at its start ({status})")));
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -98,27 +105,26 @@ impl Place {
             Ok(())
         };
         match tokio::time::timeout(START, ready).await {
-            Ok(Ok(())) => Ok(running),
-            Ok(Err(failure)) => {
-                Err(Failure::failed(format!("{}; its log ends:\n{}", failure.text, self.log_tail())))
-            }
-            Err(_) => {
-                Err(Failure::failed(format!("the site is not ready after {START:?}; its log ends:\n{}", self.log_tail())))
-            }
+            Ok(ready) => ready,
+            Err(_) => Err(Failure::failed(format!("the site is not ready after {START:?}"))),
         }
     }
 }
+
+/// Where a running site is kept, so that whoever ends the demo can end it too.
+pub(crate) type Slot = Mutex<Option<Running>>;
 
 /// Parts of one upload in flight at once.
 pub(crate) const IN_FLIGHT: u64 = 3;
 
 /// A running site. Dropping it kills it.
+#[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
 }
 
 impl Running {
-    /// SIGKILL: no goodbye, no flush.
+    /// SIGKILL: no goodbye, no flush. Returns when it is gone.
     pub(crate) async fn kill(mut self) -> Result<(), Failure> {
         self.child.kill().await.map_err(|error| Failure::failed(format!("cannot kill the site: {error}")))
     }

@@ -1,0 +1,262 @@
+//! Owns every refusal on the wire: one total table from reason to status and body. Decides nothing.
+//!
+//! The predecessor's texts and words are kept where it had them; what we add are further fields. Task and callback
+//! routes called the text `error_msg`: there it stands beside `error`.
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use serde_json::{Map, Value};
+use tidegate_core::refusal::Refusal;
+
+use super::shapes;
+
+/// A refusal on its way out: `{"error": text, "code": word, ...}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    status: StatusCode,
+    body: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Answer {
+    /// A refusal with this status, word and text.
+    #[must_use]
+    pub fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> Answer {
+        let mut body = Map::new();
+        body.insert("error".to_owned(), Value::String(error.into()));
+        body.insert("code".to_owned(), Value::String(code.to_owned()));
+        Answer { status, body, headers: Vec::new() }
+    }
+
+    /// With one more field.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: impl Into<Value>) -> Answer {
+        self.body.insert(field.to_owned(), value.into());
+        self
+    }
+
+    /// With the fields of an object, those it has already excepted.
+    #[must_use]
+    pub fn with_all(mut self, fields: Map<String, Value>) -> Answer {
+        for (field, value) in fields {
+            self.body.entry(field).or_insert(value);
+        }
+        self
+    }
+
+    /// Asks the client to come back after so many seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Answer {
+        self.headers.push((RETRY_AFTER, HeaderValue::from(seconds)));
+        self
+    }
+
+    /// With a header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: &'static str) -> Answer {
+        self.headers.push((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    /// A status without a body.
+    #[must_use]
+    pub fn bare(status: StatusCode) -> Answer {
+        Answer { status, body: Map::new(), headers: Vec::new() }
+    }
+
+    /// With the text also under the predecessor's name for it on task and callback routes.
+    #[must_use]
+    pub fn with_error_msg(mut self) -> Answer {
+        let text = self.body.get("error").cloned().unwrap_or_default();
+        self.body.entry("error_msg").or_insert(text);
+        self
+    }
+
+    /// A field is not what it must be.
+    #[must_use]
+    pub fn bad_field(field: &str, must: &str) -> Answer {
+        Answer::new(StatusCode::BAD_REQUEST, "bad_field", format!("{field} must be {must}"))
+            .with("field", field)
+    }
+
+    /// The predecessor's answer to a body that is no JSON object.
+    #[must_use]
+    pub fn bad_body() -> Answer {
+        Answer::new(StatusCode::BAD_REQUEST, "bad_body", "invalid request body")
+    }
+
+    /// Something inside broke; the log says what.
+    #[must_use]
+    pub fn internal(error: &'static str) -> Answer {
+        Answer::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error)
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Its body.
+    #[must_use]
+    pub fn body(&self) -> &Map<String, Value> {
+        &self.body
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let mut response = if self.body.is_empty() {
+            self.status.into_response()
+        } else {
+            json(self.status, Value::Object(self.body))
+        };
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
+
+/// An answer with a JSON body.
+#[must_use]
+pub fn json(status: StatusCode, body: Value) -> Response {
+    let mut response = (status, body.to_string()).into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Seconds a device waits after it was turned away: below a stock client's second try, above a reconnect storm.
+const TURNED_AWAY: u32 = 5;
+
+/// The one table: what each refusal of the core is on the wire.
+#[must_use]
+pub fn refused(refusal: &Refusal) -> Answer {
+    use StatusCode as S;
+    match refusal {
+        Refusal::RecorderOffline => {
+            Answer::new(S::NOT_FOUND, "recorder_not_connected", "recorder not connected")
+        }
+        Refusal::LinkLost { action } => Answer::new(S::NOT_FOUND, "link_lost", "recorder not connected")
+            .with("action", action.name())
+            .with("result_unknown", true),
+        Refusal::TransferOffline => Answer::new(
+            S::CONFLICT,
+            "transfer_not_connected",
+            "transfer is not connected; config is rejected",
+        ),
+        Refusal::StateSyncing => Answer::new(
+            S::CONFLICT,
+            "recorder_state_syncing",
+            "recorder state is syncing; retry after initial state snapshot",
+        ),
+        Refusal::RefreshFailed { timeout, view, command } => {
+            let status = if *timeout { S::GATEWAY_TIMEOUT } else { S::CONFLICT };
+            let reason = view.error.as_deref().filter(|text| !text.is_empty());
+            let fallback = if *timeout { "recorder rpc timeout" } else { "recorder state refresh failed" };
+            let mut fields = shapes::recorder_state(view, view.age_ms);
+            // The view's own error is the text of the answer; only one of them can be called `error`.
+            fields.remove("error");
+            let answer = Answer::new(status, "recorder_state_refresh_failed", reason.unwrap_or(fallback));
+            let answer = answer.with_all(fields);
+            if *timeout && !*command { answer.with("result_unknown", true) } else { answer }
+        }
+        Refusal::RecorderBusy { state, task } => {
+            Answer::new(S::CONFLICT, "recorder_busy", "recorder is not idle; config is rejected")
+                .with("current_state", state.as_str())
+                .with("task_id", task.as_str())
+        }
+        Refusal::TaskIdRequired(field) => {
+            Answer::new(S::BAD_REQUEST, "task_id_required", format!("{field} is required"))
+                .with("field", *field)
+        }
+        Refusal::NotConfigurable(state) => {
+            Answer::new(S::CONFLICT, "task_not_configurable", "task is not configurable")
+                .with("current_status", state.map_or("not_found", |state| state.name()))
+        }
+        Refusal::NotBeginable(state) => {
+            Answer::new(S::CONFLICT, "task_not_beginable", "task is not beginable")
+                .with("current_status", state.map_or("not_found", |state| state.name()))
+        }
+        Refusal::NotReadyForTask { state, recorder_state, recorder_task } => {
+            Answer::new(S::CONFLICT, "task_not_beginable", "recorder is not ready for task")
+                .with("current_status", state.name())
+                .with("recorder_state", recorder_state.as_str())
+                .with("recorder_task_id", recorder_task.as_str())
+        }
+        Refusal::NotOwned => Answer::new(S::CONFLICT, "task_not_owned", "task is not owned by device"),
+        Refusal::CommandInFlight(action) => Answer::new(
+            S::CONFLICT,
+            "command_in_flight",
+            format!("{} is in flight on this device; retry when it has ended", action.name()),
+        )
+        .with("action", action.name()),
+        Refusal::TooManyCalls => Answer::new(
+            S::TOO_MANY_REQUESTS,
+            "too_many_calls",
+            "too many commands wait for this recorder; retry later",
+        )
+        .retry_after(1),
+        Refusal::RpcTimeout(action) => Answer::new(S::GATEWAY_TIMEOUT, "rpc_timeout", "recorder rpc timeout")
+            .with("action", action.name())
+            .with("result_unknown", true),
+        Refusal::TooManyLinks => Answer::new(
+            S::SERVICE_UNAVAILABLE,
+            "too_many_links",
+            "no link is free; retry later",
+        )
+        .retry_after(TURNED_AWAY),
+        Refusal::Stopping => {
+            Answer::new(S::SERVICE_UNAVAILABLE, "stopping", "the site is stopping").retry_after(TURNED_AWAY)
+        }
+        Refusal::TaskNotFound(task) => {
+            Answer::new(S::NOT_FOUND, "task_not_found", format!("Task not found: {task}")).with_error_msg()
+        }
+        Refusal::TaskExists(task) => Answer::new(
+            S::CONFLICT,
+            "task_exists",
+            format!("a task or an attempt of the id {task} exists; choose another task_id"),
+        ),
+        Refusal::NotCancellable(state) => Answer::new(
+            S::CONFLICT,
+            "task_not_cancellable",
+            format!("task is {}; only pending, ready and in_progress tasks can be cancelled", state.name()),
+        )
+        .with("current_status", state.name()),
+        Refusal::NotUploadable { owned } => {
+            let text = if *owned {
+                "task is not uploadable"
+            } else {
+                "task is not owned by device or is not uploadable"
+            };
+            Answer::new(S::CONFLICT, "task_not_uploadable", text).with_error_msg()
+        }
+        Refusal::BadField { field, must } => Answer::bad_field(field, must),
+        Refusal::EpisodeNotFound(episode) => {
+            Answer::new(S::NOT_FOUND, "episode_not_found", "episode not found").with("episode_id", episode.0)
+        }
+        Refusal::NotApproved(qa) => Answer::new(
+            S::BAD_REQUEST,
+            "qa_not_approved",
+            format!("episode qa_status is \"{}\", must be approved or inspector_approved", qa.name()),
+        )
+        .with("qa_status", qa.name()),
+        Refusal::AlreadySynced(episode) => {
+            Answer::new(S::CONFLICT, "already_synced", "episode already synced to cloud")
+                .with("episode_id", episode.0)
+        }
+        Refusal::SyncActive(episode) => Answer::new(
+            S::CONFLICT,
+            "already_queued",
+            format!("sync already in progress for episode {episode}"),
+        )
+        .with("episode_id", episode.0)
+        .with("status", "already_queued"),
+        Refusal::NotJudgeable(episode) => Answer::new(
+            S::CONFLICT,
+            "episode_not_judgeable",
+            "episode is queued for the cloud or synced; its verdict is final",
+        )
+        .with("episode_id", episode.0),
+        Refusal::Internal(what) => Answer::internal(what),
+    }
+}

@@ -1,0 +1,93 @@
+//! Owns the way from a route to committed rows: snapshots of the store, read where blocking is allowed.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use tidegate_core::row::{Key, Kind, Row};
+use tokio::sync::oneshot;
+
+use super::error::{Answer, refused};
+use crate::object::Boxed;
+use crate::seam::Blocking;
+use tidegate_core::refusal::Refusal;
+
+/// Committed rows, from outside the driver.
+pub trait Reads: Send + Sync + 'static {
+    /// The rows as of now, for reads that belong together. Blocks.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, Unreadable>;
+}
+
+/// Rows at one moment. Reads block on the disk for what is not cached.
+pub trait Snapshot {
+    /// One row; `None` is not there.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    fn get(&self, key: &Key) -> Result<Option<Row>, Unreadable>;
+
+    /// Shows the rows of a kind in the order of their keys, or against it, until `each` breaks.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    fn walk(
+        &self,
+        kind: Kind,
+        reverse: bool,
+        each: &mut dyn FnMut(Key, Row) -> ControlFlow<()>,
+    ) -> Result<(), Unreadable>;
+}
+
+/// Why rows cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// The site stopped.
+    Closed,
+    /// The store failed: its own words, for the log.
+    Broken(String),
+}
+
+impl From<Unreadable> for Answer {
+    fn from(why: Unreadable) -> Answer {
+        match why {
+            Unreadable::Closed => refused(&Refusal::Stopping),
+            Unreadable::Broken(words) => {
+                tracing::error!(error = %words, "the store cannot be read");
+                Answer::internal("the store cannot be read; see the log")
+            }
+        }
+    }
+}
+
+/// A piece of blocking work.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs work where blocking is allowed. The seam's [`Blocking`], without its type.
+pub type Runner = Arc<dyn Fn(Job) -> Boxed<'static, ()> + Send + Sync>;
+
+/// The runner of a seam.
+#[must_use]
+pub fn runner(blocking: impl Blocking) -> Runner {
+    Arc::new(move |job| {
+        let blocking = blocking.clone();
+        Box::pin(async move { blocking.run(job).await })
+    })
+}
+
+/// Runs `work` on a snapshot where blocking is allowed.
+pub(super) async fn read<T: Send + 'static>(
+    reads: Arc<dyn Reads>,
+    runner: &Runner,
+    work: impl FnOnce(&dyn Snapshot) -> Result<T, Answer> + Send + 'static,
+) -> Result<T, Answer> {
+    let (answer, answered) = oneshot::channel();
+    let job = move || {
+        let result = reads.snapshot().map_err(Answer::from).and_then(|snapshot| work(&*snapshot));
+        // Nobody waits any more if the client went away.
+        let _ = answer.send(result);
+    };
+    runner(Box::new(job)).await;
+    answered.await.unwrap_or_else(|_| Err(Answer::internal("a read of the store ended early")))
+}

@@ -1,0 +1,107 @@
+//! Owns the routes of tasks: make, list, look at, call off.
+
+use std::ops::ControlFlow;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::Value;
+use tidegate_core::effect;
+use tidegate_core::id::{TaskId, WireId};
+use tidegate_core::input::Request as Ask;
+use tidegate_core::limits::CONFIG_BYTES;
+use tidegate_core::refusal::Refusal;
+use tidegate_core::row::{Key, Kind, Row, TaskRow, TaskState};
+
+use super::error::{Answer, json as answer, refused};
+use super::input::{Fields, Params, Segment, bad_id, device};
+use super::{ApiState, Snapshot, command, shapes};
+
+pub(super) async fn create(State(state): State<ApiState>, body: Body) -> Result<Response, Answer> {
+    let fields = Fields::read(body).await?;
+    command::refuse_tokens(&fields, false, "give it with config, when the task goes to its device")?;
+    let task = match fields.text("task_id")? {
+        None => None,
+        Some(text) => Some(TaskId::new(text).map_err(|bad| bad_id("task_id", &bad))?),
+    };
+    let Some(text) = fields.text("device_id")? else {
+        return Err(Answer::new(StatusCode::BAD_REQUEST, "missing_field", "device_id is required")
+            .with("field", "device_id"));
+    };
+    let device = device("device_id", text)?;
+    let config = match fields.0.get("config") {
+        None | Some(Value::Null) => None,
+        Some(config @ Value::Object(_)) => Some(config.to_string()),
+        Some(_) => return Err(Answer::bad_field("config", "a JSON object")),
+    };
+    if config.as_ref().is_some_and(|config| config.len() > CONFIG_BYTES) {
+        return Err(Answer::bad_field("config", &format!("at most {CONFIG_BYTES} bytes of JSON")));
+    }
+    task_of(state.asked(Ask::CreateTask { task, device, config }).await?, StatusCode::CREATED)
+}
+
+pub(super) async fn cancel(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {
+    task_of(state.asked(Ask::CancelTask { task: id.0 }).await?, StatusCode::OK)
+}
+
+fn task_of(response: effect::Response, status: StatusCode) -> Result<Response, Answer> {
+    match response {
+        effect::Response::Task(row) => Ok(answer(status, shapes::task(&row))),
+        _ => Err(Answer::internal("the answer is of another kind")),
+    }
+}
+
+pub(super) async fn one(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {
+    let row = state.read(move |rows| find(rows, &id.0)).await?;
+    Ok(answer(StatusCode::OK, shapes::task(&row)))
+}
+
+/// A task by its public id, or by the wire id of its current attempt.
+fn find(rows: &dyn Snapshot, text: &str) -> Result<TaskRow, Answer> {
+    let missing = || refused(&Refusal::TaskNotFound(text.to_owned()));
+    let id = TaskId::new(text);
+    if let Ok(id) = &id
+        && let Some(Row::Task(row)) = rows.get(&Key::Task(id.clone()))?
+    {
+        return Ok(row);
+    }
+    // A wire id may be longer than a task id: by its attempt.
+    let wire = match (WireId::new(text), id) {
+        (Ok(wire), _) => wire,
+        (Err(_), Ok(_)) => return Err(missing()),
+        (Err(_), Err(bad)) => return Err(bad_id("task_id", &bad)),
+    };
+    let Some(Row::Alias(alias)) = rows.get(&Key::Alias(wire.clone()))? else { return Err(missing()) };
+    match rows.get(&Key::Task(alias.task))? {
+        Some(Row::Task(row)) if row.wire == wire => Ok(row),
+        _ => Err(missing()),
+    }
+}
+
+pub(super) async fn list(State(state): State<ApiState>, request: Request) -> Result<Response, Answer> {
+    let params = Params::of(request.uri())?;
+    let page = params.page()?;
+    let whose = params.get("device_id").map(|text| device("device_id", text)).transpose()?;
+    let words = "pending, ready, in_progress, uploading, completed, failed or cancelled";
+    let state_is = params.word("status", TaskState::from_name, words)?;
+    let (items, total) = state
+        .read(move |rows| {
+            let (mut items, mut total) = (Vec::new(), 0);
+            rows.walk(Kind::Task, false, &mut |_, row| {
+                let Row::Task(row) = row else { return ControlFlow::Continue(()) };
+                let wanted = whose.as_ref().is_none_or(|id| row.device == *id)
+                    && state_is.is_none_or(|state| row.state == state);
+                if wanted {
+                    if page.holds(total) {
+                        items.push(shapes::task(&row));
+                    }
+                    total += 1;
+                }
+                ControlFlow::Continue(())
+            })?;
+            Ok((items, total))
+        })
+        .await?;
+    Ok(answer(StatusCode::OK, page.envelope(items, total)))
+}

@@ -1,0 +1,228 @@
+//! Every row of the table of refusals, and the answers that never reach the driver.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tidegate_core::id::EpisodeId;
+use tidegate_core::input::Action;
+use tidegate_core::refusal::Refusal;
+use tidegate_core::row::{Qa, TaskState};
+
+use super::super::{BODY_MAX, Stage};
+use super::{site, view};
+
+fn table() -> Vec<(Refusal, u16, Value)> {
+    let id = EpisodeId(7);
+    let mut failed = view();
+    failed.error = Some("recorder rpc timeout".to_owned());
+    let refresh = |timeout, command| Refusal::RefreshFailed { timeout, view: failed.clone(), command };
+    vec![
+        (
+            Refusal::RecorderOffline,
+            404,
+            json!({"error": "recorder not connected", "code": "recorder_not_connected"}),
+        ),
+        (
+            Refusal::LinkLost { action: Action::Begin },
+            404,
+            json!({"error": "recorder not connected", "action": "begin", "result_unknown": true}),
+        ),
+        (
+            Refusal::TransferOffline,
+            409,
+            json!({"code": "transfer_not_connected", "error": "transfer is not connected; config is rejected"}),
+        ),
+        (
+            Refusal::StateSyncing,
+            409,
+            json!({"code": "recorder_state_syncing",
+                "error": "recorder state is syncing; retry after initial state snapshot"}),
+        ),
+        (
+            refresh(true, true),
+            504,
+            json!({"code": "recorder_state_refresh_failed", "error": "recorder rpc timeout", "current_state": "ready",
+                "connected": true, "state_version": 8}),
+        ),
+        (refresh(true, false), 504, json!({"error": "recorder rpc timeout", "result_unknown": true})),
+        (refresh(false, true), 409, json!({"code": "recorder_state_refresh_failed", "task_id": "t1"})),
+        (
+            Refusal::RecorderBusy { state: "ready".to_owned(), task: "t1".to_owned() },
+            409,
+            json!({"code": "recorder_busy", "error": "recorder is not idle; config is rejected",
+                "current_state": "ready", "task_id": "t1"}),
+        ),
+        (
+            Refusal::TaskIdRequired("task_config.task_id"),
+            400,
+            json!({"code": "task_id_required", "error": "task_config.task_id is required"}),
+        ),
+        (
+            Refusal::NotConfigurable(Some(TaskState::Uploading)),
+            409,
+            json!({"code": "task_not_configurable", "current_status": "uploading",
+                "error": "task is not configurable"}),
+        ),
+        (
+            Refusal::NotBeginable(None),
+            409,
+            json!({"code": "task_not_beginable", "current_status": "not_found", "error": "task is not beginable"}),
+        ),
+        (
+            Refusal::NotReadyForTask {
+                state: TaskState::Ready,
+                recorder_state: "idle".to_owned(),
+                recorder_task: String::new(),
+            },
+            409,
+            json!({"code": "task_not_beginable", "error": "recorder is not ready for task",
+                "current_status": "ready", "recorder_state": "idle", "recorder_task_id": ""}),
+        ),
+        (Refusal::NotOwned, 409, json!({"code": "task_not_owned"})),
+        (
+            Refusal::CommandInFlight(Action::Finish),
+            409,
+            json!({"code": "command_in_flight", "action": "finish"}),
+        ),
+        (Refusal::TooManyCalls, 429, json!({"code": "too_many_calls"})),
+        (
+            Refusal::RpcTimeout(Action::Pause),
+            504,
+            json!({"action": "pause", "error": "recorder rpc timeout", "result_unknown": true}),
+        ),
+        (Refusal::TooManyLinks, 503, json!({"code": "too_many_links"})),
+        (Refusal::Stopping, 503, json!({"error": "the site is stopping", "code": "stopping"})),
+        (
+            Refusal::TaskNotFound("t9".to_owned()),
+            404,
+            json!({"code": "task_not_found", "error": "Task not found: t9", "error_msg": "Task not found: t9"}),
+        ),
+        (Refusal::TaskExists("t9".to_owned()), 409, json!({"code": "task_exists"})),
+        (
+            Refusal::NotCancellable(TaskState::Completed),
+            409,
+            json!({"code": "task_not_cancellable", "current_status": "completed"}),
+        ),
+        (
+            Refusal::NotUploadable { owned: false },
+            409,
+            json!({"error_msg": "task is not owned by device or is not uploadable"}),
+        ),
+        (Refusal::NotUploadable { owned: true }, 409, json!({"error_msg": "task is not uploadable"})),
+        (
+            Refusal::BadField { field: "config", must: "smaller" },
+            400,
+            json!({"error": "config must be smaller", "field": "config"}),
+        ),
+        (Refusal::EpisodeNotFound(id), 404, json!({"error": "episode not found"})),
+        (
+            Refusal::NotApproved(Qa::Rejected),
+            400,
+            json!({"error": "episode qa_status is \"rejected\", must be approved or inspector_approved"}),
+        ),
+        (Refusal::AlreadySynced(id), 409, json!({"error": "episode already synced to cloud"})),
+        (
+            Refusal::SyncActive(id),
+            409,
+            json!({"error": "sync already in progress for episode 7", "episode_id": 7, "status": "already_queued"}),
+        ),
+        (Refusal::NotJudgeable(id), 409, json!({"code": "episode_not_judgeable", "episode_id": 7})),
+        (Refusal::Internal("I9"), 500, json!({"error": "I9", "code": "internal"})),
+    ]
+}
+
+#[tokio::test]
+async fn every_refusal_has_its_status_and_body() {
+    for (refusal, status, fields) in table() {
+        let site = site(Vec::new(), Some(Err(refusal.clone())));
+        let (got, body) = site.post("/api/v1/recorder/r1/begin", r#"{"task_id":"t1"}"#).await;
+        assert_eq!(got, status, "{refusal:?}: {body}");
+        assert!(body["error"].is_string() && body["code"].is_string(), "{refusal:?}: {body}");
+        for (field, want) in fields.as_object().expect("an object") {
+            assert_eq!(&body[field], want, "{refusal:?}: {field}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_meant_is_refused_before_the_driver_hears_of_it() {
+    let site = site(Vec::new(), Some(Err(Refusal::Stopping)));
+    let begin = "/api/v1/recorder/r1/begin";
+    let cases = [
+        ("/api/v1/recorder/a%20b/begin", "{}", 400, "field", "device_id"),
+        ("/api/v1/recorder/%ff/begin", "{}", 400, "field", "path"),
+        (begin, "[1]", 400, "error", "invalid request body"),
+        (begin, "{\"task_id\":", 400, "error", "invalid request body"),
+        ("/api/v1/tasks", "{}", 400, "error", "device_id is required"),
+        ("/api/v1/tasks", r#"{"device_id":7}"#, 400, "error", "device_id must be a string"),
+        ("/api/v1/tasks", r#"{"device_id":"r1","task_id":".."}"#, 400, "field", "task_id"),
+        ("/api/v1/tasks", r#"{"device_id":"r1","config":"x"}"#, 400, "field", "config"),
+        (
+            "/api/v1/tasks",
+            r#"{"device_id":"r1","config":{"user_token":"x"}}"#,
+            400,
+            "code",
+            "misplaced_secret",
+        ),
+        (begin, r#"{"task_id":"t","a":[{"user_token":"x"}]}"#, 400, "code", "misplaced_secret"),
+        ("/api/v1/recorder/r1/config", r#"{"user_token":"x"}"#, 400, "code", "misplaced_secret"),
+        ("/api/v1/recorder/r1/config", r#"{"task_config":{"user_token":{"k":1}}}"#, 400, "code", "bad_field"),
+        ("/api/v1/episodes/x/approve", "", 400, "error", "invalid episode id"),
+        ("/api/v1/episodes/0/approve", "", 400, "error", "invalid episode id"),
+        ("/api/v1/episodes/1/reject", r#"{"reason":1}"#, 400, "field", "reason"),
+        ("/api/v1/callbacks/start", "{}", 400, "error_msg", "Missing required field: task_id"),
+        (
+            "/api/v1/callbacks/finish",
+            r#"{"task_id":"t"}"#,
+            400,
+            "error_msg",
+            "Missing required field: output_path",
+        ),
+        ("/api/v1/nothing", "", 404, "code", "not_found"),
+        ("/metrics", "", 405, "code", "method_not_allowed"),
+    ];
+    for (path, body, status, field, want) in cases {
+        let (got, answer) = site.post(path, body).await;
+        assert_eq!((got, answer[field].as_str()), (status, Some(want)), "{path} {body}: {answer}");
+        assert!(answer["error"].is_string(), "{path}: {answer}");
+    }
+    let (status, answer) = site.post("/api/v1/callbacks/start", "{").await;
+    let text = answer["error_msg"].as_str().expect("a text");
+    assert!(status == 400 && text.starts_with("Invalid request body: "), "{answer}");
+    let (status, answer) = site.call(Method::DELETE, "/api/v1/tasks", "").await;
+    assert_eq!((status, &answer["code"]), (405, &Value::from("method_not_allowed")));
+    let (status, _) = site.post(begin, &"x".repeat(BODY_MAX + 1)).await;
+    assert_eq!(status, 413);
+    assert!(site.heard().is_empty());
+}
+
+#[tokio::test]
+async fn a_site_without_a_driver_says_that_it_is_stopping() {
+    let site = site(Vec::new(), None);
+    let (status, body) = site.post("/api/v1/sync/episodes", "").await;
+    assert_eq!((status, body), (503, json!({"error": "the site is stopping", "code": "stopping"})));
+    assert_eq!(site.get("/healthz").await.0, 200);
+    assert_eq!(site.get("/readyz").await.0, 503);
+}
+
+#[tokio::test]
+async fn a_site_is_ready_once_it_serves() {
+    let site = site(Vec::new(), Some(Err(Refusal::Stopping)));
+    for (stage, status) in [(Stage::Booting, 503), (Stage::Serving, 200), (Stage::Stopping, 503)] {
+        site.stage.send_replace(stage);
+        assert_eq!(site.get("/readyz").await.0, status, "{stage:?}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_count_requests_by_route_and_never_by_path() {
+    let site = site(Vec::new(), Some(Err(Refusal::RecorderOffline)));
+    site.post("/api/v1/recorder/r1/pause", "").await;
+    site.get("/api/v1/nothing/r2").await;
+    let (status, text) = site.raw(Method::GET, "/metrics", "").await;
+    assert_eq!(status, StatusCode::OK);
+    let pause = r#"tidegate_http_requests_total{method="POST",route="/api/v1/recorder/{device_id}/pause",status="404"} 1"#;
+    assert!(text.contains(pause), "{text}");
+    assert!(text.contains(r#"route="unmatched",status="404"} 1"#), "{text}");
+    assert!(text.contains(r#"tidegate_links{role="recorder"} 0"#) && text.ends_with("# EOF\n"), "{text}");
+    assert!(!text.contains("r2"), "{text}");
+}

@@ -1,0 +1,250 @@
+//! Owns what viewers were told last: one [`Notice`] per subject, in memory, for reads over HTTP and for metrics.
+//! Decides nothing and is never durable: after a restart it fills again from what happens.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidegate_core::effect::{LinkView, Notice, QueueCounts, RecorderView};
+use tidegate_core::id::{DeviceId, EpisodeId, JobId, Role};
+use tidegate_core::limits::{LINKS_MAX, UPLOADS_MAX};
+use tidegate_core::time::Wall;
+use tidegate_core::wire::transfer::Status;
+
+/// Devices remembered: every linked one, and as many that left. The one that left longest ago goes first.
+pub const DEVICES_MAX: usize = 2 * LINKS_MAX;
+/// Uploads remembered. More than can run at once means that an end was missed; the oldest number goes first.
+const PROGRESS_MAX: usize = 4 * UPLOADS_MAX as usize;
+
+/// What viewers were told last. Cheap to clone; all clones are one board.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Mutex<Inner>>);
+
+/// A link that is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkSeen {
+    /// The link.
+    pub link: LinkView,
+    /// When something was last heard on it.
+    pub last_seen: Wall,
+}
+
+/// An uploader's last status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransferSeen {
+    /// What it said.
+    pub status: Status,
+    /// When.
+    pub at: Wall,
+}
+
+/// What is known of one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceSeen {
+    /// Its recorder's link, while it is up.
+    pub recorder_link: Option<LinkSeen>,
+    /// Its uploader's link, while it is up.
+    pub transfer_link: Option<LinkSeen>,
+    /// Its recorder's state, as last told.
+    pub recorder: Option<RecorderView>,
+    /// Its uploader's status, as told on the link that is up.
+    pub transfer: Option<TransferSeen>,
+    touched: u64,
+}
+
+impl DeviceSeen {
+    /// The link of one of its programs, while it is up.
+    #[must_use]
+    pub fn link(&self, role: Role) -> Option<&LinkSeen> {
+        match role {
+            Role::Recorder => self.recorder_link.as_ref(),
+            Role::Transfer => self.transfer_link.as_ref(),
+        }
+    }
+
+    fn link_mut(&mut self, role: Role) -> &mut Option<LinkSeen> {
+        match role {
+            Role::Recorder => &mut self.recorder_link,
+            Role::Transfer => &mut self.transfer_link,
+        }
+    }
+
+    fn is_linked(&self) -> bool {
+        self.recorder_link.is_some() || self.transfer_link.is_some()
+    }
+}
+
+/// How far an upload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgressSeen {
+    /// The job that uploads.
+    pub job: JobId,
+    /// Acknowledged bytes of the recording.
+    pub uploaded: u64,
+    /// All its bytes.
+    pub total: u64,
+    /// When the last part was acknowledged.
+    pub at: Wall,
+}
+
+/// How the way to the cloud is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DestinationSeen {
+    /// Failures in a row; 0 is fine.
+    pub streak: u32,
+    /// The last one's word.
+    pub fault: Option<&'static str>,
+    /// When the next try is.
+    pub next_try: Option<Wall>,
+}
+
+/// Counts for metrics, since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Links that are up: recorders.
+    pub recorders: u64,
+    /// Links that are up: uploaders.
+    pub transfers: u64,
+    /// Messages of devices that were refused, by word.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Commands whose end nobody knows, by action.
+    pub unknown: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    devices: BTreeMap<DeviceId, DeviceSeen>,
+    progress: BTreeMap<EpisodeId, ProgressSeen>,
+    destination: DestinationSeen,
+    queue: QueueCounts,
+    refused: BTreeMap<&'static str, u64>,
+    unknown: BTreeMap<&'static str, u64>,
+    touches: u64,
+}
+
+impl Board {
+    /// An empty board.
+    #[must_use]
+    pub fn new() -> Board {
+        Board::default()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Every write below leaves the maps whole, so a panic elsewhere does not spoil them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a notice. `now` is when it was published.
+    pub fn apply(&self, now: Wall, notice: &Notice) {
+        let mut inner = self.inner();
+        match notice {
+            Notice::Recorder(view) => inner.device(&view.device).recorder = Some(view.clone()),
+            Notice::Link { device, role, link } => {
+                let seen = inner.device(device);
+                let last_seen = now.max(link.as_ref().map_or(now, |link| link.connected_at));
+                *seen.link_mut(*role) = link.clone().map(|link| LinkSeen { link, last_seen });
+                if *role == Role::Transfer {
+                    seen.transfer = None;
+                }
+            }
+            Notice::Transfer { device, status } => {
+                inner.device(device).transfer = Some(TransferSeen { status: status.clone(), at: now });
+            }
+            Notice::Progress { episode, job, uploaded, total, at } => {
+                let seen = ProgressSeen { job: *job, uploaded: *uploaded, total: *total, at: *at };
+                inner.progress.insert(*episode, seen);
+                if inner.progress.len() > PROGRESS_MAX {
+                    inner.progress.pop_first();
+                }
+            }
+            Notice::ProgressEnded { episode } => {
+                inner.progress.remove(episode);
+            }
+            Notice::Destination { streak, fault, next_try } => {
+                inner.destination = DestinationSeen { streak: *streak, fault: *fault, next_try: *next_try };
+            }
+            Notice::Queue(counts) => inner.queue = *counts,
+            Notice::Refused { code, .. } => *inner.refused.entry(code).or_default() += 1,
+            Notice::OperationUnknown { action, .. } => {
+                *inner.unknown.entry(action.name()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Notes a sign of life of a link. Nothing happens if the link is not up, so strangers leave no trace.
+    pub fn seen(&self, device: &DeviceId, role: Role, at: Wall) {
+        let mut inner = self.inner();
+        if let Some(link) = inner.devices.get_mut(device).and_then(|seen| seen.link_mut(role).as_mut()) {
+            link.last_seen = link.last_seen.max(at);
+        }
+    }
+
+    /// What is known of a device; `None` if nothing.
+    #[must_use]
+    pub fn device(&self, device: &DeviceId) -> Option<DeviceSeen> {
+        self.inner().devices.get(device).cloned()
+    }
+
+    /// Every device with a link of this role, in order of id.
+    #[must_use]
+    pub fn linked(&self, role: Role) -> Vec<(DeviceId, DeviceSeen)> {
+        let inner = self.inner();
+        let linked = inner.devices.iter().filter(|(_, seen)| seen.link(role).is_some());
+        linked.map(|(id, seen)| (id.clone(), seen.clone())).collect()
+    }
+
+    /// How far the upload of an episode is; `None` if none runs.
+    #[must_use]
+    pub fn progress(&self, episode: EpisodeId) -> Option<ProgressSeen> {
+        self.inner().progress.get(&episode).copied()
+    }
+
+    /// How the way to the cloud is.
+    #[must_use]
+    pub fn destination(&self) -> DestinationSeen {
+        self.inner().destination
+    }
+
+    /// How many jobs are where.
+    #[must_use]
+    pub fn queue(&self) -> QueueCounts {
+        self.inner().queue
+    }
+
+    /// Counts for metrics.
+    #[must_use]
+    pub fn counted(&self) -> Counted {
+        let inner = self.inner();
+        let links = |role| inner.devices.values().filter(|seen| seen.link(role).is_some()).count() as u64;
+        Counted {
+            recorders: links(Role::Recorder),
+            transfers: links(Role::Transfer),
+            refused: inner.refused.clone(),
+            unknown: inner.unknown.clone(),
+        }
+    }
+}
+
+impl Inner {
+    fn device(&mut self, device: &DeviceId) -> &mut DeviceSeen {
+        if !self.devices.contains_key(device) && self.devices.len() >= DEVICES_MAX {
+            self.forget_oldest();
+        }
+        self.touches += 1;
+        let seen = self.devices.entry(device.clone()).or_default();
+        seen.touched = self.touches;
+        seen
+    }
+
+    fn forget_oldest(&mut self) {
+        let gone = self.devices.iter().filter(|(_, seen)| !seen.is_linked());
+        let oldest = gone.min_by_key(|(_, seen)| seen.touched).map(|(id, _)| id.clone());
+        // At most LINKS_MAX of each role are linked, so a full board of linked devices has no room for strangers:
+        // the core turns them away before anything is published of them.
+        if let Some(oldest) = oldest {
+            self.devices.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

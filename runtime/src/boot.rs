@@ -1,0 +1,426 @@
+//! Puts a site together and takes it apart: the one way the binary, the tests and the simulator start a site. Owns
+//! the order of things, no rule about them.
+
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tidegate_core::digest::Sha256;
+use tidegate_core::id::{Boot, ObjectKey, Role};
+use tidegate_core::input::Input;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::api;
+use crate::board::Board;
+use crate::config::{Config, Secret};
+use crate::driver::{Driver, DriverError};
+use crate::figures::Gauge;
+use crate::inbox::Inbox;
+use crate::ingest::{self, AccessKey, Endpoint, EndpointConfig, Spool};
+use crate::link::{self, Links};
+use crate::metrics::{DriverStats, Metrics};
+use crate::object::edge::EdgeStore;
+use crate::object::executor::{Stores, execute};
+use crate::object::{ObjectStore, SourceRead};
+use crate::release::Release;
+use crate::seam::{Blocking, Clock, Listener, Net, Seams};
+use crate::server::{self, Bounds, Clocks};
+use crate::store::{OpenError, Store, StoreError, View};
+
+/// Why a site did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// A setting is out of range, or a destination cannot work.
+    #[error("{0}")]
+    Config(String),
+    /// An address cannot be listened on.
+    #[error(
+        "{key} = {address} cannot be listened on: {error}; stop what uses it, or set {key} to another address"
+    )]
+    Listen {
+        /// Name of the setting.
+        key: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// The system's word.
+        error: std::io::Error,
+    },
+    /// The data directory was refused.
+    #[error(transparent)]
+    DataDir(#[from] OpenError),
+    /// The folder of recordings was refused.
+    #[error(transparent)]
+    Spool(#[from] ingest::OpenError),
+    /// A file of the data directory could not be read or made.
+    #[error("{path} cannot be used: {error}")]
+    File {
+        /// The file.
+        path: String,
+        /// What failed.
+        error: std::io::Error,
+    },
+    /// The store failed right at the start.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The driver ended before it was ready.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+impl BootError {
+    /// Exit code of the process: 3 configuration, 4 data directory refused, 1 anything else.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            BootError::Config(_) | BootError::Listen { .. } => 3,
+            BootError::DataDir(_) | BootError::Spool(_) | BootError::File { .. } => 4,
+            BootError::Store(_) | BootError::Driver(_) => 1,
+        }
+    }
+}
+
+/// Keys that devices upload with.
+#[derive(Clone, Debug)]
+pub struct EdgeKeys {
+    /// The public half.
+    pub access_key: String,
+    /// The secret half.
+    pub secret_key: Secret,
+    /// Whether they were made in this very start: the one time they are shown.
+    pub first_time: bool,
+}
+
+/// A running site. [`Site::shutdown`] ends it in order; dropping it ends it too, but nobody waits for the driver then.
+pub struct Site {
+    /// Where the HTTP API listens.
+    pub api_addr: SocketAddr,
+    /// Where the embedded S3 endpoint listens.
+    pub s3_addr: SocketAddr,
+    /// Where recorders may connect besides the API.
+    pub recorder_addr: Option<SocketAddr>,
+    /// Where uploaders may connect besides the API.
+    pub transfer_addr: Option<SocketAddr>,
+    /// Keys that devices upload with.
+    pub edge_keys: EdgeKeys,
+    /// Number of this start.
+    pub boot: Boot,
+    /// Committed records.
+    pub view: View,
+    /// What viewers were told last.
+    pub board: Board,
+    /// The way to the driver.
+    pub inbox: Inbox,
+    /// Figures of the driver.
+    pub gauge: Gauge,
+    links: Option<Links>,
+    drain: Duration,
+    stage: watch::Sender<api::Stage>,
+    stop: watch::Sender<bool>,
+    close: watch::Sender<bool>,
+    driver: Option<JoinHandle<Result<(), DriverError>>>,
+    tasks: JoinSet<()>,
+}
+
+/// Starts a site: lock, store, recordings, keys, listeners, driver; then it serves. `cloud` makes the destination
+/// out of a reader of the recordings, if one is configured; its error is one of the configuration.
+///
+/// # Errors
+/// [`BootError`]; nothing of the site is left running.
+pub async fn start<S: Seams>(
+    seams: S,
+    config: Config,
+    cloud: impl FnOnce(Arc<dyn SourceRead>) -> Result<Option<Arc<dyn ObjectStore>>, String>,
+) -> Result<Site, BootError> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let knobs = config.knobs().map_err(|bad| BootError::Config(bad.to_string()))?;
+    let (store, boot) = open_store(&seams, &config).await?;
+    let (spool, found) = Spool::open(seams.clone(), config.data_dir.join(SPOOL)).await?;
+    for damaged in &found.damaged {
+        tracing::warn!(record = %damaged.display(), "a record of a recording cannot be read; it is left alone");
+    }
+    let bucket = config.edge_bucket();
+    spool
+        .create_bucket(&bucket)
+        .await
+        .map_err(|refusal| BootError::Config(format!("bucket {bucket}: {refusal:?}")))?;
+    let edge_keys = keys::edge_keys(&seams, &config).await?;
+    let edge = EdgeStore::new(spool.clone(), bucket.clone());
+    let cloud = cloud(Arc::new(edge.clone())).map_err(BootError::Config)?;
+
+    let api_socket = listen(&seams, "listen.api", Some(config.listen.api)).await?;
+    let s3_socket = listen(&seams, "listen.s3", Some(config.listen.s3)).await?;
+    let recorder_socket = listen(&seams, "listen.recorder", config.listen.recorder).await?;
+    let transfer_socket = listen(&seams, "listen.transfer", config.listen.transfer).await?;
+
+    let (inbox, letters) = Inbox::new();
+    let (board, gauge) = (Board::new(), Gauge::default());
+    let (gate, gate_watch) = watch::channel(ingest::Gate::Open);
+    let (operations, operations_out) = mpsc::unbounded_channel();
+    let (stop, stop_watch) = watch::channel(false);
+    let (close, close_watch) = watch::channel(false);
+    let (stage, stage_watch) = watch::channel(api::Stage::Booting);
+    let (ready, is_ready) = oneshot::channel();
+    let view = store.view();
+    let mut seed = [0; 8];
+    seams.blocking().entropy(&mut seed);
+    let driver = Driver {
+        clock: seams.clock().clone(),
+        store,
+        boot,
+        seed: u64::from_le_bytes(seed),
+        knobs,
+        drain: config.shutdown.drain,
+        letters,
+        release: Release::new(operations, board.clone(), gate, gauge.clone()),
+        gauge: gauge.clone(),
+        stop: stop_watch,
+        ready,
+    };
+    let blocking = seams.blocking().clone();
+    let driver =
+        tokio::spawn(async move { blocking.dedicate("tidegate-driver", move || driver.run()).await });
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(execute(Stores { edge: Arc::new(edge), cloud }, operations_out, inbox.clone()));
+    let mut site = Site {
+        api_addr: address_of(&api_socket, config.listen.api),
+        s3_addr: address_of(&s3_socket, config.listen.s3),
+        recorder_addr: config.listen.recorder.map(|wanted| address_of(&recorder_socket, wanted)),
+        transfer_addr: config.listen.transfer.map(|wanted| address_of(&transfer_socket, wanted)),
+        edge_keys,
+        boot,
+        view,
+        board,
+        inbox,
+        gauge,
+        links: None,
+        drain: config.shutdown.drain,
+        stage,
+        stop,
+        close,
+        driver: Some(driver),
+        tasks,
+    };
+    if is_ready.await.is_err() {
+        site.wait().await?;
+        return Err(DriverError::Panicked("it ended before it was ready".to_owned()).into());
+    }
+
+    let (stored, stored_out) = mpsc::channel(STORED_HINTS);
+    site.tasks.spawn(tell_stored(stored_out, bucket, site.inbox.clone()));
+    let endpoint = Endpoint::new(
+        spool,
+        EndpointConfig {
+            keys: vec![AccessKey {
+                id: site.edge_keys.access_key.clone(),
+                secret: site.edge_keys.secret_key.reveal().to_owned(),
+            }],
+            max_skew: config.edge.max_clock_skew,
+            gate: Some(gate_watch),
+            stored: Some(stored),
+            shutdown_budget: config.shutdown.drain,
+            ..EndpointConfig::default()
+        },
+    );
+    if let Some(socket) = s3_socket {
+        let closed = until(close_watch.clone());
+        site.tasks.spawn(async move { endpoint.serve(socket, closed).await });
+    }
+    let (routes, links) = routes(&seams, &config, &site, stage_watch);
+    site.serve(api_socket, routes, &config, &close_watch);
+    site.serve(recorder_socket, links.router_of(Role::Recorder), &config, &close_watch);
+    site.serve(transfer_socket, links.router_of(Role::Transfer), &config, &close_watch);
+    site.links = Some(links);
+    site.stage.send_replace(api::Stage::Serving);
+    tracing::info!(site = config.site, boot = boot.0, api = %site.api_addr, s3 = %site.s3_addr, "serving");
+    Ok(site)
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Site")
+            .field("boot", &self.boot)
+            .field("api_addr", &self.api_addr)
+            .field("s3_addr", &self.s3_addr)
+            .field("edge_keys", &self.edge_keys)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Site {
+    /// Waits until the driver ends by itself, which it does only if the site cannot go on. Call [`Site::shutdown`]
+    /// afterwards all the same. May be dropped and called again.
+    ///
+    /// # Errors
+    /// Why the site cannot go on.
+    pub async fn wait(&mut self) -> Result<(), DriverError> {
+        let Some(driver) = &mut self.driver else { return Ok(()) };
+        let ended = driver.await;
+        self.driver = None;
+        match ended {
+            Ok(result) => result,
+            Err(error) => Err(DriverError::Panicked(match error.try_into_panic() {
+                Ok(panic) => panic_text(&*panic),
+                Err(_cancelled) => "it was cancelled".to_owned(),
+            })),
+        }
+    }
+
+    /// Stops in order: begin nothing, let what is in flight end within `shutdown.drain`, make the rest durable,
+    /// close the store, then the listeners.
+    ///
+    /// # Errors
+    /// Why the last of it could not be made durable.
+    pub async fn shutdown(mut self) -> Result<(), DriverError> {
+        self.stage.send_replace(api::Stage::Stopping);
+        self.stop.send_replace(true);
+        let ended = self.wait().await;
+        if let Some(links) = &self.links {
+            // Devices that were told to go hear it before the process does.
+            links.drained(self.drain).await;
+        }
+        self.close.send_replace(true);
+        while let Some(task) = self.tasks.join_next().await {
+            if let Err(error) = task
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a task of the site panicked");
+            }
+        }
+        ended
+    }
+
+    fn serve<L: Listener>(
+        &mut self,
+        socket: Option<L>,
+        routes: Router,
+        config: &Config,
+        close: &watch::Receiver<bool>,
+    ) {
+        let Some(socket) = socket else { return };
+        let bounds = Bounds { shutdown: config.shutdown.drain, ..Bounds::default() };
+        self.tasks.spawn(server::serve(socket, routes, bounds, close.clone()));
+    }
+}
+
+async fn open_store<S: Seams>(seams: &S, config: &Config) -> Result<(Store, Boot), BootError> {
+    let (disk, dir, limit) = (seams.disk().clone(), config.data_dir.clone(), config.journal.limit);
+    seams
+        .blocking()
+        .run(move || {
+            let mut store = Store::open(&disk, &dir, limit)?;
+            let boot = store.begin_boot()?;
+            Ok((store, boot))
+        })
+        .await
+}
+
+async fn listen<S: Seams>(
+    seams: &S,
+    key: &'static str,
+    address: Option<SocketAddr>,
+) -> Result<Option<<S::Net as Net>::Listener>, BootError> {
+    let Some(address) = address else { return Ok(None) };
+    match seams.net().bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) => Err(BootError::Listen { key, address, error }),
+    }
+}
+
+fn address_of<L: Listener>(socket: &Option<L>, wanted: SocketAddr) -> SocketAddr {
+    socket.as_ref().and_then(|socket| socket.local_addr().ok()).unwrap_or(wanted)
+}
+
+fn routes<S: Seams>(
+    seams: &S,
+    config: &Config,
+    site: &Site,
+    stage: watch::Receiver<api::Stage>,
+) -> (Router, Links) {
+    let clock = seams.clock().clone();
+    let clocks: Clocks = Arc::new(move || clock.now());
+    let gauge = site.gauge.clone();
+    let metrics = Metrics::new(
+        site.board.clone(),
+        Arc::new(move || {
+            let figures = gauge.read();
+            DriverStats {
+                machine: figures.machine,
+                batches: figures.batches,
+                commits: figures.commits,
+                commit_seconds: figures.commit_ns as f64 / 1e9,
+                journal_bytes: figures.journal_bytes,
+            }
+        }),
+    );
+    let defaults = link::Bounds::default();
+    let bounds = link::Bounds {
+        max_message: usize::try_from(config.devices.max_message).unwrap_or(usize::MAX),
+        knock: config.devices.handshake_timeout,
+        upgrade: config.devices.handshake_timeout,
+        recorder_ping: config.devices.ping_interval.unwrap_or(defaults.recorder_ping),
+        transfer_ping: config.devices.ping_interval.unwrap_or(defaults.transfer_ping),
+        pong: config.devices.ping_timeout,
+        ..defaults
+    };
+    let links = Links::new(site.inbox.clone(), site.board.clone(), metrics.clone(), clocks.clone(), bounds);
+    let state = api::ApiState::new(api::Parts {
+        inbox: site.inbox.clone(),
+        reads: Arc::new(site.view.clone()),
+        runner: api::runner(seams.blocking().clone()),
+        board: site.board.clone(),
+        summary: api::Summary {
+            site: config.site.clone(),
+            public_url: config.public_url.clone(),
+            worker_running: config.cloud.is_some(),
+            auto_scan_enabled: config.sync.auto_scan,
+            max_retries: config.sync.attempts,
+            rpc_timeout: config.devices.rpc_timeout,
+        },
+        metrics,
+        clock: clocks,
+        stage,
+    });
+    (api::router(state, links.router()), links)
+}
+
+/// Passes the endpoint's hints on to the driver.
+async fn tell_stored(mut stored: mpsc::Receiver<ingest::Stored>, bucket: String, inbox: Inbox) {
+    while let Some(object) = stored.recv().await {
+        if object.bucket != bucket {
+            continue;
+        }
+        match ObjectKey::new(&object.key) {
+            Ok(key) => {
+                let input = Input::Stored { key, len: object.len, sha256: Sha256(object.sha256) };
+                if inbox.input(input).await.is_err() {
+                    return;
+                }
+            }
+            Err(bad) => tracing::warn!(%bad, "an object was stored under a key that no task can have"),
+        }
+    }
+}
+
+async fn until(mut watch: watch::Receiver<bool>) {
+    // An error is a sender that is gone: the site is being dropped.
+    let _ = watch.wait_for(|yes| *yes).await;
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
+}
+
+const SPOOL: &str = "objects";
+/// Hints that may wait for the driver; a hint that finds no room is dropped, and the uploader's own word or the next
+/// look at the object makes up for it.
+const STORED_HINTS: usize = 256;

@@ -1,0 +1,297 @@
+//! What the site is told: types with their defaults, and what follows from them. Reads no clock and no socket; where
+//! values come from is [`layers`]'s business.
+//!
+//! Order of precedence, the later wins: defaults, the file, `TIDEGATE_*` of the environment, flags. In the environment
+//! a section is separated from its key by two underscores: `TIDEGATE_SYNC__PART_SIZE=16MiB`.
+
+mod layers;
+mod read;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidegate_core::knobs::{BadKnob, Knobs};
+use tidegate_core::policy::Settings;
+
+pub(crate) use layers::read_text;
+pub use layers::{Layers, Problem, Problems, Source};
+pub use units::{duration_text, parse_duration, parse_size, size_text};
+
+/// A value that is never printed, logged or written: all it shows is `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a value.
+    #[must_use]
+    pub fn new(value: impl Into<String>) -> Secret {
+        Secret(value.into())
+    }
+
+    /// The value, for the one who needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl serde::Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+/// Configuration of one site.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `site`: its name, first segment of keys in the cloud.
+    pub site: String,
+    /// `data_dir`: where everything durable lives.
+    pub data_dir: PathBuf,
+    /// `public_url`: base URL that devices are told for callbacks, without a trailing slash.
+    pub public_url: Option<String>,
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[devices]`
+    pub devices: Devices,
+    /// `[sync]`
+    pub sync: Sync,
+    /// `[edge]`
+    pub edge: Edge,
+    /// `[cloud]`; `None` parks uploads.
+    pub cloud: Option<Cloud>,
+    /// `[log]`
+    pub log: Log,
+    /// `[journal]`
+    pub journal: Journal,
+    /// `[shutdown]`
+    pub shutdown: Shutdown,
+    /// What is legal but probably not meant, for the log.
+    pub warnings: Vec<String>,
+    /// Where each value that is not a default comes from, by its name.
+    pub sources: BTreeMap<String, Source>,
+}
+
+/// Where the site listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// `listen.api`: HTTP API, devices, dashboard.
+    pub api: SocketAddr,
+    /// `listen.s3`: embedded S3 endpoint.
+    pub s3: SocketAddr,
+    /// `listen.recorder`: a port of their own for recorders that cannot name a path.
+    pub recorder: Option<SocketAddr>,
+    /// `listen.transfer`: the same for uploaders.
+    pub transfer: Option<SocketAddr>,
+    /// `listen.insecure`: whether to listen beyond loopback although nothing is authenticated.
+    pub insecure: bool,
+}
+
+/// Links of devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// `devices.rpc_timeout`: how long a device has to answer a command.
+    pub rpc_timeout: Duration,
+    /// `devices.ping_interval`: time between pings of a link; `None` is 30 s for recorders and 25 s for uploaders,
+    /// below the idle timeouts their stock clients have.
+    pub ping_interval: Option<Duration>,
+    /// `devices.ping_timeout`: how late a pong may be before a link counts as silent.
+    pub ping_timeout: Duration,
+    /// `devices.max_message`: largest message of a device, in bytes.
+    pub max_message: u64,
+    /// `devices.handshake_timeout`: from an accepted connection to an admitted link.
+    pub handshake_timeout: Duration,
+}
+
+/// Carrying episodes to the cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sync {
+    /// `sync.part_size`: bytes of a part.
+    pub part_size: u64,
+    /// `sync.parts_in_flight`: of one upload.
+    pub parts_in_flight: u16,
+    /// `sync.uploads`: at once.
+    pub uploads: u32,
+    /// `sync.attempts`: in all, per job.
+    pub attempts: u32,
+    /// `sync.retry_base`: delay after the first failed attempt; it doubles.
+    pub retry_base: Duration,
+    /// `sync.retry_cap`: longest delay.
+    pub retry_cap: Duration,
+    /// `sync.retry_jitter`: largest addition to a delay.
+    pub retry_jitter: Duration,
+    /// `sync.auto_scan`: queue approved episodes without being asked.
+    pub auto_scan: bool,
+    /// `sync.scan_every`: how often that is looked for.
+    pub scan_every: Duration,
+    /// `sync.batch`: most episodes that one trigger or scan queues.
+    pub batch: u32,
+    /// `sync.bytes_per_second`: over all uploads; `None` is no limit.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// The embedded S3 endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// `edge.keep`: how long a recording stays here after it is safe in the cloud; `None` is for ever.
+    pub keep: Option<Duration>,
+    /// `edge.access_key` and `edge.secret_key`; `None` makes a pair at the first start.
+    pub keys: Option<(String, Secret)>,
+    /// `edge.max_clock_skew`: how far a device's clock may be off; `None` is any.
+    pub max_clock_skew: Option<Duration>,
+}
+
+/// The destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cloud {
+    /// `cloud.endpoint`: base URL; `None` is AWS.
+    pub endpoint: Option<String>,
+    /// `cloud.region`
+    pub region: String,
+    /// `cloud.bucket`
+    pub bucket: String,
+    /// `cloud.access_key`
+    pub access_key: String,
+    /// `cloud.secret_key`
+    pub secret_key: Secret,
+    /// `cloud.session_token`
+    pub session_token: Option<Secret>,
+    /// `cloud.path_style`: bucket in the path instead of the host name.
+    pub path_style: bool,
+    /// `cloud.attempt_timeout`: for one request.
+    pub attempt_timeout: Duration,
+    /// `cloud.connect_timeout`: for one connection.
+    pub connect_timeout: Duration,
+}
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `log.format`
+    pub format: LogFormat,
+    /// `log.level`: a level, or directives such as `info,tidegate_runtime=debug`.
+    pub level: String,
+}
+
+/// The journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// `journal.limit`: bytes of entries.
+    pub limit: u64,
+}
+
+/// Stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// `shutdown.drain`: how long what is in flight may take to end.
+    pub drain: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            site: "site".to_owned(),
+            data_dir: PathBuf::from("tidegate-data"),
+            public_url: None,
+            listen: Listen {
+                api: SocketAddr::from(([127, 0, 0, 1], 8080)),
+                s3: SocketAddr::from(([127, 0, 0, 1], 9000)),
+                recorder: None,
+                transfer: None,
+                insecure: false,
+            },
+            devices: Devices {
+                rpc_timeout: Duration::from_secs(15),
+                ping_interval: None,
+                ping_timeout: Duration::from_secs(10),
+                max_message: 8 << 20,
+                handshake_timeout: Duration::from_secs(10),
+            },
+            sync: Sync {
+                part_size: 8 << 20,
+                parts_in_flight: 3,
+                uploads: 2,
+                attempts: 5,
+                retry_base: Duration::from_secs(30),
+                retry_cap: Duration::from_secs(1800),
+                retry_jitter: Duration::from_secs(30),
+                auto_scan: false,
+                scan_every: Duration::from_secs(60),
+                batch: 100,
+                bytes_per_second: None,
+            },
+            edge: Edge { keep: Some(Duration::ZERO), keys: None, max_clock_skew: None },
+            cloud: None,
+            log: Log { format: LogFormat::Text, level: "info".to_owned() },
+            journal: Journal { limit: crate::store::JOURNAL_LIMIT },
+            shutdown: Shutdown { drain: Duration::from_secs(5) },
+            warnings: Vec::new(),
+            sources: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What the core is told.
+    ///
+    /// # Errors
+    /// The first setting out of range.
+    pub fn knobs(&self) -> Result<Knobs, BadKnob> {
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        Knobs {
+            site: self.site.clone(),
+            public_url: self.public_url.clone(),
+            destination: self.cloud.is_some(),
+            rpc_timeout_ms: ms(self.devices.rpc_timeout),
+            part_size: self.sync.part_size,
+            parts_in_flight: self.sync.parts_in_flight,
+            keep_edge_ms: self.edge.keep.map(ms),
+            scan_every_ms: ms(self.sync.scan_every),
+            batch: self.sync.batch,
+            builtin: Settings {
+                auto_scan: self.sync.auto_scan,
+                retry_base_ms: ms(self.sync.retry_base),
+                retry_cap_ms: ms(self.sync.retry_cap),
+                retry_jitter_ms: ms(self.sync.retry_jitter),
+                attempts: self.sync.attempts,
+                uploads: self.sync.uploads,
+                bytes_per_second: self.sync.bytes_per_second,
+            },
+            ..Knobs::default()
+        }
+        .try_new()
+    }
+
+    /// Name of the bucket that devices upload to.
+    #[must_use]
+    pub fn edge_bucket(&self) -> String {
+        format!("edge-{}", self.site)
+    }
+}

@@ -1,0 +1,206 @@
+//! Configuration: who wins, what is refused and how it is said, and that secrets stay secret.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
+use super::*;
+use crate::real::RealDisk;
+use std::path::Path;
+
+fn load(file: &str, environment: &[(&str, &str)], flags: &str) -> Result<Config, Problems> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tidegate.toml");
+    std::fs::write(&path, file).unwrap();
+    let environment =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let layers = Layers { file: Some(path), environment, flags: flags.parse().unwrap() };
+    Config::load(&RealDisk, &layers)
+}
+
+fn problems(file: &str, environment: &[(&str, &str)], flags: &str) -> Vec<String> {
+    let found = load(file, environment, flags).unwrap_err();
+    // The path of the file is another one in every run.
+    let shorten = |line: String| line.find("tidegate.toml:").map_or(line.clone(), |at| line[at..].to_owned());
+    found.0.iter().map(|problem| shorten(problem.to_string())).collect()
+}
+
+#[test]
+fn nothing_configured_is_a_site_on_loopback_without_a_cloud() {
+    let config = load("", &[], "").unwrap();
+    assert!(config.listen.api.ip().is_loopback() && config.listen.s3.ip().is_loopback());
+    assert_eq!((config.listen.api.port(), config.listen.s3.port()), (8080, 9000));
+    assert_eq!(config.cloud, None);
+    assert_eq!(config.edge.keys, None);
+    assert!(config.warnings.is_empty() && config.sources.is_empty());
+    let knobs = config.knobs().unwrap();
+    assert_eq!(knobs, Knobs { destination: false, ..Knobs::default() });
+    assert_eq!(config.edge_bucket(), "edge-site");
+}
+
+#[test]
+fn the_file_beats_defaults_the_environment_beats_the_file_and_flags_beat_all() {
+    let file = "site = \"file\"\ndata_dir = \"from-file\"\n[sync]\nuploads = 3\nattempts = 7\n";
+    let environment = [("TIDEGATE_SITE", "env"), ("TIDEGATE_SYNC__UPLOADS", "4"), ("HOME", "/root")];
+    let config = load(file, &environment, "site = \"flag\"").unwrap();
+    assert_eq!(config.site, "flag");
+    assert_eq!(config.data_dir, Path::new("from-file"));
+    assert_eq!((config.sync.uploads, config.sync.attempts, config.sync.batch), (4, 7, 100));
+    assert_eq!(config.sources["site"], Source::Flag);
+    assert_eq!(config.sources["sync.uploads"], Source::Environment("TIDEGATE_SYNC__UPLOADS".to_owned()));
+    assert!(matches!(&config.sources["sync.attempts"], Source::File { line: 5, .. }));
+    assert!(!config.sources.contains_key("sync.batch"));
+}
+
+#[test]
+fn without_a_flag_the_file_in_the_data_directory_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tidegate.toml"), "site = \"here\"").unwrap();
+    let environment = vec![("TIDEGATE_DATA_DIR".to_owned(), dir.path().to_str().unwrap().to_owned())];
+    let config = Config::load(&RealDisk, &Layers { environment, ..Layers::default() }).unwrap();
+    assert_eq!(config.site, "here");
+    let layers = Layers { file: Some(dir.path().join("absent.toml")), ..Layers::default() };
+    let missing = Config::load(&RealDisk, &layers).unwrap_err().to_string();
+    assert!(missing.contains("absent.toml cannot be read"), "{missing}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_place_and_the_nearest_one() {
+    assert_eq!(
+        problems("\n[sync]\npart_sise = \"8MiB\"\n", &[], ""),
+        ["tidegate.toml:3: unknown key \"sync.part_sise\", did you mean \"sync.part_size\"?"]
+    );
+    assert_eq!(
+        problems("", &[("TIDEGATE_SYNC__PART_SISE", "1")], ""),
+        [
+            "environment TIDEGATE_SYNC__PART_SISE: unknown key \"sync.part_sise\", did you mean TIDEGATE_SYNC__PART_SIZE?"
+        ]
+    );
+    assert_eq!(
+        problems("[devices]\nkeep = \"1h\"\n", &[], ""),
+        ["tidegate.toml:2: unknown key \"devices.keep\", did you mean \"edge.keep\"?"]
+    );
+    assert_eq!(problems("", &[], "xyzzy = 1"), ["command line: unknown key \"xyzzy\""]);
+    assert_eq!(problems("sync = 3", &[], ""), ["tidegate.toml:1: \"sync\" is a section: write [sync]"]);
+}
+
+#[test]
+fn every_problem_is_reported_at_once_each_with_its_source() {
+    let file = "site = 5\n[sync]\nscan_every = \"soon\"\nauto_scan = \"maybe\"\n[log]\nformat = \"xml\"\n";
+    let found = problems(file, &[("TIDEGATE_LISTEN__API", "everywhere")], "journal = {limit = \"1B\"}");
+    assert_eq!(found.len(), 6, "{found:#?}");
+    let has = |part: &str| assert!(found.iter().any(|line| line.contains(part)), "{part} in {found:#?}");
+    has("tidegate.toml:1: site must be a text in quotes");
+    has("tidegate.toml:3: sync.scan_every must be a duration");
+    has("tidegate.toml:4: sync.auto_scan must be true or false");
+    has("tidegate.toml:6: log.format must be \"text\" or \"json\"");
+    has("environment TIDEGATE_LISTEN__API: listen.api must be an address");
+    has("command line: journal.limit must be between 1MiB and 64GiB");
+}
+
+#[test]
+fn ranges_of_the_core_are_refused_by_the_names_of_the_file() {
+    let cases = [
+        ("[sync]\npart_size = \"1MiB\"", "tidegate.toml:2: sync.part_size must be between 5 MiB and 512 MiB"),
+        ("[sync]\nparts_in_flight = 17", "tidegate.toml:2: sync.parts_in_flight must be between 1 and 16"),
+        (
+            "[sync]\nparts_in_flight = 70000",
+            "tidegate.toml:2: sync.parts_in_flight must be a small whole number",
+        ),
+        ("site = \"a b\"", "tidegate.toml:1: site must be 1 to 128 characters of A-Z a-z 0-9 . _ -"),
+        (
+            "[devices]\nrpc_timeout = \"5m\"",
+            "tidegate.toml:2: devices.rpc_timeout must be between 100ms and 2m",
+        ),
+    ];
+    for (file, problem) in cases {
+        assert_eq!(problems(file, &[], ""), [problem]);
+    }
+}
+
+#[test]
+fn a_broken_file_is_reported_with_its_line() {
+    let found = problems("site = \"a\"\nlog = = 3\n", &[], "");
+    assert!(found[0].starts_with("tidegate.toml:2: "), "{found:?}");
+}
+
+#[test]
+fn listening_beyond_this_machine_must_be_asked_for() {
+    let found = problems("[listen]\napi = \"0.0.0.0:8080\"\nrecorder = \"0.0.0.0:8091\"", &[], "");
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(
+        found[0].starts_with("tidegate.toml:2: listen.api is reachable beyond this machine"),
+        "{found:?}"
+    );
+    let config = load(
+        "public_url = \"http://127.0.0.1:8080/\"\n[listen]\napi = \"0.0.0.0:8080\"\ninsecure = true",
+        &[],
+        "",
+    )
+    .unwrap();
+    assert_eq!(config.public_url.as_deref(), Some("http://127.0.0.1:8080"));
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    // The S3 endpoint asks for signatures.
+    load("[listen]\ns3 = \"0.0.0.0:9000\"", &[], "").unwrap();
+    let found = problems("[listen]\ns3 = 8080", &[], "");
+    assert_eq!(found, ["tidegate.toml:2: listen.s3 must not be the address of listen.api"]);
+}
+
+#[test]
+fn a_cloud_needs_a_bucket_and_credentials_and_keeps_them_to_itself() {
+    let found = problems("[cloud]\nendpoint = \"ftp://x\"\nbucket = \"b\"", &[], "");
+    assert_eq!(found.len(), 3, "{found:#?}");
+    let file = "[cloud]\nendpoint = \"http://127.0.0.1:9001/\"\nbucket = \"b\"\naccess_key = \"id\"\n\
+                [edge]\naccess_key = \"robots\"\nsecret_key = \"edge-hidden\"\nkeep = \"forever\"";
+    let environment =
+        [("TIDEGATE_CLOUD__SECRET_KEY", "cloud-hidden"), ("TIDEGATE_CLOUD__SESSION_TOKEN", "token-hidden")];
+    let config = load(file, &environment, "").unwrap();
+    let cloud = config.cloud.clone().unwrap();
+    assert_eq!(cloud.secret_key.reveal(), "cloud-hidden");
+    assert_eq!(cloud.endpoint.as_deref(), Some("http://127.0.0.1:9001"));
+    assert!(cloud.path_style && config.knobs().unwrap().destination);
+    assert_eq!(config.edge.keep, None);
+    assert_eq!(config.knobs().unwrap().keep_edge_ms, None);
+    let shown =
+        format!("{config:?} {} {}", cloud.secret_key, serde_json::to_string(&cloud.secret_key).unwrap());
+    assert!(!shown.contains("hidden"), "{shown}");
+    assert!(shown.contains("***"));
+}
+
+#[test]
+fn problems_never_repeat_a_value() {
+    let found = problems(
+        "[cloud]\nsecret_key = 12345678\n[edge]\nsecret_key = \"hidden-value\"\nkeep = \"hidden-keep\"",
+        &[("TIDEGATE_CLOUD__PATH_STYLE", "hidden-flag")],
+        "",
+    );
+    let all = found.join("\n");
+    assert!(!all.contains("hidden") && !all.contains("12345678"), "{all}");
+}
+
+#[test]
+fn durations_and_sizes_are_read_and_written_in_the_units_people_use() {
+    let ms = |text: &str| parse_duration(text).map(|d| d.as_millis());
+    for (text, expected) in [
+        ("15s", 15_000),
+        ("500ms", 500),
+        ("2m", 120_000),
+        ("1h", 3_600_000),
+        ("1d", 86_400_000),
+        ("0", 0),
+        ("0s", 0),
+    ] {
+        assert_eq!(ms(text), Ok(expected), "{text}");
+        assert_eq!(ms(&duration_text(parse_duration(text).unwrap())), Ok(expected), "{text}");
+    }
+    for text in ["", "5", "s", "-1s", "1.5s", "5 parsecs", "99999999999999999d"] {
+        assert!(ms(text).is_err(), "{text}");
+    }
+    for (text, expected) in
+        [("8MiB", 8 << 20), ("50MB", 50_000_000), ("1024", 1024), ("64 KiB", 65_536), ("2gib", 2 << 30)]
+    {
+        assert_eq!(parse_size(text), Ok(expected), "{text}");
+        assert_eq!(parse_size(&size_text(expected)), Ok(expected), "{text}");
+    }
+    for text in ["", "MiB", "-1", "1.5MB", "8 apples"] {
+        assert!(parse_size(text).is_err(), "{text}");
+    }
+}

@@ -1,0 +1,314 @@
+//! The only owner of the machine and the store, on a thread of its own. Decides nothing: it gathers, steps, commits
+//! and releases, in this order and no other.
+//!
+//! ```text
+//! 1. wait for a letter or the next deadline    4. commit records and journal in one transaction
+//! 2. take at most BATCH_MAX letters            5. release effects in order
+//! 3. for each: wants → prefetch → step         6. a commit failed? drop everything and end: the next start loads
+//! ```
+//!
+//! A batch that changes no record says nothing that a crash could take back. Its effects leave at once, and its
+//! journal entries wait for the next commit, [`FLUSH_AFTER`] at most.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tidegate_core::change::JournalEntry;
+use tidegate_core::effect::{Effect, Output};
+use tidegate_core::id::{Boot, Seq};
+use tidegate_core::input::Input;
+use tidegate_core::knobs::Knobs;
+use tidegate_core::machine::{Machine, Rows};
+use tidegate_core::time::{Mono, Now};
+use tidegate_policies::Shelf;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::figures::Gauge;
+use crate::inbox::Letter;
+use crate::release::Release;
+use crate::seam::Clock;
+use crate::store::{Batch, Store, StoreError};
+
+/// Letters of one batch. 256 small steps take about as long as one flush of a good disk: a larger batch would not
+/// raise the throughput, it would only make the first of them wait longer.
+pub const BATCH_MAX: usize = 256;
+/// How long a journal entry that changed no record may wait for a commit.
+pub const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// Journal entries that may wait: four batches.
+const FLUSH_ENTRIES: usize = 4 * BATCH_MAX;
+
+/// Why a driver ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The store refused. Nothing that was not durable was told to anybody.
+    #[error("{0}; the site stopped, and takes up where its records stand when it is started again")]
+    Store(#[from] StoreError),
+    /// A rule of the core was broken, or the driver itself has a bug.
+    #[error("the driver panicked: {0}")]
+    Panicked(String),
+}
+
+/// Everything a driver needs.
+#[derive(Debug)]
+pub struct Driver<C: Clock> {
+    /// The clocks.
+    pub clock: C,
+    /// The store. It is closed when the driver ends.
+    pub store: Store,
+    /// Number of this boot.
+    pub boot: Boot,
+    /// Seed of the core's chances.
+    pub seed: u64,
+    /// Configuration of the core.
+    pub knobs: Knobs,
+    /// How long what is in flight may take to end, once asked to stop.
+    pub drain: Duration,
+    /// What comes in.
+    pub letters: mpsc::Receiver<Letter>,
+    /// Who performs what goes out.
+    pub release: Release,
+    /// Where figures are shown.
+    pub gauge: Gauge,
+    /// Turns true when the site is to stop. A sender that is gone counts as true.
+    pub stop: watch::Receiver<bool>,
+    /// Told once the boot is durable and its effects are released.
+    pub ready: oneshot::Sender<()>,
+}
+
+impl<C: Clock> Driver<C> {
+    /// Loads the records, boots the core and drives it until it is asked to stop and drained, or the store fails.
+    ///
+    /// # Errors
+    /// [`DriverError`]; the site cannot go on.
+    pub async fn run(self) -> Result<(), DriverError> {
+        let Driver { clock, store, boot, seed, knobs, drain, letters, release, gauge, stop, ready } = self;
+        let mut machine = Machine::new();
+        store.load(&mut machine)?;
+        let shelf = Shelf::with_builtin(knobs.builtin.clone());
+        let mut engine = Engine {
+            clock,
+            store,
+            machine,
+            shelf,
+            release,
+            gauge,
+            out: Output::default(),
+            batch: Batch::default(),
+            durable: false,
+            waiting_since: None,
+            effects: Vec::new(),
+        };
+        engine.gauge.update(|figures| figures.boot = boot.0);
+        engine.step(engine.clock.now(), Input::Boot { boot, seed, knobs })?;
+        engine.settle()?;
+        // Nobody may be waiting for it.
+        let _ = ready.send(());
+        engine.drive(letters, stop, drain).await
+    }
+}
+
+struct Engine<C: Clock> {
+    clock: C,
+    store: Store,
+    machine: Machine,
+    shelf: Shelf,
+    release: Release,
+    gauge: Gauge,
+    out: Output,
+    /// What was stepped and is not durable yet. Its rows are newer than the store's.
+    batch: Batch,
+    /// Whether the batch holds anything that must not be told before it is durable.
+    durable: bool,
+    /// Since when the oldest entry waits for a commit.
+    waiting_since: Option<Mono>,
+    effects: Vec<Effect>,
+}
+
+impl<C: Clock> Engine<C> {
+    async fn drive(
+        mut self,
+        mut letters: mpsc::Receiver<Letter>,
+        mut stop: watch::Receiver<bool>,
+        drain: Duration,
+    ) -> Result<(), DriverError> {
+        let mut drained_by: Option<Mono> = None;
+        loop {
+            let first = self.next_letter(&mut letters, &mut stop, drained_by).await;
+            let now = self.clock.now();
+            let mut room = BATCH_MAX;
+            if drained_by.is_none() && is_stopped(&stop) {
+                tracing::info!("stopping: what is in flight may end, nothing begins");
+                drained_by = Some(now.mono.after(drain));
+                self.step(now, Input::Shutdown)?;
+            }
+            while let Some(input) = self.release.own_input() {
+                self.step(now, input)?;
+                room = room.saturating_sub(1);
+            }
+            if self.machine.next_wake().is_some_and(|(at, _)| at <= now.mono) {
+                self.step(now, Input::Wake)?;
+            }
+            let mut next = first;
+            while let Some(letter) = next {
+                self.take(now, letter)?;
+                room = room.saturating_sub(1);
+                next = if room > 0 { letters.try_recv().ok() } else { None };
+            }
+            self.settle()?;
+            if let Some(by) = drained_by {
+                let in_time = self.machine.is_drained() && !self.release.has_own_input();
+                if in_time || self.clock.now().mono >= by {
+                    self.commit()?;
+                    tracing::info!(in_time, "stopped");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to do; a letter if that is what there is.
+    async fn next_letter(
+        &mut self,
+        letters: &mut mpsc::Receiver<Letter>,
+        stop: &mut watch::Receiver<bool>,
+        drained_by: Option<Mono>,
+    ) -> Option<Letter> {
+        if self.release.has_own_input() {
+            return None;
+        }
+        let now = self.clock.now().mono;
+        let wake = self.machine.next_wake().map(|(at, _)| at);
+        let flush = self.waiting_since.map(|since| since.after(FLUSH_AFTER));
+        let until = [wake, flush, drained_by].into_iter().flatten().min();
+        let pause = async {
+            match until {
+                Some(at) => self.clock.sleep(now.until(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // An error is a sender that is gone: the site is being dropped.
+            _ = stop.wait_for(|stop| *stop), if drained_by.is_none() => None,
+            Some(letter) = letters.recv() => Some(letter),
+            () = pause => None,
+        }
+    }
+
+    fn take(&mut self, now: Now, letter: Letter) -> Result<(), StoreError> {
+        self.gauge.update(|figures| figures.letters += 1);
+        let input = match letter {
+            Letter::Input(input) => input,
+            Letter::Knock { input, socket, admission } => {
+                self.release.expect_admission(socket, admission);
+                input
+            }
+            Letter::Request { id, request, secret, answer } => {
+                self.release.expect_answer(id, answer, secret);
+                Input::Request { id, request }
+            }
+        };
+        let lost = if let Input::Lost { conn, .. } = &input { Some(*conn) } else { None };
+        self.step(now, input)?;
+        if let Some(conn) = lost {
+            self.release.forget_link(conn);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, now: Now, input: Input) -> Result<(), StoreError> {
+        let cold = self.prefetch(&input)?;
+        let policies = match &input {
+            // The machine learns of its configuration in this very step.
+            Input::Boot { knobs, .. } => self.shelf.add_builtin(knobs.builtin.clone()),
+            _ => self.machine.active_policy(),
+        };
+        self.out.clear();
+        self.machine.step(now, &input, &cold, self.shelf.get(policies), &mut self.out);
+        if cfg!(debug_assertions)
+            && let Err(broken) = self.machine.check()
+        {
+            panic!("{} does not hold after {}: {}", broken.invariant, input.name(), broken.saw);
+        }
+        self.durable |= !self.out.rows.is_empty() || !self.out.changes.is_empty();
+        self.batch.rows.extend(self.out.rows.drain(..));
+        self.batch.entries.push(JournalEntry {
+            seq: Seq(self.store.next_seq().0 + self.batch.entries.len() as u64),
+            now,
+            boot: self.machine.boot(),
+            input,
+            policies,
+            rulings: std::mem::take(&mut self.out.rulings),
+            cold: cold.into_iter().collect(),
+            changes: std::mem::take(&mut self.out.changes),
+        });
+        self.waiting_since.get_or_insert(now.mono);
+        self.effects.append(&mut self.out.effects);
+        Ok(())
+    }
+
+    /// Reads what the input will consult: from the batch, which is newer, else from the store.
+    fn prefetch(&self, input: &Input) -> Result<Rows, StoreError> {
+        let mut have = Rows::new();
+        let mut wanted = BTreeSet::new();
+        loop {
+            self.machine.wants(input, &have, &mut wanted);
+            if wanted.is_empty() {
+                return Ok(have);
+            }
+            for key in std::mem::take(&mut wanted) {
+                let row = match self.batch.rows.get(&key) {
+                    Some(row) => row.clone(),
+                    None => self.store.fetch(&key)?,
+                };
+                have.insert(key, row);
+            }
+        }
+    }
+
+    /// Ends a batch: commits if it must or if entries have waited long enough, then releases.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let waited = self.waiting_since.is_some_and(|since| since.after(FLUSH_AFTER) <= now.mono);
+        if self.durable || waited || self.batch.entries.len() >= FLUSH_ENTRIES {
+            self.commit()?;
+        }
+        for effect in self.effects.drain(..) {
+            self.release.perform(now.wall, effect);
+        }
+        let (machine, store, links) = (&self.machine, &self.store, self.release.links());
+        self.gauge.update(|figures| {
+            figures.batches += 1;
+            figures.machine.clone_from(machine.stats());
+            figures.journal_bytes = store.journal_bytes();
+            figures.journal_next = store.next_seq().0;
+            figures.links = links as u64;
+        });
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        if self.batch.entries.is_empty() {
+            return Ok(());
+        }
+        let begun = self.clock.now().mono;
+        self.store.commit(&self.batch)?;
+        let took = begun.until(self.clock.now().mono);
+        let steps = self.batch.entries.len() as u64;
+        self.gauge.update(|figures| {
+            figures.count_commit(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            figures.batch_largest = figures.batch_largest.max(steps);
+        });
+        self.batch = Batch::default();
+        self.durable = false;
+        self.waiting_since = None;
+        Ok(())
+    }
+}
+
+fn is_stopped(stop: &watch::Receiver<bool>) -> bool {
+    *stop.borrow() || stop.has_changed().is_err()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! The driver on its own, with a real store: batches, prefetch, flushing, stopping.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
+use std::path::Path;
+
+use tidegate_core::effect::Response;
+use tidegate_core::id::{DeviceId, TaskId};
+use tidegate_core::input::Request;
+use tidegate_core::object::ObjectOp;
+use tidegate_core::refusal::Refusal;
+use tidegate_core::wire::TransferMessage;
+use tidegate_core::wire::transfer::Announced;
+use tidegate_core::{id::Role, id::Ticket};
+
+use super::*;
+use crate::board::Board;
+use crate::inbox::Inbox;
+use crate::ingest::Gate;
+use crate::real::{RealClock, RealDisk};
+use crate::replay;
+use crate::store::{JOURNAL_LIMIT, View};
+
+struct Bench {
+    inbox: Inbox,
+    view: View,
+    gauge: Gauge,
+    stop: watch::Sender<bool>,
+    operations: mpsc::UnboundedReceiver<(Ticket, ObjectOp)>,
+    ready: oneshot::Receiver<()>,
+}
+
+fn bench(dir: &Path, drain: Duration) -> (Driver<RealClock>, Bench) {
+    let mut store = Store::open(&RealDisk, dir, JOURNAL_LIMIT).unwrap();
+    let boot = store.begin_boot().unwrap();
+    let (inbox, letters) = Inbox::new();
+    let (stop, stop_watch) = watch::channel(false);
+    let (objects, operations) = mpsc::unbounded_channel();
+    let (gate, _) = watch::channel(Gate::Open);
+    let (ready, is_ready) = oneshot::channel();
+    let gauge = Gauge::default();
+    let view = store.view();
+    let driver = Driver {
+        clock: RealClock::default(),
+        store,
+        boot,
+        seed: 7,
+        knobs: Knobs::default(),
+        drain,
+        letters,
+        release: Release::new(objects, Board::new(), gate, gauge.clone()),
+        gauge: gauge.clone(),
+        stop: stop_watch,
+        ready,
+    };
+    (driver, Bench { inbox, view, gauge, stop, operations, ready: is_ready })
+}
+
+fn device() -> DeviceId {
+    DeviceId::new("robot-1").unwrap()
+}
+
+fn creation(name: &str) -> Request {
+    Request::CreateTask { task: Some(TaskId::new(name).unwrap()), device: device(), config: None }
+}
+
+fn cancellation(name: &str) -> Request {
+    Request::CancelTask { task: name.to_owned() }
+}
+
+#[tokio::test]
+async fn letters_of_one_batch_see_each_other_and_cost_one_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let (driver, bench) = bench(dir.path(), Duration::from_secs(5));
+    let inbox = &bench.inbox;
+    // All letters are there before the driver looks: its first batch holds them all. A cancelled task is cold, so
+    // the third and the fourth letter consult a record that is in the batch and nowhere else.
+    let asking = async {
+        let answers = tokio::join!(
+            inbox.request(creation("T"), None),
+            inbox.request(cancellation("T"), None),
+            inbox.request(cancellation("T"), None),
+            inbox.request(creation("T"), None),
+        );
+        let commits = bench.gauge.read().commits;
+        bench.stop.send_replace(true);
+        (answers, commits)
+    };
+    let ((answers, commits), ended) = tokio::join!(asking, driver.run());
+    ended.unwrap();
+    assert!(matches!(answers.0, Ok(Ok(Response::Task(_)))), "{:?}", answers.0);
+    assert!(matches!(answers.1, Ok(Ok(Response::Task(_)))), "{:?}", answers.1);
+    assert_eq!(answers.2, answers.1, "the second cancellation finds the first");
+    assert!(matches!(answers.3, Ok(Err(Refusal::TaskExists(_)))), "{:?}", answers.3);
+    assert_eq!(commits, 1, "the boot of an empty site changes nothing and goes with the batch");
+    let report =
+        replay::verify_dir(&RealDisk, dir.path()).unwrap_or_else(|divergence| panic!("{divergence}"));
+    assert!(report.stepped >= 6, "{report}");
+}
+
+#[tokio::test]
+async fn an_input_that_changes_nothing_is_journalled_within_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let (driver, bench) = bench(dir.path(), Duration::from_secs(5));
+    let asking = async {
+        bench.ready.await.unwrap();
+        let before = journalled(&bench.view);
+        let refused = bench.inbox.request(cancellation("nothing"), None).await.unwrap().unwrap_err();
+        assert!(matches!(refused, Refusal::TaskNotFound(_)), "{refused:?}");
+        let by = tokio::time::Instant::now() + Duration::from_secs(20);
+        while journalled(&bench.view) == before {
+            assert!(tokio::time::Instant::now() < by, "it was never written");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        bench.stop.send_replace(true);
+    };
+    let ((), ended) = tokio::join!(asking, driver.run());
+    ended.unwrap();
+}
+
+fn journalled(view: &View) -> usize {
+    let mut count = 0;
+    let visit = |_| {
+        count += 1;
+        std::ops::ControlFlow::Continue(())
+    };
+    view.snapshot().unwrap().walk_journal(Seq(0), visit).unwrap();
+    count
+}
+
+#[tokio::test]
+async fn an_operation_that_never_ends_holds_up_the_stop_for_the_drain_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (driver, mut bench) = bench(dir.path(), Duration::from_millis(50));
+    let asking = async {
+        bench.inbox.request(creation("T"), None).await.unwrap().unwrap();
+        let link =
+            bench.inbox.knock(device(), Role::Transfer, "test".to_owned(), None).await.unwrap().unwrap();
+        let announced = Announced {
+            task: "T".to_owned(),
+            key: Some("robot-1/T.mcap".to_owned()),
+            len: None,
+            sha256: None,
+            mcap_only: true,
+        };
+        let message = TransferMessage::UploadComplete(announced);
+        bench.inbox.input(Input::Transfer { conn: link.conn, message }).await.unwrap();
+        let (ticket, _) = bench.operations.recv().await.unwrap();
+        bench.stop.send_replace(true);
+        ticket
+    };
+    let (ticket, ended) = tokio::join!(asking, driver.run());
+    ended.unwrap();
+    assert_eq!(ticket.boot, Boot(1));
+    assert!(bench.view.snapshot().is_err(), "the store is closed");
+    assert!(!bench.inbox.is_open());
+    replay::verify_dir(&RealDisk, dir.path()).unwrap_or_else(|divergence| panic!("{divergence}"));
+}
+
+#[tokio::test]
+async fn a_site_that_is_dropped_stops_its_driver() {
+    let dir = tempfile::tempdir().unwrap();
+    let (driver, bench) = bench(dir.path(), Duration::from_secs(5));
+    let Bench { stop, ready, .. } = bench;
+    let dropping = async {
+        ready.await.unwrap();
+        drop(stop);
+    };
+    let ((), ended) = tokio::join!(dropping, driver.run());
+    ended.unwrap();
+}

@@ -1,0 +1,395 @@
+//! Links over streams in memory: handshakes, frames, pings, closes. The driver is played by the test.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use tidegate_core::id::{Boot, ConnId};
+use tidegate_core::input::{Input, LostWhy};
+use tidegate_core::refusal::Refusal;
+use tidegate_core::time::{Mono, Now, Wall};
+use tidegate_core::wire::RecorderMessage;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_websockets::{ClientBuilder, Config, Message, WebSocketStream};
+
+use super::{Bounds, Links};
+use crate::board::Board;
+use crate::inbox::{Admitted, Inbox, Letter, OUTBOUND, Outbound};
+use crate::metrics::{DriverStats, Metrics};
+use crate::server::tests::{Dial, pipes};
+use crate::server::{self, Clocks};
+
+const CONN: ConnId = ConnId { boot: Boot(1), n: 7 };
+const UPDATE: &str = r#"{"type":"state_update","data":{"current":"idle"}}"#;
+
+/// How the played driver answers a knock.
+#[derive(Clone)]
+enum Verdict {
+    Admit,
+    Refuse(Refusal),
+    /// Not before the site is told to.
+    Late(watch::Receiver<bool>),
+}
+
+struct Site {
+    dial: Dial,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    mailboxes: mpsc::UnboundedReceiver<mpsc::Sender<Outbound>>,
+    metrics: Metrics,
+    links: Links,
+    _stop: watch::Sender<bool>,
+}
+
+fn parts(bounds: Bounds) -> (Dial, mpsc::Receiver<Letter>, Metrics, Links, watch::Sender<bool>) {
+    let (inbox, letters) = Inbox::new();
+    let board = Board::new();
+    let metrics = Metrics::new(board.clone(), Arc::new(DriverStats::default));
+    let clock: Clocks = Arc::new(|| Now { wall: Wall(1_000), mono: Mono(0) });
+    let links = Links::new(inbox, board, metrics.clone(), clock, bounds);
+    let (dial, listener) = pipes();
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(server::serve(listener, links.router(), server::Bounds::default(), stopped));
+    (dial, letters, metrics, links, stop)
+}
+
+fn site(bounds: Bounds, verdict: Verdict) -> Site {
+    let (dial, mut letters, metrics, links, stop) = parts(bounds);
+    let (heard, inputs) = mpsc::unbounded_channel();
+    let (mailed, mailboxes) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(letter) = letters.recv().await {
+            let (input, admission) = match letter {
+                Letter::Input(input) => (input, None),
+                Letter::Knock { input, admission, .. } => (input, Some(admission)),
+                Letter::Request { .. } => panic!("links ask nothing"),
+            };
+            let _ = heard.send(input);
+            if let Some(admission) = admission {
+                tokio::spawn(answer(verdict.clone(), admission, mailed.clone()));
+            }
+        }
+    });
+    Site { dial, inputs, mailboxes, metrics, links, _stop: stop }
+}
+
+async fn answer(
+    verdict: Verdict,
+    admission: oneshot::Sender<Result<Admitted, Refusal>>,
+    mailed: mpsc::UnboundedSender<mpsc::Sender<Outbound>>,
+) {
+    if let Verdict::Refuse(refusal) = verdict {
+        let _ = admission.send(Err(refusal));
+        return;
+    }
+    if let Verdict::Late(mut go) = verdict {
+        let _ = go.wait_for(|go| *go).await;
+    }
+    let (mailbox, outbound) = mpsc::channel(OUTBOUND);
+    let _ = mailed.send(mailbox);
+    let _ = admission.send(Ok(Admitted { conn: CONN, outbound }));
+}
+
+type Client = WebSocketStream<DuplexStream>;
+
+async fn dialled(dial: &Dial, path: &str, frame_size: usize) -> Client {
+    let uri: http::Uri = format!("ws://site{path}").parse().expect("a legal address");
+    let config = Config::default().frame_size(frame_size);
+    let builder = ClientBuilder::from_uri(uri).config(config);
+    builder.connect_on(dial.connect().await).await.expect("it is admitted").0
+}
+
+impl Site {
+    async fn open(&mut self, path: &str) -> (Client, mpsc::Sender<Outbound>) {
+        let client = dialled(&self.dial, path, 4096).await;
+        assert!(matches!(self.inputs.recv().await, Some(Input::Knock { .. })));
+        (client, self.mailboxes.recv().await.expect("a mailbox"))
+    }
+
+    async fn next(&mut self) -> Input {
+        self.inputs.recv().await.expect("the driver lives")
+    }
+
+    async fn lost(&mut self) -> LostWhy {
+        match self.next().await {
+            Input::Lost { conn: CONN, why } => why,
+            other => panic!("not lost but {other:?}"),
+        }
+    }
+}
+
+/// The whole answer to a request, up to the close of the idle connection.
+async fn declined(dial: &Dial, request: &str) -> String {
+    let mut stream = dial.connect().await;
+    stream.write_all(format!("{request}host: x\r\n\r\n").as_bytes()).await.expect("a pipe does not fail");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("a pipe does not fail");
+    text.to_lowercase()
+}
+
+const UPGRADE: &str = "connection: keep-alive, Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\norigin: http://elsewhere\r\n";
+
+fn text(bytes: &Message) -> &str {
+    bytes.as_text().expect("a text frame")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_is_none_is_declined_with_the_reason() {
+    let site = site(Bounds::default(), Verdict::Admit);
+    let no_version = UPGRADE.replace("version: 13", "version: 8");
+    let no_key = UPGRADE.replace("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ=");
+    let cases = [
+        (
+            "GET /recorder/r1 HTTP/1.1\r\n",
+            "",
+            "http/1.1 426 ",
+            "connection: upgrade\r\nupgrade: websocket\r\n",
+        ),
+        ("POST /recorder/r1 HTTP/1.1\r\n", UPGRADE, "http/1.1 405 ", "allow: get\r\n"),
+        ("GET /recorder/r1 HTTP/1.1\r\n", &no_version, "http/1.1 400 ", "sec-websocket-version: 13\r\n"),
+        ("GET /transfer/r1 HTTP/1.1\r\n", &no_key, "http/1.1 400 ", "sec-websocket-key must be 16 bytes"),
+        ("GET /recorder/ HTTP/1.1\r\n", UPGRADE, "http/1.1 400 ", "content-length: 0\r\n"),
+        ("GET /recorder/a%20b HTTP/1.1\r\n", UPGRADE, "http/1.1 400 ", "use 1 to 128 characters"),
+        ("GET /recorder/a/b HTTP/1.1\r\n", UPGRADE, "http/1.1 400 ", "\"field\":\"device_id\""),
+        ("GET /recorder HTTP/1.1\r\n", UPGRADE, "http/1.1 404 ", ""),
+    ];
+    for (line, headers, status, part) in cases {
+        let got = declined(&site.dial, &format!("{line}{headers}")).await;
+        assert!(got.starts_with(status) && got.contains(part), "{line}{headers} got {got}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_is_accepted_without_extension_or_subprotocol_and_its_token_is_hashed() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let mut stream = site.dial.connect().await;
+    let extras = "sec-websocket-extensions: permessage-deflate\r\nsec-websocket-protocol: x\r\n";
+    let head = format!(
+        "GET /recorder/r%31 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer kws_v1_secret\r\n{UPGRADE}{extras}\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("a pipe does not fail");
+    let mut got = Vec::new();
+    while !got.ends_with(b"\r\n\r\n") {
+        got.push(stream.read_u8().await.expect("an answer"));
+    }
+    let got = String::from_utf8(got).expect("ASCII").to_lowercase();
+    assert!(got.starts_with("http/1.1 101 ") && got.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{got}");
+    assert!(!got.contains("extensions") && !got.contains("protocol:"), "{got}");
+    let Input::Knock { device, remote, credential, .. } = site.next().await else { panic!("a knock") };
+    assert_eq!((device.as_str(), remote.as_str()), ("r1", "10.0.0.7"));
+    assert_eq!(credential, Some(tidegate_core::digest::Sha256::of(b"kws_v1_secret")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_turned_away_is_told_when_to_come_back() {
+    for (refusal, code) in [(Refusal::TooManyLinks, "too_many_links"), (Refusal::Stopping, "stopping")] {
+        let site = site(Bounds::default(), Verdict::Refuse(refusal));
+        let got = declined(&site.dial, &format!("GET /recorder/r1 HTTP/1.1\r\n{UPGRADE}")).await;
+        assert!(got.starts_with("http/1.1 503 ") && got.contains("\r\nretry-after: 5\r\n"), "{got}");
+        assert!(got.contains(&format!("\"code\":\"{code}\"")), "{got}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_knock_without_an_answer_is_declined_and_its_late_link_reported_lost() {
+    let (go, late) = watch::channel(false);
+    let mut site = site(Bounds::default(), Verdict::Late(late));
+    let mut stream = site.dial.connect().await;
+    let head = format!("GET /recorder/r1 HTTP/1.1\r\nhost: x\r\n{UPGRADE}\r\n");
+    stream.write_all(head.as_bytes()).await.expect("a pipe does not fail");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 503");
+    assert!(matches!(site.next().await, Input::Knock { .. }));
+    go.send_replace(true);
+    assert_eq!(site.lost().await, LostWhy::Broken);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_while_it_waits_is_reported_lost_once() {
+    let (go, late) = watch::channel(false);
+    let mut site = site(Bounds::default(), Verdict::Late(late));
+    let mut stream = site.dial.connect().await;
+    let head = format!("GET /recorder/r1 HTTP/1.1\r\nhost: x\r\n{UPGRADE}\r\n");
+    stream.write_all(head.as_bytes()).await.expect("a pipe does not fail");
+    assert!(matches!(site.next().await, Input::Knock { .. }));
+    drop(stream);
+    go.send_replace(true);
+    assert_eq!(site.lost().await, LostWhy::Broken);
+    let more = tokio::time::timeout(Duration::from_secs(60), site.inputs.recv()).await;
+    assert!(more.is_err(), "lost is said once, not {more:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_arrive_in_order_as_text_or_binary_and_in_fragments() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let mut client = dialled(&site.dial, "/recorder/r1", 10).await;
+    assert!(matches!(site.next().await, Input::Knock { .. }));
+    client.send(Message::text(UPDATE)).await.expect("sent");
+    client.send(Message::binary(Bytes::from_static(b"{\"type\":\"hello\"}"))).await.expect("sent");
+    let Input::Recorder { conn: CONN, message } = site.next().await else { panic!("a message") };
+    assert!(matches!(message, RecorderMessage::StateUpdate { current: Some(state), .. } if state == "idle"));
+    let Input::Recorder { message, .. } = site.next().await else { panic!("a message") };
+    assert_eq!(message, RecorderMessage::Other("hello".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_counted_and_the_link_stays() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let (mut client, _mailbox) = site.open("/transfer/r1").await;
+    for garbage in [&b"{\"type\":\"sta"[..], b"[1]", b"", b"{\"type\":\"\xff\xfe\"}", b"\xc3"] {
+        client.send(Message::text(Bytes::from_static(garbage))).await.expect("sent");
+    }
+    client.send(Message::text(r#"{"type":"odd"}"#)).await.expect("sent");
+    assert!(matches!(site.next().await, Input::Transfer { conn: CONN, .. }));
+    let text = site.metrics.text();
+    assert!(text.contains("tidegate_dropped_frames_total{role=\"transfer\"} 5"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_beyond_the_bound_closes_with_1009_in_one_frame_or_many() {
+    for frame_size in [usize::MAX, 64] {
+        let bounds = Bounds { max_message: 100, ..Bounds::default() };
+        let mut site = site(bounds, Verdict::Admit);
+        let mut client = dialled(&site.dial, "/recorder/r1", frame_size).await;
+        assert!(matches!(site.next().await, Input::Knock { .. }));
+        client.send(Message::text("x".repeat(101))).await.expect("sent");
+        let close = client.next().await.expect("a frame").expect("a close");
+        let (code, reason) = close.as_close().expect("a close");
+        assert_eq!(u16::from(code), 1009);
+        assert!(reason.contains("100"), "{reason}");
+        assert_eq!(site.lost().await, LostWhy::Protocol);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_leave_whole_and_a_close_carries_its_code_and_reason() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let (mut client, mailbox) = site.open("/recorder/r1").await;
+    let long = format!("{{\"type\":\"rpc_request\",\"pad\":\"{}\"}}\n", "x".repeat(100_000));
+    mailbox.send(Outbound::Text(long.clone())).await.expect("the link lives");
+    mailbox.send(Outbound::Close { code: 4001, reason: "replaced" }).await.expect("the link lives");
+    let frame = client.next().await.expect("a frame").expect("whole");
+    assert_eq!(text(&frame), long);
+    let close = client.next().await.expect("a frame").expect("a close");
+    assert_eq!(close.as_close().map(|(code, reason)| (u16::from(code), reason)), Some((4001, "replaced")));
+    assert_eq!(site.lost().await, LostWhy::Closed);
+    assert!(client.next().await.is_none(), "the stream ends after the close");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_device_says_before_it_closes_arrives_before_its_loss() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let (mut client, _mailbox) = site.open("/recorder/r1").await;
+    client.send(Message::text(UPDATE)).await.expect("sent");
+    client.close().await.expect("the close is echoed");
+    assert!(matches!(site.next().await, Input::Recorder { .. }));
+    assert_eq!(site.lost().await, LostWhy::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_stream_is_reported_as_broken() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let (client, _mailbox) = site.open("/recorder/r1").await;
+    drop(client);
+    assert_eq!(site.lost().await, LostWhy::Broken);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_count_from_one_and_a_link_that_answers_them_stays() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let (mut client, _mailbox) = site.open("/transfer/r1").await;
+    let opened = tokio::time::Instant::now();
+    for n in 1..=20_u32 {
+        let ping = client.next().await.expect("a frame").expect("a ping");
+        assert!(ping.is_ping());
+        assert_eq!(&ping.as_payload()[..], n.to_string().as_bytes());
+    }
+    assert!(opened.elapsed() >= Duration::from_secs(20 * 25));
+    client.send(Message::text(UPDATE)).await.expect("sent");
+    assert!(matches!(site.next().await, Input::Transfer { .. }), "it was never lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_link_is_lost_after_an_interval_and_two_timeouts() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let (_client, _mailbox) = site.open("/recorder/r1").await;
+    let opened = tokio::time::Instant::now();
+    assert_eq!(site.lost().await, LostWhy::Silent);
+    let waited = opened.elapsed();
+    assert!((Duration::from_secs(50)..Duration::from_secs(51)).contains(&waited), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_does_not_read_is_lost_as_stuck() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let (_client, mailbox) = site.open("/recorder/r1").await;
+    mailbox.send(Outbound::Text("x".repeat(64 << 10))).await.expect("the link lives");
+    assert_eq!(site.lost().await, LostWhy::Stuck);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_whose_mailbox_is_gone_is_closed_and_reported_once() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let (mut client, mailbox) = site.open("/recorder/r1").await;
+    drop(mailbox);
+    let close = client.next().await.expect("a frame").expect("a close");
+    assert_eq!(close.as_close().map(|(code, _)| u16::from(code)), Some(1013));
+    assert_eq!(site.lost().await, LostWhy::Stuck);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_inbox_stops_neither_pongs_nor_frames_nor_the_link() {
+    let (dial, mut letters, _metrics, _links, _stop) = parts(Bounds::default());
+    let knock = tokio::spawn(async move {
+        let Some(Letter::Knock { admission, .. }) = letters.recv().await else { panic!("a knock") };
+        let (mailbox, outbound) = mpsc::channel(OUTBOUND);
+        admission.send(Ok(Admitted { conn: CONN, outbound })).expect("the handshake waits");
+        (letters, mailbox)
+    });
+    let client = dialled(&dial, "/recorder/r1", 4096).await;
+    let (mut letters, mailbox) = knock.await.expect("it knocked");
+    let (mut sink, mut stream) = client.split();
+    for _ in 0..crate::inbox::LETTERS + 8 {
+        sink.send(Message::text(UPDATE)).await.expect("sent");
+    }
+    sink.send(Message::ping("still there?")).await.expect("sent");
+    let pong = stream.next().await.expect("a frame").expect("a pong");
+    assert!(pong.is_pong());
+    mailbox.send(Outbound::Text("{}\n".to_owned())).await.expect("the link lives");
+    assert_eq!(text(&stream.next().await.expect("a frame").expect("whole")), "{}\n");
+    // More than can be read ahead: the link waits for us, and does not take the wait for silence.
+    let flood = tokio::spawn(async move {
+        for _ in 0..4096 {
+            sink.send(Message::text(UPDATE)).await.expect("sent");
+        }
+        sink
+    });
+    let pass = tokio::time::timeout(Duration::from_secs(600), std::future::pending::<()>());
+    pass.await.expect_err("it pends");
+    let mut taken = 0;
+    while taken < crate::inbox::LETTERS + 8 + 4096 {
+        match letters.recv().await {
+            Some(Letter::Input(Input::Recorder { .. })) => taken += 1,
+            other => panic!("after {taken} messages: {other:?}"),
+        }
+    }
+    drop(flood.await.expect("all was sent"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_can_wait_until_every_close_has_left() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let (mut client, mailbox) = site.open("/recorder/r1").await;
+    let long = Duration::from_secs(3600);
+    let begun = tokio::time::Instant::now();
+    site.links.drained(Duration::from_secs(1)).await;
+    assert_eq!(begun.elapsed(), Duration::from_secs(1), "an open link holds it as long as it may");
+    mailbox.send(Outbound::Close { code: 1001, reason: "site is stopping" }).await.expect("the link lives");
+    let ((), close) = tokio::join!(site.links.drained(long), client.next());
+    let close = close.expect("a frame").expect("a close");
+    assert_eq!(close.as_close().map(|(code, _)| u16::from(code)), Some(1001));
+    assert!(begun.elapsed() < long);
+}

@@ -1,0 +1,202 @@
+//! Owns the registry of metrics and its text form. Counts what the edges tell it; reads the rest when asked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use tidegate_core::id::Role;
+use tidegate_core::machine::Stats;
+
+use crate::board::Board;
+
+/// What the driver counts, at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DriverStats {
+    /// The machine's own counters.
+    pub machine: Stats,
+    /// Batches of inputs taken.
+    pub batches: u64,
+    /// Batches committed to the store.
+    pub commits: u64,
+    /// Seconds spent in commits, all together.
+    pub commit_seconds: f64,
+    /// Bytes of the journal now.
+    pub journal_bytes: u64,
+}
+
+/// Where the driver's counters are read at every scrape.
+pub type StatsSource = Arc<dyn Fn() -> DriverStats + Send + Sync>;
+
+/// The metrics of a site. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    requests: Family<HttpLabels, Counter>,
+    dropped: Family<RoleLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpLabels {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RoleLabels {
+    role: &'static str,
+}
+
+impl Metrics {
+    /// Metrics of a site with this board and these counters.
+    #[must_use]
+    pub fn new(board: Board, stats: StatsSource) -> Metrics {
+        let requests = Family::default();
+        let dropped = Family::default();
+        let mut registry = Registry::with_prefix("tidegate");
+        registry.register("http_requests", "HTTP requests by route and status", requests.clone());
+        registry.register("dropped_frames", "Frames of devices that were no JSON object", dropped.clone());
+        registry.register_collector(Box::new(Site { board, stats }));
+        Metrics { registry: Arc::new(registry), requests, dropped }
+    }
+
+    /// Counts an answered request. `route` is a pattern, never a path: paths are as many as strangers can think of.
+    pub fn request(&self, method: &http::Method, route: &str, status: u16) {
+        let labels = HttpLabels { method: known(method), route: route.to_owned(), status };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts a frame of a device that was no JSON object.
+    pub fn dropped_frame(&self, role: Role) {
+        self.dropped.get_or_create(&RoleLabels { role: role.name() }).inc();
+    }
+
+    /// All of them, in the OpenMetrics text form.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
+    }
+}
+
+fn known(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// What is read at every scrape.
+struct Site {
+    board: Board,
+    stats: StatsSource,
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Site").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Site {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let out = &mut encoder;
+        let stats = (self.stats)();
+        let counted = self.board.counted();
+        let queue = self.board.queue();
+        let destination = self.board.destination();
+        let links = [("recorder", counted.recorders), ("transfer", counted.transfers)];
+        gauges(out, "links", "Links that are up", "role", links)?;
+        let jobs = [
+            ("due", queue.due),
+            ("waiting", queue.waiting),
+            ("uploading", queue.uploading),
+            ("parked", queue.parked),
+        ];
+        gauges(
+            out,
+            "jobs",
+            "Sync jobs that are not finished",
+            "state",
+            jobs.map(|(k, n)| (k, u64::from(n))),
+        )?;
+        gauge(
+            out,
+            "destination_streak",
+            "Failures of the way to the cloud in a row",
+            u64::from(destination.streak),
+        )?;
+        gauge(out, "journal_bytes", "Bytes of the journal", stats.journal_bytes)?;
+        counters(out, "inputs", "Inputs stepped", "input", &stats.machine.inputs)?;
+        counters(out, "facts", "Facts delivered between machines", "fact", &stats.machine.facts)?;
+        counters(out, "changes", "Durable changes", "change", &stats.machine.changes)?;
+        counters(out, "refused_messages", "Messages of devices that were refused", "code", &counted.refused)?;
+        counters(out, "unknown_operations", "Commands whose end nobody knows", "action", &counted.unknown)?;
+        counter(out, "superseded_inputs", "Inputs of superseded links, dropped", stats.machine.superseded)?;
+        counter(out, "stale_outcomes", "Outcomes nobody waited for, dropped", stats.machine.stale_outcomes)?;
+        counter(out, "batches", "Batches of inputs taken", stats.batches)?;
+        counter(out, "commits", "Batches committed", stats.commits)?;
+        let seconds = ConstCounter::new(stats.commit_seconds);
+        let descriptor = encoder.encode_descriptor(
+            "commit_seconds",
+            "Time spent in commits",
+            None,
+            seconds.metric_type(),
+        )?;
+        seconds.encode(descriptor)
+    }
+}
+
+type Encoder<'a> = DescriptorEncoder<'a>;
+
+fn counter(out: &mut Encoder<'_>, name: &str, text: &str, value: u64) -> fmt::Result {
+    let metric = ConstCounter::new(value);
+    metric.encode(out.encode_descriptor(name, text, None, metric.metric_type())?)
+}
+
+fn gauge(out: &mut Encoder<'_>, name: &str, text: &str, value: u64) -> fmt::Result {
+    let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    metric.encode(out.encode_descriptor(name, text, None, metric.metric_type())?)
+}
+
+fn counters<'a>(
+    out: &mut Encoder<'_>,
+    name: &str,
+    text: &str,
+    label: &'static str,
+    values: impl IntoIterator<Item = (&'a &'static str, &'a u64)>,
+) -> fmt::Result {
+    let mut family = out.encode_descriptor(name, text, None, ConstCounter::new(0_u64).metric_type())?;
+    for (word, value) in values {
+        let metric = ConstCounter::new(*value);
+        metric.encode(family.encode_family(&[(label, *word)])?)?;
+    }
+    Ok(())
+}
+
+fn gauges<const N: usize>(
+    out: &mut Encoder<'_>,
+    name: &str,
+    text: &str,
+    label: &'static str,
+    values: [(&'static str, u64); N],
+) -> fmt::Result {
+    let mut family = out.encode_descriptor(name, text, None, ConstGauge::new(0_i64).metric_type())?;
+    for (word, value) in values {
+        let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        metric.encode(family.encode_family(&[(label, word)])?)?;
+    }
+    Ok(())
+}

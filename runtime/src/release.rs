@@ -1,0 +1,252 @@
+//! Who performs each effect, once what it says is durable. Owns what only the edge may know: mailboxes of links, open
+//! admissions and requests, and secrets. Never waits and decides nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tidegate_core::effect::{CloseWhy, Effect, Frame, Gate, Notice, Response};
+use tidegate_core::id::{ConnId, RequestId, SocketId, Ticket};
+use tidegate_core::input::{Input, LostWhy};
+use tidegate_core::object::ObjectOp;
+use tidegate_core::refusal::Refusal;
+use tidegate_core::time::Wall;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::board::Board;
+use crate::figures::Gauge;
+use crate::inbox::{Admitted, OUTBOUND, Outbound, Secret};
+use crate::ingest;
+
+/// Where an admission is answered.
+pub type Admission = oneshot::Sender<Result<Admitted, Refusal>>;
+/// Where a request is answered.
+pub type Answer = oneshot::Sender<Result<Response, Refusal>>;
+
+/// Performs effects.
+#[derive(Debug)]
+pub struct Release {
+    mailboxes: BTreeMap<ConnId, mpsc::Sender<Outbound>>,
+    admissions: BTreeMap<SocketId, Admission>,
+    answers: BTreeMap<RequestId, Answer>,
+    /// Values by handle.
+    secrets: BTreeMap<u64, Secret>,
+    /// The secret that came with a request, until its reply.
+    secret_of: BTreeMap<RequestId, u64>,
+    // Without a bound of its own: the core bounds the operations that are out.
+    objects: mpsc::UnboundedSender<(Ticket, ObjectOp)>,
+    board: Board,
+    gate: watch::Sender<ingest::Gate>,
+    gauge: Gauge,
+    /// What performing effects came to, for the next batch. Not sent through the inbox: that may be full, and the one
+    /// who empties it is the one who would wait.
+    own: VecDeque<Input>,
+}
+
+impl Release {
+    /// Performs effects with these.
+    #[must_use]
+    pub fn new(
+        objects: mpsc::UnboundedSender<(Ticket, ObjectOp)>,
+        board: Board,
+        gate: watch::Sender<ingest::Gate>,
+        gauge: Gauge,
+    ) -> Release {
+        Release {
+            mailboxes: BTreeMap::new(),
+            admissions: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            secret_of: BTreeMap::new(),
+            objects,
+            board,
+            gate,
+            gauge,
+            own: VecDeque::new(),
+        }
+    }
+
+    /// Keeps where an admission is answered.
+    pub fn expect_admission(&mut self, socket: SocketId, admission: Admission) {
+        self.admissions.insert(socket, admission);
+    }
+
+    /// Keeps where a request is answered, and the secret that came with it.
+    pub fn expect_answer(&mut self, id: RequestId, answer: Answer, secret: Option<Secret>) {
+        self.answers.insert(id, answer);
+        if let Some(secret) = secret {
+            self.secret_of.insert(id, secret.name.handle);
+            self.secrets.insert(secret.name.handle, secret);
+        }
+    }
+
+    /// A link is gone: nothing more is sent on it.
+    pub fn forget_link(&mut self, conn: ConnId) {
+        self.mailboxes.remove(&conn);
+    }
+
+    /// The next input that performing effects came to.
+    pub fn own_input(&mut self) -> Option<Input> {
+        self.own.pop_front()
+    }
+
+    /// Whether such inputs wait.
+    #[must_use]
+    pub fn has_own_input(&self) -> bool {
+        !self.own.is_empty()
+    }
+
+    /// Links with a mailbox.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// Performs one effect.
+    pub fn perform(&mut self, now: Wall, effect: Effect) {
+        match effect {
+            Effect::Admit { socket, conn } => self.admit(socket, conn),
+            Effect::TurnAway { socket, refusal } => {
+                if let Some(admission) = self.admissions.remove(&socket) {
+                    // The socket may be gone meanwhile; there is nobody to tell then.
+                    let _ = admission.send(Err(refusal));
+                }
+            }
+            Effect::Send { conn, frame } => self.send(conn, frame),
+            Effect::Close { conn, why } => self.close(conn, why),
+            Effect::Object { ticket, op } => {
+                self.gauge.update(|figures| figures.object_operations += 1);
+                // The executor ends with the site only; nobody waits for outcomes then.
+                let _ = self.objects.send((ticket, op));
+            }
+            Effect::Reply { to, answer } => {
+                if let Some(handle) = self.secret_of.remove(&to) {
+                    self.secrets.remove(&handle);
+                }
+                if let Some(waiting) = self.answers.remove(&to) {
+                    // Whoever asked may have gone; what was decided stands without them.
+                    let _ = waiting.send(answer);
+                }
+            }
+            Effect::Publish(notice) => {
+                log(&notice);
+                self.board.apply(now, &notice);
+            }
+            Effect::Gate(gate) => {
+                self.gate.send_replace(match gate {
+                    Gate::Open => ingest::Gate::Open,
+                    Gate::Stopping => ingest::Gate::Closed("the site is stopping".to_owned()),
+                });
+            }
+        }
+    }
+
+    fn admit(&mut self, socket: SocketId, conn: ConnId) {
+        let (mailbox, outbound) = mpsc::channel(OUTBOUND);
+        let answered = match self.admissions.remove(&socket) {
+            Some(admission) => admission.send(Ok(Admitted { conn, outbound })).is_ok(),
+            None => false,
+        };
+        if answered {
+            self.mailboxes.insert(conn, mailbox);
+        } else {
+            // The socket went while it was being admitted: the core must hear that its link is gone.
+            self.own.push_back(Input::Lost { conn, why: LostWhy::Broken });
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, frame: Frame) {
+        // A link that is gone already: its `Lost` is on the way.
+        let Some(mailbox) = self.mailboxes.get(&conn) else { return };
+        let text = match frame.secret {
+            None => frame.text,
+            Some(name) => {
+                let placeholder = format!("\"tidegate-secret:{}\"", name.handle);
+                let secret = self.secrets.get(&name.handle).filter(|_| frame.text.contains(&placeholder));
+                let Some(secret) = secret else {
+                    tracing::warn!(
+                        connection = conn.generation(),
+                        secret = name.handle,
+                        "a frame was not sent: its secret is no longer known; the call will time out"
+                    );
+                    self.gauge.update(|figures| figures.frames_dropped += 1);
+                    return;
+                };
+                let value = serde_json::Value::String(secret.value.clone()).to_string();
+                frame.text.replace(&placeholder, &value)
+            }
+        };
+        self.mail(conn, mailbox.clone(), Outbound::Text(text));
+    }
+
+    fn close(&mut self, conn: ConnId, why: CloseWhy) {
+        let (code, reason) = match why {
+            CloseWhy::Replaced => (4001, "replaced by a newer connection"),
+            CloseWhy::GoingAway => (1001, "site is stopping"),
+        };
+        // Dropping the mailbox ends the link even if there was no room to say why.
+        if let Some(mailbox) = self.mailboxes.remove(&conn) {
+            let _ = mailbox.try_send(Outbound::Close { code, reason });
+        }
+    }
+
+    fn mail(&mut self, conn: ConnId, mailbox: mpsc::Sender<Outbound>, outbound: Outbound) {
+        match mailbox.try_send(outbound) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                tracing::warn!(connection = conn.generation(), "a link takes nothing any more and is closed");
+                self.mailboxes.remove(&conn);
+                self.gauge.update(|figures| figures.links_stuck += 1);
+                self.own.push_back(Input::Lost { conn, why: LostWhy::Stuck });
+            }
+            // The link ended by itself; its task says why.
+            Err(TrySendError::Closed(_)) => {
+                self.mailboxes.remove(&conn);
+            }
+        }
+    }
+}
+
+/// One event per change that people may look for.
+fn log(notice: &Notice) {
+    match notice {
+        Notice::Recorder(view) => tracing::debug!(
+            device = %view.device, state = view.state, task = view.task, confidence = view.confidence,
+            version = view.version, "recorder"
+        ),
+        Notice::Link { device, role, link } => tracing::info!(
+            device = %device, role = role.name(), generation = link.as_ref().map(|link| link.generation),
+            remote = link.as_ref().map(|link| link.remote.as_str()),
+            "{}", if link.is_some() { "link up" } else { "link down" }
+        ),
+        Notice::OperationUnknown { device, action, task } => tracing::warn!(
+            device = %device, action = action.name(), task = task.as_deref(), "nobody knows how a command ended"
+        ),
+        Notice::Transfer { device, .. } => tracing::debug!(device = %device, "uploader status"),
+        Notice::Progress { episode, job, uploaded, total, .. } => {
+            tracing::debug!(episode = episode.0, job = job.0, uploaded, total, "upload progress");
+        }
+        Notice::ProgressEnded { episode } => tracing::debug!(episode = episode.0, "upload ended"),
+        Notice::Destination { streak, fault, next_try } => match fault {
+            Some(fault) => tracing::warn!(
+                fault,
+                streak,
+                next_try_ms = next_try.map(|at| at.0),
+                "the cloud cannot be reached as it should"
+            ),
+            None => tracing::info!("the cloud works"),
+        },
+        Notice::Refused { device, code, detail } => {
+            tracing::info!(device = %device, code, detail, "a message was refused");
+        }
+        Notice::Queue(counts) => tracing::debug!(
+            due = counts.due,
+            waiting = counts.waiting,
+            uploading = counts.uploading,
+            parked = counts.parked,
+            "queue"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,342 @@
+//! Runs a journal again and compares: the inputs must give the same changes, the changes must give the records. Asks
+//! nobody, writes nothing, emits nothing.
+//!
+//! What was in memory before the oldest boot in the journal is not known, so entries before it are checked through
+//! their changes alone; from that boot on every entry is stepped. At each boot the machine is made anew from the
+//! records as they were, as it was in life.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use tidegate_core::change::{Change, JournalEntry};
+use tidegate_core::effect::Output;
+use tidegate_core::id::Seq;
+use tidegate_core::input::Input;
+use tidegate_core::machine::{Machine, Rows};
+use tidegate_core::policy::Settings;
+use tidegate_core::row::{Key, Kind, Row};
+use tidegate_policies::Shelf;
+
+use crate::seam::Disk;
+use crate::store::{OpenError, Snapshot, Store, StoreError, View, apply_entry};
+
+/// What was compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The last entry before the journal.
+    pub base: u64,
+    /// Entries of the journal.
+    pub entries: u64,
+    /// Of those, entries that were stepped again.
+    pub stepped: u64,
+    /// Boots among them.
+    pub boots: u64,
+    /// Changes compared or applied.
+    pub changes: u64,
+    /// Records compared at the end, by kind.
+    pub rows: BTreeMap<Kind, u64>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} entries after {} ({} stepped, {} boots), {} changes, {} records: equal",
+            self.entries,
+            self.base,
+            self.stepped,
+            self.boots,
+            self.changes,
+            self.rows.values().sum::<u64>()
+        )
+    }
+}
+
+/// Where a replay and life differ.
+#[derive(Debug, thiserror::Error)]
+pub enum Divergence {
+    /// A step gave another change than it did in life.
+    #[error("entry {seq} ({input}), change {at}: life {}, replay {}", shown(life.as_deref()), shown(replay.as_deref()))]
+    Change {
+        /// The entry.
+        seq: Seq,
+        /// Name of its input.
+        input: &'static str,
+        /// Which change, from 0.
+        at: usize,
+        /// What life had.
+        life: Option<Box<Change>>,
+        /// What the replay has.
+        replay: Option<Box<Change>>,
+    },
+    /// Policies ruled otherwise than they did in life.
+    #[error("entry {seq} ({input}): rulings differ: life {life}, replay {replay}")]
+    Ruling {
+        /// The entry.
+        seq: Seq,
+        /// Name of its input.
+        input: &'static str,
+        /// What life had.
+        life: String,
+        /// What the replay has.
+        replay: String,
+    },
+    /// A record that a step was given is not what the records before it say.
+    #[error("entry {seq} ({input}) consulted {key:?}: life {}, replay {}", shown(life.as_deref()), shown(replay.as_deref()))]
+    Consulted {
+        /// The entry.
+        seq: Seq,
+        /// Name of its input.
+        input: &'static str,
+        /// The record.
+        key: Key,
+        /// What life had.
+        life: Option<Box<Row>>,
+        /// What the replay has.
+        replay: Option<Box<Row>>,
+    },
+    /// A step would consult a record that life did not.
+    #[error("entry {seq} ({input}): replay consults {key:?}, life did not")]
+    Unasked {
+        /// The entry.
+        seq: Seq,
+        /// Name of its input.
+        input: &'static str,
+        /// The record.
+        key: Key,
+    },
+    /// A step and its changes alone give different records.
+    #[error("entry {seq} ({input}): stepping gives {key:?} {}, its changes alone give {}", shown(stepped.as_deref()), shown(applied.as_deref()))]
+    Applied {
+        /// The entry.
+        seq: Seq,
+        /// Name of its input.
+        input: &'static str,
+        /// The record.
+        key: Key,
+        /// By the step.
+        stepped: Option<Box<Row>>,
+        /// By the changes.
+        applied: Option<Box<Row>>,
+    },
+    /// At the end, a record is not what the store holds.
+    #[error("at the end, {key:?}: the store holds {}, replay {}", shown(life.as_deref()), shown(replay.as_deref()))]
+    Record {
+        /// The record.
+        key: Key,
+        /// What the store holds.
+        life: Option<Box<Row>>,
+        /// What the replay has.
+        replay: Option<Box<Row>>,
+    },
+    /// A number is missing in the journal.
+    #[error("the journal has a gap: entry {found} where {expected} should be")]
+    Gap {
+        /// The entry that should be there.
+        expected: Seq,
+        /// The entry that is.
+        found: Seq,
+    },
+    /// The store could not be read, or a change is not legal where it stands.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The data directory could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+fn shown<T: fmt::Debug>(thing: Option<&T>) -> String {
+    thing.map_or_else(|| "nothing".to_owned(), |thing| format!("{thing:?}"))
+}
+
+/// Verifies the data directory of a site that does not run. Takes its lock for as long.
+///
+/// # Errors
+/// The first difference.
+pub fn verify_dir<D: Disk>(disk: &D, dir: &Path) -> Result<Report, Divergence> {
+    let store = Store::open_existing(disk, dir)?;
+    verify(&store.view())
+}
+
+/// Steps every entry again and compares changes, rulings and records; also that the changes alone give the records.
+///
+/// # Errors
+/// The first difference.
+pub fn verify(view: &View) -> Result<Report, Divergence> {
+    run(view, true)
+}
+
+/// Applies the changes of every entry, without stepping, and compares the records.
+///
+/// # Errors
+/// The first difference.
+pub fn verify_changes(view: &View) -> Result<Report, Divergence> {
+    run(view, false)
+}
+
+fn run(view: &View, step: bool) -> Result<Report, Divergence> {
+    let snapshot = view.snapshot()?;
+    let base = snapshot.base()?;
+    let mut rows = BTreeMap::new();
+    for kind in Kind::ALL {
+        snapshot.walk_base(kind, |key, row| {
+            rows.insert(key, row);
+            ControlFlow::Continue(())
+        })?;
+    }
+    let mut replay = Replay {
+        shadow: hot(&rows),
+        rows,
+        machine: None,
+        shelf: Shelf::with_builtin(Settings::default()),
+        out: Output::default(),
+        next: Seq(base.0 + 1),
+        report: Report { base: base.0, ..Report::default() },
+    };
+    let mut ended = Ok(());
+    snapshot.walk_journal(Seq(base.0 + 1), |entry| {
+        ended = replay.entry(&entry, step);
+        if ended.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    ended?;
+    replay.compare(&snapshot)?;
+    Ok(replay.report)
+}
+
+/// A machine that holds what a driver loads at boot.
+fn hot(rows: &BTreeMap<Key, Row>) -> Machine {
+    let mut machine = Machine::new();
+    for (key, row) in rows {
+        if Machine::is_hot(row) {
+            machine.load(key, row.clone());
+        }
+    }
+    machine
+}
+
+struct Replay {
+    /// The records as they stand after the last entry.
+    rows: BTreeMap<Key, Row>,
+    /// Steps; `None` before the first boot of the journal.
+    machine: Option<Machine>,
+    /// Applies changes alone.
+    shadow: Machine,
+    shelf: Shelf,
+    out: Output,
+    next: Seq,
+    report: Report,
+}
+
+impl Replay {
+    fn entry(&mut self, entry: &JournalEntry, step: bool) -> Result<(), Divergence> {
+        if entry.seq != self.next {
+            return Err(Divergence::Gap { expected: self.next, found: entry.seq });
+        }
+        self.next = Seq(entry.seq.0 + 1);
+        self.report.entries += 1;
+        self.report.changes += entry.changes.len() as u64;
+        if let Input::Boot { knobs, .. } = &entry.input {
+            self.report.boots += 1;
+            self.shelf.add_builtin(knobs.builtin.clone());
+            self.shadow = hot(&self.rows);
+            self.machine = step.then(|| hot(&self.rows));
+        }
+        let input = entry.input.name();
+        for (key, life) in &entry.cold {
+            let replay = self.rows.get(key);
+            if replay != life.as_ref() {
+                let (life, replay) = (boxed(life.as_ref()), boxed(replay));
+                return Err(Divergence::Consulted { seq: entry.seq, input, key: key.clone(), life, replay });
+            }
+        }
+        let touched = apply_entry(&mut self.shadow, entry)?;
+        let mut rows: BTreeMap<Key, Option<Row>> = touched
+            .into_iter()
+            .map(|key| {
+                let row = self.shadow.row(&key);
+                (key, row)
+            })
+            .collect();
+        if let Some(machine) = &mut self.machine {
+            self.report.stepped += 1;
+            let cold: Rows = entry.cold.iter().cloned().collect();
+            let mut unasked = BTreeSet::new();
+            machine.wants(&entry.input, &cold, &mut unasked);
+            if let Some(key) = unasked.pop_first() {
+                return Err(Divergence::Unasked { seq: entry.seq, input, key });
+            }
+            self.out.clear();
+            machine.step(entry.now, &entry.input, &cold, self.shelf.get(entry.policies), &mut self.out);
+            self.compare_step(entry)?;
+            for (key, stepped) in self.out.rows.drain(..) {
+                let applied = self.shadow.row(&key);
+                if applied != stepped {
+                    let (stepped, applied) = (boxed(stepped.as_ref()), boxed(applied.as_ref()));
+                    return Err(Divergence::Applied { seq: entry.seq, input, key, stepped, applied });
+                }
+                rows.insert(key, stepped);
+            }
+        }
+        for (key, row) in rows {
+            match row {
+                Some(row) => self.rows.insert(key, row),
+                None => self.rows.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    fn compare_step(&self, entry: &JournalEntry) -> Result<(), Divergence> {
+        let (seq, input) = (entry.seq, entry.input.name());
+        let most = entry.changes.len().max(self.out.changes.len());
+        for at in 0..most {
+            let (life, replay) = (entry.changes.get(at), self.out.changes.get(at));
+            if life != replay {
+                return Err(Divergence::Change { seq, input, at, life: boxed(life), replay: boxed(replay) });
+            }
+        }
+        if entry.rulings != self.out.rulings {
+            let (life, replay) = (format!("{:?}", entry.rulings), format!("{:?}", self.out.rulings));
+            return Err(Divergence::Ruling { seq, input, life, replay });
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, snapshot: &Snapshot) -> Result<(), Divergence> {
+        let mut left = self.rows.clone();
+        let mut different = None;
+        for kind in Kind::ALL {
+            let mut count = 0;
+            snapshot.walk(kind, false, |key, life| {
+                count += 1;
+                let replay = left.remove(&key);
+                if replay.as_ref() == Some(&life) {
+                    return ControlFlow::Continue(());
+                }
+                different = Some(Divergence::Record {
+                    key,
+                    life: Some(Box::new(life)),
+                    replay: replay.map(Box::new),
+                });
+                ControlFlow::Break(())
+            })?;
+            if let Some(different) = different {
+                return Err(different);
+            }
+            self.report.rows.insert(kind, count);
+        }
+        match left.pop_first() {
+            Some((key, row)) => Err(Divergence::Record { key, life: None, replay: Some(Box::new(row)) }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn boxed<T: Clone>(thing: Option<&T>) -> Option<Box<T>> {
+    thing.cloned().map(Box::new)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! What the database file looks like: tables, their names, the version. Names and numbers are never reused.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `info` | word | number |
+//! | `k<ordinal>` | bytes of the record's key | bytes of the record |
+//! | `b<ordinal>` | the same, as of the journal's base | |
+//! | `journal` | number of the entry | version byte, then the entry in CBOR |
+
+use redb::{Database, Durability, ReadableDatabase, TableDefinition};
+use tidegate_core::change::JournalEntry;
+use tidegate_core::id::Seq;
+use tidegate_core::row::Kind;
+
+use super::StoreError;
+
+/// Version of the file. A program opens its own and every earlier one.
+pub(super) const VERSION: u64 = 1;
+/// Version of a journal entry.
+const ENTRY_VERSION: u8 = 1;
+
+/// Numbers of the site.
+pub(super) const INFO: TableDefinition<'static, &str, u64> = TableDefinition::new("info");
+/// Steps.
+pub(super) const JOURNAL: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("journal");
+
+/// In `info`: the version of the file.
+pub(super) const FORMAT: &str = "format";
+/// In `info`: number of the last boot.
+pub(super) const BOOT: &str = "boot";
+/// In `info`: the last entry that the base includes.
+pub(super) const BASE: &str = "base";
+/// In `info`: bytes of all entries of the journal.
+pub(super) const JOURNAL_BYTES: &str = "journal_bytes";
+
+/// A table of records.
+pub(super) type RowTable = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// Records of a kind.
+pub(super) fn table_of(kind: Kind) -> RowTable {
+    TableDefinition::new(match kind {
+        Kind::Meta => "k1",
+        Kind::Task => "k3",
+        Kind::Episode => "k4",
+        Kind::Job => "k5",
+        Kind::Upload => "k7",
+        Kind::Part => "k8",
+        Kind::Alias => "k14",
+        Kind::Binding => "k15",
+    })
+}
+
+/// Records of a kind as of the journal's base.
+pub(super) fn base_of(kind: Kind) -> RowTable {
+    TableDefinition::new(match kind {
+        Kind::Meta => "b1",
+        Kind::Task => "b3",
+        Kind::Episode => "b4",
+        Kind::Job => "b5",
+        Kind::Upload => "b7",
+        Kind::Part => "b8",
+        Kind::Alias => "b14",
+        Kind::Binding => "b15",
+    })
+}
+
+/// Makes an empty store in an empty file, and closes it.
+pub(super) fn create(backend: impl redb::StorageBackend) -> Result<(), StoreError> {
+    let database = redb::Builder::new().create_with_backend(backend)?;
+    let mut tx = database.begin_write()?;
+    tx.set_durability(Durability::Immediate)?;
+    for kind in Kind::ALL {
+        tx.open_table(table_of(kind))?;
+        tx.open_table(base_of(kind))?;
+    }
+    tx.open_table(JOURNAL)?;
+    tx.open_table(INFO)?.insert(FORMAT, VERSION)?;
+    tx.commit()?;
+    Ok(())
+}
+
+/// A number of the site, 0 if it was never written.
+pub(super) fn read_info(database: &Database, word: &str) -> Result<u64, StoreError> {
+    let tx = database.begin_read()?;
+    Ok(tx.open_table(INFO)?.get(word)?.map_or(0, |n| n.value()))
+}
+
+/// Bytes of an entry.
+pub(super) fn write_entry(entry: &JournalEntry) -> Vec<u8> {
+    let mut bytes = vec![ENTRY_VERSION];
+    minicbor::encode(entry, &mut bytes).expect("writing to a vector cannot fail");
+    bytes
+}
+
+/// Reads what [`write_entry`] wrote.
+pub(super) fn read_entry(seq: u64, bytes: &[u8]) -> Result<JournalEntry, StoreError> {
+    let bad = || StoreError::Entry(Seq(seq));
+    let (version, body) = bytes.split_first().ok_or_else(bad)?;
+    if *version != ENTRY_VERSION {
+        return Err(bad());
+    }
+    minicbor::decode(body).map_err(|_| bad())
+}

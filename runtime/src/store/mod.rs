@@ -1,0 +1,349 @@
+//! The only user of the embedded database: records, journal, format version and boot counter of one site, each batch
+//! in one transaction. Decides nothing about what it keeps.
+//!
+//! ```text
+//! <data_dir>/lock           held while a process works on the directory
+//! <data_dir>/epoch          number of the boot that holds the lock, for people
+//! <data_dir>/tidegate.redb  info, one table per kind, journal, base
+//! ```
+//!
+//! A commit is one write transaction with immediate durability: when it returns, all of the batch survives a power
+//! loss; if it fails or the power goes first, none of it does. There is no repair to wait for beyond the scan that the
+//! database makes of itself after a crash.
+
+mod backend;
+mod format;
+mod journal;
+#[cfg(test)]
+pub(crate) mod tests;
+mod view;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{Database, Durability, ReadableTable};
+use tidegate_core::change::JournalEntry;
+use tidegate_core::id::{Boot, Seq};
+use tidegate_core::machine::Machine;
+use tidegate_core::row::{BadRow, Key, Kind, Row};
+
+use crate::seam::{Disk, Open};
+use backend::Backend;
+use format::{BOOT, FORMAT, INFO, table_of};
+
+pub use journal::JOURNAL_LIMIT;
+pub(crate) use journal::apply as apply_entry;
+pub use view::{Snapshot, View};
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database or the disk under it failed.
+    #[error("the store failed: {0}")]
+    Database(Box<redb::Error>),
+    /// A record cannot be read.
+    #[error("the store is damaged or newer than this program: {0}")]
+    Record(BadRow),
+    /// A journal entry cannot be read.
+    #[error("the store is damaged or newer than this program: unreadable journal entry {0}")]
+    Entry(Seq),
+    /// A journal entry cannot be applied to the records before it.
+    #[error("the journal does not fit its records: entry {seq}: {why}")]
+    Misfit {
+        /// The entry.
+        seq: Seq,
+        /// What did not fit.
+        why: String,
+    },
+    /// The store was closed: the site stopped.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl<E: Into<redb::Error>> From<E> for StoreError {
+    fn from(error: E) -> StoreError {
+        StoreError::Database(Box::new(error.into()))
+    }
+}
+
+/// Why a data directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process works on it.
+    #[error("data directory {} is in use by another tidegate{}; stop it, or set data_dir to another directory", dir.display(), epoch.as_ref().map(|n| format!(" (epoch {n})")).unwrap_or_default())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// Number of the boot that holds it, if it said so.
+        epoch: Option<u64>,
+    },
+    /// It was written by a newer program.
+    #[error(
+        "data directory {} has format {found}, this program reads up to {known}; run the newer tidegate that wrote it, or restore a copy from before the upgrade", dir.display()
+    )]
+    Newer {
+        /// The directory.
+        dir: PathBuf,
+        /// Its format.
+        found: u64,
+        /// Ours.
+        known: u64,
+    },
+    /// There is no store in it.
+    #[error("data directory {} holds no tidegate store", .0.display())]
+    Missing(PathBuf),
+    /// The disk failed.
+    #[error("data directory {} cannot be used: {error}", dir.display())]
+    Disk {
+        /// The directory.
+        dir: PathBuf,
+        /// What failed.
+        error: io::Error,
+    },
+    /// The database cannot be opened.
+    #[error("the store in data directory {} cannot be opened: {error}", dir.display())]
+    Store {
+        /// The directory.
+        dir: PathBuf,
+        /// What failed.
+        error: StoreError,
+    },
+}
+
+/// What one commit makes durable.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Records as they are now; `None` is removed.
+    pub rows: BTreeMap<Key, Option<Row>>,
+    /// Steps, in order, numbered on from [`Store::next_seq`].
+    pub entries: Vec<JournalEntry>,
+}
+
+/// The database and the lock, closed in this order when the last user goes.
+pub(crate) struct Inner {
+    pub(crate) database: Database,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+/// The store of one site. Owned by the driver alone; everybody else reads through a [`View`].
+pub struct Store {
+    inner: Arc<Inner>,
+    ring: journal::Ring,
+    epoch: Box<dyn Fn(Boot) -> io::Result<()> + Send>,
+}
+
+impl Store {
+    /// Opens the store of a data directory, making both if need be, and takes the directory's lock.
+    ///
+    /// `journal_limit` bounds the journal's entries in bytes; see [`JOURNAL_LIMIT`].
+    ///
+    /// # Errors
+    /// [`OpenError`], each naming the directory.
+    pub fn open<D: Disk>(disk: &D, dir: &Path, journal_limit: u64) -> Result<Store, OpenError> {
+        let failed = |error| OpenError::Disk { dir: dir.to_owned(), error };
+        disk.create_dir_all(dir).map_err(failed)?;
+        let lock = take_lock(disk, dir)?;
+        let path = dir.join(DATABASE);
+        match disk.meta(&path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create(disk, dir)?,
+            Err(error) => return Err(failed(error)),
+        }
+        // Left by a crash between making the file and naming it.
+        match disk.remove_file(&dir.join(DATABASE_NEW)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        Store::open_locked(disk, dir, journal_limit, Box::new(lock))
+    }
+
+    /// Opens a store that must be there already; makes nothing, counts no boot.
+    ///
+    /// # Errors
+    /// [`OpenError`], each naming the directory.
+    pub fn open_existing<D: Disk>(disk: &D, dir: &Path) -> Result<Store, OpenError> {
+        if disk.meta(&dir.join(DATABASE)).is_err() {
+            return Err(OpenError::Missing(dir.to_owned()));
+        }
+        let lock = take_lock(disk, dir)?;
+        Store::open_locked(disk, dir, JOURNAL_LIMIT, Box::new(lock))
+    }
+
+    fn open_locked<D: Disk>(
+        disk: &D,
+        dir: &Path,
+        journal_limit: u64,
+        lock: Box<dyn Any + Send + Sync>,
+    ) -> Result<Store, OpenError> {
+        let broken = |error| OpenError::Store { dir: dir.to_owned(), error };
+        let file = disk
+            .open(&dir.join(DATABASE), Open::ReadWrite)
+            .map_err(|error| OpenError::Disk { dir: dir.to_owned(), error })?;
+        let database = redb::Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(Backend(file))
+            .map_err(|error| broken(error.into()))?;
+        let found = format::read_info(&database, FORMAT).map_err(broken)?;
+        if found > format::VERSION {
+            return Err(OpenError::Newer { dir: dir.to_owned(), found, known: format::VERSION });
+        }
+        let ring = journal::Ring::open(&database, journal_limit).map_err(broken)?;
+        let (disk, dir) = (disk.clone(), dir.to_owned());
+        let epoch = move |boot: Boot| write_epoch(&disk, &dir, boot);
+        Ok(Store { inner: Arc::new(Inner { database, _lock: lock }), ring, epoch: Box::new(epoch) })
+    }
+
+    /// Counts a start of the process, durably.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn begin_boot(&mut self) -> Result<Boot, StoreError> {
+        let mut tx = self.inner.database.begin_write()?;
+        tx.set_durability(Durability::Immediate)?;
+        let boot = {
+            let mut info = tx.open_table(INFO)?;
+            let last = info.get(BOOT)?.map_or(0, |n| n.value());
+            info.insert(BOOT, last + 1)?;
+            Boot(last + 1)
+        };
+        tx.commit()?;
+        if let Err(error) = (self.epoch)(boot) {
+            // It only makes the refusal of a second process more telling.
+            tracing::debug!(%error, "the epoch could not be written beside the lock");
+        }
+        Ok(boot)
+    }
+
+    /// Loads what a machine holds from boot on: every record that is hot.
+    ///
+    /// # Errors
+    /// Those of the database and of damaged records.
+    pub fn load(&self, machine: &mut Machine) -> Result<(), StoreError> {
+        let snapshot = self.view().snapshot()?;
+        for kind in Kind::ALL {
+            snapshot.walk(kind, false, |key, row| {
+                if Machine::is_hot(&row) {
+                    machine.load(&key, row);
+                }
+                std::ops::ControlFlow::Continue(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// One record; `None` is not there.
+    ///
+    /// # Errors
+    /// Those of the database and of a damaged record.
+    pub fn fetch(&self, key: &Key) -> Result<Option<Row>, StoreError> {
+        self.view().get(key)
+    }
+
+    /// Makes a batch durable, all or nothing. After an error nothing of this store may be believed any more: drop
+    /// it, open it again, and load.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let mut tx = self.inner.database.begin_write()?;
+        tx.set_durability(Durability::Immediate)?;
+        for kind in Kind::ALL {
+            let mut of_kind = batch.rows.iter().filter(|(key, _)| key.kind() == kind).peekable();
+            if of_kind.peek().is_none() {
+                continue;
+            }
+            let mut table = tx.open_table(table_of(kind))?;
+            for (key, row) in of_kind {
+                match row {
+                    Some(row) => table.insert(key.to_bytes().as_slice(), row.to_bytes().as_slice())?,
+                    None => table.remove(key.to_bytes().as_slice())?,
+                };
+            }
+        }
+        let ring = self.ring.append(&tx, &batch.entries)?;
+        tx.commit()?;
+        self.ring = ring;
+        Ok(())
+    }
+
+    /// Number of the next journal entry.
+    #[must_use]
+    pub fn next_seq(&self) -> Seq {
+        self.ring.next
+    }
+
+    /// Bytes of the journal's entries.
+    #[must_use]
+    pub fn journal_bytes(&self) -> u64 {
+        self.ring.bytes
+    }
+
+    /// A reader that can be given away.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::of(&self.inner)
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("ring", &self.ring).finish_non_exhaustive()
+    }
+}
+
+fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> {
+    match disk.lock(&dir.join(LOCK)) {
+        Ok(lock) => Ok(lock),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(OpenError::InUse { dir: dir.to_owned(), epoch: read_epoch(disk, dir) })
+        }
+        Err(error) => Err(OpenError::Disk { dir: dir.to_owned(), error }),
+    }
+}
+
+fn read_epoch<D: Disk>(disk: &D, dir: &Path) -> Option<u64> {
+    use crate::seam::DiskFile;
+    let file = disk.open(&dir.join(EPOCH), Open::Read).ok()?;
+    let mut bytes = vec![0; usize::try_from(file.len().ok()?.min(EPOCH_BYTES)).ok()?];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+}
+
+fn write_epoch<D: Disk>(disk: &D, dir: &Path, boot: Boot) -> io::Result<()> {
+    use crate::seam::DiskFile;
+    disk.open(&dir.join(EPOCH), Open::Create)?.write_all_at(format!("{boot}\n").as_bytes(), 0)
+}
+
+/// Makes the database under a temporary name and renames it once it is complete: a power loss during the creation
+/// of a database leaves a file that can never be opened.
+fn create<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
+    let failed = |error| OpenError::Disk { dir: dir.to_owned(), error };
+    let broken = |error| OpenError::Store { dir: dir.to_owned(), error };
+    let temporary = dir.join(DATABASE_NEW);
+    let file = disk.open(&temporary, Open::Create).map_err(failed)?;
+    format::create(Backend(file)).map_err(broken)?;
+    {
+        use crate::seam::DiskFile;
+        disk.open(&temporary, Open::ReadWrite).and_then(|file| file.sync()).map_err(failed)?;
+    }
+    disk.rename(&temporary, &dir.join(DATABASE)).map_err(failed)?;
+    disk.sync_dir(dir).map_err(failed)?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        // The directory itself may be new as well.
+        disk.sync_dir(parent).map_err(failed)?;
+    }
+    Ok(())
+}
+
+const DATABASE: &str = "tidegate.redb";
+const DATABASE_NEW: &str = "tidegate.redb.new";
+const LOCK: &str = "lock";
+const EPOCH: &str = "epoch";
+/// A decimal number of 64 bits and a newline.
+const EPOCH_BYTES: u64 = 32;
+/// Pages the database keeps in memory. A site's hot records are a few megabytes; the rest is for lists over HTTP.
+const CACHE_BYTES: usize = 32 << 20;

@@ -1,0 +1,28 @@
+//! How logs are written: text for people or one JSON object per line, to standard error. Decides nothing about what is
+//! logged.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// Checks that a level is one: `error` to `trace`, or directives such as `info,tidegate_runtime=debug`.
+///
+/// # Errors
+/// What it must be.
+pub fn check_level(level: &str) -> Result<(), String> {
+    EnvFilter::builder().parse(level).map(drop).map_err(|_| {
+        "must be error, warn, info, debug or trace, or a list such as \"info,tidegate_runtime=debug\"".into()
+    })
+}
+
+/// Starts logging for the whole process. Only the first call of a process has an effect: later ones, in a process
+/// that runs several sites, are answered `false`.
+#[must_use]
+pub fn start(log: &Log) -> bool {
+    let Ok(filter) = EnvFilter::builder().parse(&log.level) else { return false };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => builder.try_init().is_ok(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init().is_ok(),
+    }
+}
