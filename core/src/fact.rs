@@ -53,7 +53,7 @@ pub enum Fact {
         /// What.
         message: Box<TransferMessage>,
     },
-    /// `config` passed the gates of the hub: may this task be configured?
+    /// `config`, or a command that waited for a fresh state, passed the gates of the hub: do the tasks allow it?
     CommandGated(Command),
     /// The command is on its way in this very step.
     CommandSent(Command),

@@ -37,3 +37,5 @@ pub mod time;
 pub mod timers;
 pub mod upload;
 pub mod wire;
+#[cfg(test)]
+mod world_tests;

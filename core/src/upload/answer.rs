@@ -52,7 +52,7 @@ impl Uploads {
         match outcome {
             Outcome::Done(reply) => self.on_reply(cx, job, aim, reply),
             // A store may say "not there" as an answer or as a fault; it is the same.
-            Outcome::Failed(Fault::Vanished(_)) if asks_whether_there(&aim) => {
+            Outcome::Failed(Fault::Vanished(what)) if asks_whether(&aim) == Some(*what) => {
                 self.on_reply(cx, job, aim.clone(), &nothing_there(&aim));
             }
             Outcome::Failed(fault) => self.on_failed(cx, job, fault),
@@ -445,17 +445,18 @@ impl Uploads {
     }
 }
 
-/// Whether "it is not there" answers the question.
-fn asks_whether_there(aim: &Aim) -> bool {
+/// What must be gone for "it is not there" to answer the question; that something else is gone answers nothing.
+fn asks_whether(aim: &Aim) -> Option<What> {
     match aim {
-        Aim::Look { .. } | Aim::Verify | Aim::Sift { .. } | Aim::Probe { .. } | Aim::Clear { .. } => true,
+        Aim::Look { .. } | Aim::Verify => Some(What::Object),
+        Aim::Sift { .. } | Aim::Probe { .. } | Aim::Clear { .. } => Some(What::Upload),
         Aim::Read { .. }
         | Aim::Sidecar { .. }
         | Aim::Put
         | Aim::Find
         | Aim::Create
         | Aim::Send
-        | Aim::Seal => false,
+        | Aim::Seal => None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cx::{Cx, Owner};
 use crate::id::{JobId, Ticket, UploadId};
 use crate::limits;
 use crate::object::{ObjectOp, ObjectReply, Store, Verb};
-use crate::outcome::{Fault, Outcome};
+use crate::outcome::{Fault, Outcome, What};
 use crate::row::{Phase, UploadRow};
 use crate::timers::TimerKey;
 use crate::upload::{Uploads, session};
@@ -75,7 +75,11 @@ impl Uploads {
         let Some(tidy) = self.tidies.get_mut(&job) else { return };
         tidy.open = None;
         match outcome {
-            Outcome::Done(ObjectReply::Aborted) | Outcome::Failed(Fault::Vanished(_)) => {
+            Outcome::Done(ObjectReply::Aborted) => {
+                tidy.left.pop();
+            }
+            // Any other thing that is gone says nothing of the upload.
+            Outcome::Failed(Fault::Vanished(What::Upload)) if !tidy.left.is_empty() => {
                 tidy.left.pop();
             }
             Outcome::Done(ObjectReply::Uploads(found)) => {

@@ -1,0 +1,487 @@
+//! One site around one machine, without a runtime: committed records, prefetch, commit, release, crash. Nothing leaves
+//! before its step is committed; a crash keeps the committed records and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::format;
+use std::prelude::v1::*;
+
+use serde_json::Value;
+
+use super::coverage::Coverage;
+use super::fleet::{Device, Rpc};
+use super::stores::{Bucket, Flavour, Stores};
+use super::watch::{Seen, broken, demand, line};
+use super::watch_links::LinkWatch;
+use super::watch_rows::RowWatch;
+use crate::chance::Chance;
+use crate::change::JournalEntry;
+use crate::effect::{Effect, Output};
+use crate::id::{Boot, ConnId, DeviceId, RequestId, Role, Seq, SocketId, Ticket};
+use crate::input::{Action, Input, Request};
+use crate::knobs::Knobs;
+use crate::machine::{Machine, Rows};
+use crate::object::{ObjectOp, ObjectReply};
+use crate::outcome::Outcome;
+use crate::policy::{Builtin, Policies};
+use crate::refusal::Broken;
+use crate::row::{Key, Row};
+use crate::time::{Mono, Now, Wall};
+
+/// How the process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doom {
+    /// In the next step, before its commit: it never happened.
+    BeforeCommit,
+    /// After the next commit, with only so many of its effects released.
+    AfterEffects(usize),
+}
+
+/// Spoils a step's output before anybody looks, to prove that somebody looks. True: done.
+pub(super) type Meddle = Box<dyn FnMut(&World, &Input, &mut Output) -> bool>;
+
+/// The site.
+pub(super) struct World {
+    pub(super) knobs: Knobs,
+    pub(super) boot: Boot,
+    pub(super) now: Now,
+    pub(super) machine: Machine,
+    pub(super) rows: BTreeMap<Key, Row>,
+    pub(super) journal: Vec<JournalEntry>,
+    pub(super) stores: Stores,
+    pub(super) fleet: Vec<Device>,
+    /// Every link ever admitted.
+    pub(super) links: BTreeMap<ConnId, (DeviceId, Role)>,
+    /// Operations asked for in this boot and not answered.
+    pub(super) ops: BTreeMap<Ticket, ObjectOp>,
+    /// Done, and the answer is on its way.
+    pub(super) underway: Vec<(Ticket, Outcome<ObjectReply>)>,
+    /// Answered, of any boot.
+    pub(super) answered: VecDeque<(Ticket, Outcome<ObjectReply>)>,
+    /// Requests that nobody waits for any more and that still reach a store.
+    pub(super) ghosts: Vec<ObjectOp>,
+    pub(super) doom: Option<Doom>,
+    pub(super) meddle: Option<Meddle>,
+    pub(super) shut: bool,
+    pub(super) luck: Chance,
+    pub(super) wild: bool,
+    /// Whether each journal entry was ruled by wild policies.
+    pub(super) wilds: Vec<bool>,
+    pub(super) row_watch: RowWatch,
+    pub(super) link_watch: LinkWatch,
+    pub(super) coverage: Coverage,
+    /// What happened, in words, if somebody wants to read it.
+    pub(super) log: Option<Vec<String>>,
+    /// What third parties did and injected faults said, which excuses a failed job.
+    pub(super) tampered: bool,
+    pub(super) data_faults: u64,
+    sockets: u64,
+    requests: u64,
+    spoke: BTreeSet<Ticket>,
+}
+
+impl World {
+    /// A site whose configuration follows from a seed.
+    pub(super) fn new(seed: u64) -> World {
+        let mut luck = Chance::new(seed);
+        let mut knobs = Knobs {
+            destination: luck.below(10) != 0,
+            public_url: (luck.below(2) == 0).then(|| "http://site:8080".to_string()),
+            part_size: 5 << 20,
+            parts_in_flight: u16::try_from(1 + luck.below(3)).expect("small"),
+            keep_edge_ms: [Some(0), Some(90_000), None][usize::try_from(luck.below(3)).expect("small")],
+            batch: u32::try_from(1 + luck.below(4)).expect("small"),
+            ..Knobs::default()
+        };
+        knobs.builtin.auto_scan = luck.below(3) == 0;
+        knobs.builtin.attempts = u32::try_from(2 + luck.below(4)).expect("small");
+        knobs.builtin.uploads = u32::try_from(1 + luck.below(3)).expect("small");
+        knobs.builtin.bytes_per_second = (luck.below(4) == 0).then_some(1 << 20);
+        let flavours = [Flavour::Full, Flavour::Composite, Flavour::Tags, Flavour::Opaque];
+        let flavour = flavours[usize::try_from(luck.below(4)).expect("small")];
+        let wild = luck.below(8) == 0;
+        World::with(knobs, flavour, wild, luck)
+    }
+
+    /// A site with these settings, booted.
+    pub(super) fn with(knobs: Knobs, flavour: Flavour, wild: bool, luck: Chance) -> World {
+        World {
+            knobs,
+            boot: Boot(0),
+            now: Now { wall: Wall(1_790_000_000_000), mono: Mono(0) },
+            machine: Machine::new(),
+            rows: BTreeMap::new(),
+            journal: Vec::new(),
+            stores: Stores { edge: Bucket::new(Flavour::Full), cloud: Bucket::new(flavour) },
+            fleet: (0..3).map(Device::new).collect(),
+            links: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            underway: Vec::new(),
+            answered: VecDeque::new(),
+            ghosts: Vec::new(),
+            doom: None,
+            meddle: None,
+            shut: false,
+            luck,
+            wild,
+            wilds: Vec::new(),
+            row_watch: RowWatch::default(),
+            link_watch: LinkWatch::default(),
+            coverage: Coverage::default(),
+            log: None,
+            tampered: false,
+            data_faults: 0,
+            sockets: 0,
+            requests: 0,
+            spoke: BTreeSet::new(),
+        }
+    }
+
+    /// Lets time pass on both clocks.
+    pub(super) fn pass(&mut self, ms: u64) {
+        self.now.mono = Mono(self.now.mono.0 + ms * 1_000_000);
+        self.now.wall = Wall(self.now.wall.0 + i64::try_from(ms).expect("small"));
+    }
+
+    /// Lets time pass until a moment of this boot.
+    pub(super) fn pass_until(&mut self, mono: Mono) {
+        let wait = self.now.mono.until(mono).as_nanos().div_ceil(1_000_000);
+        self.pass(u64::try_from(wait).expect("small"));
+    }
+
+    /// The process is gone, with everything it had not committed; a new one starts.
+    pub(super) fn restart(&mut self) -> Result<(), Broken> {
+        self.coverage.machine(&self.machine);
+        self.doom = None;
+        self.shut = false;
+        for device in &mut self.fleet {
+            device.recorder = None;
+            device.uploader = None;
+            device.owed.clear();
+        }
+        // What was asked of a store may or may not have reached it, or may still.
+        for (ticket, op) in std::mem::take(&mut self.ops) {
+            let outcome = match self.luck.below(3) {
+                0 => Outcome::Unknown,
+                1 => self.perform(&op),
+                _ => {
+                    self.ghosts.push(op);
+                    Outcome::Unknown
+                }
+            };
+            self.remember(ticket, outcome);
+        }
+        for (ticket, outcome) in std::mem::take(&mut self.underway) {
+            self.remember(ticket, outcome);
+        }
+        self.machine = Machine::new();
+        for (key, row) in &self.rows {
+            if Machine::is_hot(row) {
+                self.machine.load(key, row.clone());
+            }
+        }
+        self.boot = Boot(self.boot.0 + 1);
+        // Monotonic time begins anew with each process.
+        self.now.mono = Mono(self.luck.below(5_000_000_000));
+        let seed = self.luck.next_u64();
+        let input = Input::Boot { boot: self.boot, seed, knobs: self.knobs.clone() };
+        self.input(input)?;
+        self.intact()
+    }
+
+    pub(super) fn remember(&mut self, ticket: Ticket, outcome: Outcome<ObjectReply>) {
+        self.answered.push_back((ticket, outcome));
+        if self.answered.len() > 24 {
+            self.answered.pop_front();
+        }
+    }
+
+    /// Does an operation at its store.
+    pub(super) fn perform(&mut self, op: &ObjectOp) -> Outcome<ObjectReply> {
+        self.coverage.reach("verb", op.verb.name());
+        match self.stores.run(op) {
+            Ok(reply) => Outcome::Done(reply),
+            Err(fault) => Outcome::Failed(fault),
+        }
+    }
+
+    /// One input: prefetch, step, commit, look, release.
+    pub(super) fn input(&mut self, input: Input) -> Result<(), Broken> {
+        self.coverage.input(&input);
+        if let Input::Object { ticket, .. } = &input {
+            self.spoke.insert(*ticket);
+        }
+        self.say(|| format!("   {input:?}"));
+        let cold = self.prefetch(&input)?;
+        let mut out = Output::default();
+        let mut policies = policies(&self.knobs, self.wild);
+        self.machine.step(self.now, &input, &cold, &mut *policies, &mut out);
+        if let Some(mut meddle) = self.meddle.take()
+            && !meddle(self, &input, &mut out)
+        {
+            self.meddle = Some(meddle);
+        }
+        let at = self.now.mono.0 / 1_000_000;
+        self.say(|| format!("   {at} ms -> {}", line(&input, &out)));
+        if self.doom == Some(Doom::BeforeCommit) && !matches!(input, Input::Boot { .. }) {
+            return self.restart();
+        }
+        self.write_down(&input, &cold, &out)?;
+        let before = self.commit(&out)?;
+        let seen = Seen {
+            now: self.now,
+            boot: self.boot,
+            knobs: &self.knobs,
+            input: &input,
+            out: &out,
+            before: &before,
+            rows: &self.rows,
+            stores: &self.stores,
+            builtin: !self.wild,
+        };
+        let stale = matches!(&input, Input::Object { ticket, .. } if !self.ops.contains_key(ticket)
+            && !self.underway.iter().any(|(t, _)| t == ticket));
+        if stale {
+            let nothing = out.changes.is_empty() && out.rows.is_empty() && out.effects.is_empty();
+            demand("I14", nothing, || format!("a late outcome did something: {}", line(&input, &out)))?;
+        }
+        self.row_watch.step(&seen)?;
+        self.link_watch.step(&seen)?;
+        self.coverage.step(&out, &self.rows, &before);
+        if let Input::Object { ticket, outcome } = &input {
+            self.ops.remove(ticket);
+            self.underway.retain(|(t, _)| t != ticket);
+            self.remember(*ticket, outcome.clone());
+        }
+        self.machine.check()?;
+        for key in before.keys() {
+            self.same_in_memory(key)?;
+        }
+        if self.journal.len().is_multiple_of(32) {
+            self.intact()?;
+        }
+        let limit = match self.doom {
+            Some(Doom::AfterEffects(n)) if !matches!(input, Input::Boot { .. }) => n,
+            _ => usize::MAX,
+        };
+        for effect in out.effects.into_iter().take(limit) {
+            self.release(effect)?;
+        }
+        if limit != usize::MAX { self.restart() } else { Ok(()) }
+    }
+
+    pub(super) fn say(&mut self, text: impl FnOnce() -> String) {
+        if let Some(log) = &mut self.log {
+            log.push(text());
+        }
+    }
+
+    fn prefetch(&mut self, input: &Input) -> Result<Rows, Broken> {
+        let mut have = Rows::new();
+        for _ in 0..8 {
+            let mut keys = BTreeSet::new();
+            self.machine.wants(input, &have, &mut keys);
+            if keys.is_empty() {
+                return Ok(have);
+            }
+            for key in keys {
+                let row = self.rows.get(&key).cloned();
+                have.insert(key, row);
+            }
+        }
+        broken("I27", format!("{input:?} never has all it wants"))
+    }
+
+    /// The journal entry survives being written and read.
+    fn write_down(&mut self, input: &Input, cold: &Rows, out: &Output) -> Result<(), Broken> {
+        let entry = JournalEntry {
+            seq: Seq(self.journal.len() as u64 + 1),
+            now: self.now,
+            boot: self.boot,
+            input: input.clone(),
+            policies: self.machine.active_policy(),
+            rulings: out.rulings.clone(),
+            cold: cold.iter().map(|(key, row)| (key.clone(), row.clone())).collect(),
+            changes: out.changes.clone(),
+        };
+        let bytes = minicbor::to_vec(&entry).expect("writing to a vector cannot fail");
+        let read: Result<JournalEntry, _> = minicbor::decode(&bytes);
+        let same = read.as_ref().is_ok_and(|read| *read == entry);
+        demand("I24", same, || format!("the journal forgets: {entry:?} {read:?}"))?;
+        self.journal.push(entry);
+        self.wilds.push(self.wild);
+        Ok(())
+    }
+
+    fn commit(&mut self, out: &Output) -> Result<BTreeMap<Key, Option<Row>>, Broken> {
+        let mut before = BTreeMap::new();
+        for (key, row) in &out.rows {
+            let old = match row {
+                Some(row) => {
+                    demand("I12", row.kind() == key.kind(), || format!("{key:?} is {row:?}"))?;
+                    let read = Row::from_bytes(row.kind(), &row.to_bytes());
+                    demand("I12", read.as_ref() == Ok(row), || format!("{row:?} is read as {read:?}"))?;
+                    self.rows.insert(key.clone(), row.clone())
+                }
+                None => self.rows.remove(key),
+            };
+            let again = before.insert(key.clone(), old).is_some();
+            demand("I12", !again, || format!("{key:?} twice in one step"))?;
+        }
+        demand("I12", out.rows.is_sorted_by(|a, b| a.0 < b.0), || "rows are not in order".to_string())?;
+        Ok(before)
+    }
+
+    /// I12: what is in memory is what is committed.
+    fn same_in_memory(&self, key: &Key) -> Result<(), Broken> {
+        let row = self.rows.get(key);
+        match self.machine.row(key) {
+            Some(held) => demand("I12", row == Some(&held) || (row.is_none() && *key == Key::Meta), || {
+                format!("{key:?} is {held:?} in memory and {row:?} on disk")
+            }),
+            None => demand("I12", !row.is_some_and(Machine::is_hot), || {
+                format!("{key:?} is not in memory: {row:?}")
+            }),
+        }
+    }
+
+    /// I12 over all records. After a restart nothing but hot records can be in memory.
+    pub(super) fn intact(&self) -> Result<(), Broken> {
+        self.rows.keys().try_for_each(|key| self.same_in_memory(key))
+    }
+
+    fn release(&mut self, effect: Effect) -> Result<(), Broken> {
+        match effect {
+            Effect::Admit { conn, .. } => {
+                let Some(Input::Knock { device, role, .. }) = self.journal.last().map(|entry| &entry.input)
+                else {
+                    return broken("I01", "an admission without a knock");
+                };
+                self.links.insert(conn, (device.clone(), *role));
+                let device = self.fleet.iter_mut().find(|d| d.id == *device);
+                match (device, role) {
+                    (Some(device), Role::Recorder) => {
+                        device.recorder = Some(conn);
+                        device.owed.clear();
+                    }
+                    (Some(device), Role::Transfer) => device.uploader = Some(conn),
+                    (None, _) => {}
+                }
+            }
+            Effect::Close { conn, .. } => {
+                for device in &mut self.fleet {
+                    device.recorder = device.recorder.filter(|c| *c != conn);
+                    device.uploader = device.uploader.filter(|c| *c != conn);
+                }
+            }
+            Effect::Send { conn, frame } => self.hand_over(conn, &frame.text)?,
+            Effect::Object { ticket, op } => {
+                let fresh = ticket.boot == self.boot && !self.spoke.contains(&ticket);
+                demand("I14", fresh, || format!("{ticket:?} is not new"))?;
+                let other = self.ops.insert(ticket, op);
+                demand("I14", other.is_none(), || format!("{ticket:?} twice"))?;
+            }
+            Effect::TurnAway { .. } | Effect::Reply { .. } | Effect::Publish(_) | Effect::Gate(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A frame reaches a device.
+    fn hand_over(&mut self, conn: ConnId, text: &str) -> Result<(), Broken> {
+        let Ok(Value::Object(map)) = serde_json::from_str::<Value>(text) else {
+            return broken("I06", format!("no JSON object: {text}"));
+        };
+        let word = |field: &str| map.get(field).and_then(Value::as_str).unwrap_or_default().to_string();
+        let params = map.get("params").and_then(Value::as_object);
+        let nested = params.and_then(|p| p.get("task_config")).and_then(Value::as_object);
+        let named = params.and_then(|p| p.get("task_id")).or(nested.and_then(|c| c.get("task_id")));
+        let task = named.and_then(Value::as_str).map(String::from);
+        for device in &mut self.fleet {
+            if device.recorder == Some(conn) {
+                let action = Action::ALL.into_iter().find(|action| action.name() == word("action"));
+                let action = action.expect("checked when it was sent");
+                device.owed.push_back(Rpc { conn, id: word("request_id"), action, task: task.clone() });
+            }
+            if device.uploader == Some(conn) {
+                match word("type").as_str() {
+                    "upload_request" => {
+                        if let Some(file) = device.files.get_mut(&word("task_id")) {
+                            file.requested = true;
+                        }
+                    }
+                    "upload_ack" => {
+                        if let Some(file) = device.files.remove(&word("task_id")) {
+                            device.deleted.insert(word("task_id"), file);
+                        }
+                    }
+                    _ => device.owes_status = true,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A request over HTTP.
+    pub(super) fn ask(&mut self, request: Request) -> Result<RequestId, Broken> {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        self.coverage.request(&request);
+        self.input(Input::Request { id, request })?;
+        Ok(id)
+    }
+
+    /// The number of the next request, for its mark.
+    pub(super) fn next_request(&self) -> u64 {
+        self.requests + 1
+    }
+
+    pub(super) fn knock(&mut self, device: DeviceId, role: Role) -> Result<(), Broken> {
+        self.sockets += 1;
+        let socket = SocketId(self.sockets);
+        self.input(Input::Knock { socket, device, role, remote: "10.0.0.7".to_string(), credential: None })
+    }
+
+    /// Moves to the next deadline and wakes.
+    pub(super) fn sleep(&mut self) -> Result<(), Broken> {
+        if let Some((at, _)) = self.machine.next_wake() {
+            self.pass_until(at);
+        }
+        self.input(Input::Wake)
+    }
+
+    /// Answers an operation truthfully. Unanswered requests that overtook nothing land first.
+    pub(super) fn answer(&mut self, ticket: Ticket) -> Result<(), Broken> {
+        let Some(op) = self.ops.get(&ticket).cloned() else { return Ok(()) };
+        if let crate::object::Verb::ListUploads = op.verb {
+            self.land(|ghost| ghost.key == op.key);
+        }
+        let outcome = self.perform(&op);
+        self.input(Input::Object { ticket, outcome })
+    }
+
+    /// Requests on their way reach their store.
+    pub(super) fn land(&mut self, which: impl Fn(&ObjectOp) -> bool) {
+        let (landing, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.ghosts).into_iter().partition(|g| which(g));
+        self.ghosts = rest;
+        for ghost in landing {
+            let _ = self.perform(&ghost);
+        }
+    }
+
+    /// The site ends; what it counted counts.
+    pub(super) fn finish(mut self) -> Coverage {
+        self.coverage.machine(&self.machine);
+        self.coverage.premises(&self.row_watch.premises);
+        self.coverage.premises(&self.link_watch.premises);
+        for word in &self.link_watch.words {
+            self.coverage.reach("word", word);
+        }
+        self.coverage
+    }
+}
+
+/// The policies of a world: the built-in ones, or wild ones. Pure either way.
+pub(super) fn policies(knobs: &Knobs, wild: bool) -> Box<dyn Policies> {
+    let builtin = Builtin::new(knobs.builtin.clone());
+    if wild { Box::new(super::wild::Wild(builtin)) } else { Box::new(builtin) }
+}
