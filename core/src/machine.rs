@@ -11,6 +11,7 @@ use crate::chance::Chance;
 use crate::change::Change;
 use crate::cx::{Cx, Owner, Tickets};
 use crate::effect::{Effect, Gate, Notice, Output};
+use crate::fact::Fact;
 use crate::hub::Hub;
 use crate::id::{Boot, PolicySetId, RequestId, Role};
 use crate::input::{Action, Input, Request};
@@ -70,8 +71,6 @@ pub struct Machine {
     stopping: bool,
     stats: Stats,
 }
-
-use crate::fact::Fact;
 
 impl Default for Machine {
     fn default() -> Self {
