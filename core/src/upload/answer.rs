@@ -10,7 +10,7 @@ use crate::limits;
 use crate::object::{Got, ListedPart, ObjectFacts, ObjectReply, PartFacts};
 use crate::outcome::{Budget, Fault, Outcome, What};
 use crate::row::Phase;
-use crate::upload::live::{Aim, Then};
+use crate::upload::live::Aim;
 use crate::upload::resume::{self, Proof, Seen};
 use crate::upload::{Uploads, parts, plan};
 
@@ -237,72 +237,7 @@ impl Uploads {
         self.aim(job, aim);
     }
 
-    /// Multipart uploads of our key that no session calls its own.
-    fn strays(&self, job: JobId, found: &[UploadId]) -> Vec<UploadId> {
-        let unknown = found.iter().filter(|upload| !self.sessions.knows(upload, job));
-        unknown.take(limits::STRAYS_MAX).cloned().collect()
-    }
-
-    fn on_sifted(
-        &mut self,
-        cx: &mut Cx<'_>,
-        job: JobId,
-        (mut left, best, mut drop): (Vec<UploadId>, Option<(UploadId, usize)>, Vec<UploadId>),
-        listed: Option<&[ListedPart]>,
-    ) {
-        let (Some(upload), Some(row)) = (left.pop(), self.sessions.get(job)) else { return };
-        let holds = listed.map(|listed| (parts::adoptable(row.plan, row.source.len, listed), listed.len()));
-        let best = match (holds, best) {
-            (None, best) => best,
-            (Some((false, _)), best) => {
-                drop.push(upload);
-                best
-            }
-            (Some((true, parts)), Some((held, most))) if most >= parts => {
-                drop.push(upload);
-                Some((held, most))
-            }
-            (Some((true, parts)), best) => {
-                drop.extend(best.map(|(held, _)| held));
-                Some((upload, parts))
-            }
-        };
-        self.sift(cx, job, left, best, drop);
-    }
-
-    /// Looks at the next upload that was left behind, or goes on with the best of them.
-    fn sift(
-        &mut self,
-        cx: &mut Cx<'_>,
-        job: JobId,
-        left: Vec<UploadId>,
-        best: Option<(UploadId, usize)>,
-        drop: Vec<UploadId>,
-    ) {
-        if left.is_empty() {
-            let then = best.map_or(Then::Create, |(upload, _)| Then::Open(upload));
-            return self.clear(cx, job, drop, then);
-        }
-        self.aim(job, Aim::Sift { left, best, drop });
-    }
-
-    /// Gives up the next stray, or goes on.
-    fn clear(&mut self, cx: &mut Cx<'_>, job: JobId, left: Vec<UploadId>, then: Then) {
-        if !left.is_empty() {
-            return self.aim(job, Aim::Clear { left, then });
-        }
-        match then {
-            Then::Open(upload) => {
-                if let Some(live) = self.live.get_mut(&job) {
-                    live.stray = true;
-                }
-                self.open(cx, job, upload);
-            }
-            Then::Create => self.aim(job, Aim::Create),
-        }
-    }
-
-    fn open(&mut self, cx: &mut Cx<'_>, job: JobId, upload: UploadId) {
+    pub(super) fn open(&mut self, cx: &mut Cx<'_>, job: JobId, upload: UploadId) {
         let Some(live) = self.live.get_mut(&job) else { return };
         live.gone = false;
         let stray = live.stray;
@@ -497,7 +432,7 @@ impl Uploads {
         }
     }
 
-    fn aim(&mut self, job: JobId, aim: Aim) {
+    pub(super) fn aim(&mut self, job: JobId, aim: Aim) {
         if let Some(live) = self.live.get_mut(&job) {
             live.aim = aim;
             live.booked = None;

@@ -12,6 +12,7 @@ mod plan;
 mod progress;
 mod resume;
 mod session;
+mod sift;
 mod tidy;
 
 #[cfg(test)]
