@@ -427,6 +427,12 @@ pub enum UploadChange {
         #[n(0)]
         job: JobId,
     },
+    /// The source was not what was verified while parts were sent: no part counts any more. Open → Open
+    #[n(12)]
+    Distrusted {
+        #[n(0)]
+        job: JobId,
+    },
 }
 
 impl Change {
@@ -480,6 +486,7 @@ impl Change {
                 UploadChange::Restarted { .. } => "upload.restarted",
                 UploadChange::Abandoning { .. } => "upload.abandoning",
                 UploadChange::Ended { .. } => "upload.ended",
+                UploadChange::Distrusted { .. } => "upload.distrusted",
             },
         }
     }
@@ -526,6 +533,6 @@ pub enum UploadEnd {
     Failed(Fault),
     /// Another object stands at the key.
     Foreign,
-    /// The recording at the edge is not what was verified.
+    /// The recording at the edge is not what was verified, as far as this attempt saw: the next one looks again.
     SourceLost(Fault),
 }

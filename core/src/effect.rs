@@ -253,6 +253,16 @@ pub enum Notice {
         /// In words.
         detail: String,
     },
+    /// A multipart upload may have been left behind that nobody can see: the store refuses to list them, and the
+    /// site stopped looking. An operator may look, or let the bucket expire unfinished uploads.
+    StrayUnseen {
+        /// Whose upload it may be.
+        job: JobId,
+        /// At which key of the cloud.
+        key: crate::id::ObjectKey,
+        /// Why nobody can see it.
+        fault: &'static str,
+    },
     /// How many jobs are where.
     Queue(QueueCounts),
 }

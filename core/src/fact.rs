@@ -129,6 +129,11 @@ pub enum Fact {
         /// Of which claim.
         fence: Fence,
     },
+    /// The store does not say which multipart uploads are open: one left behind may stay there unseen.
+    UploadBlind {
+        /// Of which claim.
+        fence: Fence,
+    },
     /// An attempt ended.
     UploadEnded {
         /// Which.
@@ -161,6 +166,7 @@ impl Fact {
             Fact::JobAbandoned { .. } => "job_abandoned",
             Fact::PartAcknowledged { .. } => "part_acknowledged",
             Fact::UploadRestarted { .. } => "upload_restarted",
+            Fact::UploadBlind { .. } => "upload_blind",
             Fact::UploadEnded { .. } => "upload_ended",
         }
     }

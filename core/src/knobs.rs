@@ -109,15 +109,60 @@ impl Knobs {
         if !(1..=limits::UPLOADS_MAX).contains(&self.builtin.uploads) {
             return bad("sync.uploads", "between 1 and 64");
         }
+        if u64::from(self.builtin.uploads) * self.upload_bytes() > limits::IN_FLIGHT_BYTES_MAX {
+            return bad(
+                "sync.uploads",
+                "lower, or sync.parts_in_flight or sync.part_size: their product is at most 4 GiB",
+            );
+        }
         if self.builtin.retry_base_ms == 0 || self.builtin.retry_cap_ms < self.builtin.retry_base_ms {
             return bad("sync.retry_base", "above 0 and at most sync.retry_cap");
         }
         Ok(self)
     }
 
+    /// Bytes of one upload in flight at once.
+    fn upload_bytes(&self) -> u64 {
+        u64::from(self.parts_in_flight).saturating_mul(self.part_size).max(1)
+    }
+
+    /// Most uploads at once, whatever a policy says: what [`limits::UPLOADS_MAX`] and the bytes in flight allow.
+    #[must_use]
+    pub fn uploads_max(&self) -> u32 {
+        let fit = (limits::IN_FLIGHT_BYTES_MAX / self.upload_bytes()).max(1);
+        u32::try_from(fit).unwrap_or(u32::MAX).min(limits::UPLOADS_MAX)
+    }
+
     /// How long a device has to answer.
     #[must_use]
     pub fn rpc_timeout(&self) -> Duration {
         Duration::from_millis(self.rpc_timeout_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Knobs;
+
+    fn knobs(uploads: u32, parts_in_flight: u16, part_size: u64) -> Knobs {
+        let mut knobs = Knobs { parts_in_flight, part_size, ..Knobs::default() };
+        knobs.builtin.uploads = uploads;
+        knobs
+    }
+
+    #[test]
+    fn what_is_in_flight_at_once_is_at_most_4_gib_and_the_error_names_what_to_lower() {
+        const MIB: u64 = 1 << 20;
+        for (uploads, parts, size) in [(64, 8, 8 * MIB), (8, 1, 512 * MIB), (1, 8, 512 * MIB)] {
+            assert!(knobs(uploads, parts, size).try_new().is_ok(), "{uploads} × {parts} × {size}");
+        }
+        for (uploads, parts, size) in [(64, 8, 8 * MIB + 1), (9, 1, 512 * MIB), (1, 9, 512 * MIB)] {
+            let bad = knobs(uploads, parts, size).try_new().expect_err("too much memory");
+            let text = std::format!("{bad}");
+            for name in ["sync.uploads", "sync.parts_in_flight", "sync.part_size", "4 GiB"] {
+                assert!(text.contains(name), "{text}");
+            }
+        }
+        assert!(Knobs::default().try_new().is_ok());
     }
 }

@@ -64,8 +64,13 @@ pub const CONFIG_BYTES: usize = 64 << 10;
 pub const CANDIDATES: usize = 256;
 /// Longest delay a policy may ask for; longer ones are clamped.
 pub const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Most uploads at once, whatever a policy says: each holds up to four parts in memory.
+/// Most uploads at once, whatever a policy says: beyond it a site's way is shared, not used better. Memory is bound
+/// by [`IN_FLIGHT_BYTES_MAX`].
 pub const UPLOADS_MAX: u32 = 64;
+/// Bytes of all parts in flight at once, as configured: uploads × parts in flight × part size. Each may be held in
+/// memory until the store answers; a site that has more to spare gains nothing, its way is full long before. Only
+/// recordings that do not fit 10,000 parts of the configured size go beyond it: they are cut into larger ones.
+pub const IN_FLIGHT_BYTES_MAX: u64 = 4 << 30;
 /// A due job that waited longer than this goes first, whatever an order policy says: no score can starve a job.
 pub const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// While jobs are due and a policy lets none begin, it is asked again after this.
@@ -99,6 +104,7 @@ const _: () = assert!(DELAY_MIN.as_millis() <= DELAY_MAX.as_millis());
 const _: () = assert!(WAY_DELAY_MIN.as_millis() <= WAY_DELAY_MAX.as_millis());
 const _: () = assert!(SEND_AGAIN <= ASK_AGAIN);
 const _: () = assert!(PART_BYTES_MIN <= PART_BYTES_MAX);
+const _: () = assert!(PART_BYTES_MAX <= IN_FLIGHT_BYTES_MAX, "one part of any size must be possible");
 const _: () = assert!(CALLS_PER_LINK >= 2, "one slot is kept for get_state");
 const _: () = assert!(SYNC_RETRY_MIN.as_nanos() <= SYNC_RETRY_MAX.as_nanos());
 const _: () = assert!(OBJECT_BYTES_MAX <= 5 << 40, "S3 takes at most 5 TiB");

@@ -383,6 +383,9 @@ pub fn describe(notice: &Notice) -> alloc::string::String {
         Notice::OperationUnknown { device, action, .. } => {
             alloc::format!("{device}: nobody knows how {} ended", action.name())
         }
+        Notice::StrayUnseen { job, key, fault } => {
+            alloc::format!("job {job}: a multipart upload may be left at {key}, unseen: {fault}")
+        }
         Notice::Destination { streak, fault, .. } => match fault {
             Some(fault) => alloc::format!("cloud: {fault}, {streak} in a row"),
             None => "cloud: fine".to_string(),

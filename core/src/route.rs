@@ -20,6 +20,7 @@ pub(crate) fn deliver(parts: &mut Parts, cx: &mut Cx<'_>, fact: Fact) {
         Fact::PartAcknowledged { fence, bytes } => parts.queue.on_part_acknowledged(cx, fence, bytes),
         Fact::UploadEnded { fence, end } => parts.queue.on_upload_ended(cx, fence, &end),
         Fact::UploadRestarted { fence } => parts.queue.on_upload_restarted(cx, fence),
+        Fact::UploadBlind { fence } => parts.queue.on_upload_blind(cx, fence),
         Fact::CommandEnded { command, end } => parts.tasks.on_command_ended(cx, &command, end),
         Fact::CommandGated(command) => parts.tasks.on_command_gated(cx, command),
         Fact::CommandSent(command) => parts.tasks.on_command_sent(cx, &command),

@@ -163,6 +163,8 @@ impl Board {
                 inner.destination = DestinationSeen { streak: *streak, fault: *fault, next_try: *next_try };
             }
             Notice::Queue(counts) => inner.queue = *counts,
+            // For the log alone: it is about no device and no upload that runs.
+            Notice::StrayUnseen { .. } => {}
             Notice::Refused { code, .. } => *inner.refused.entry(code).or_default() += 1,
             Notice::OperationUnknown { action, .. } => {
                 *inner.unknown.entry(action.name()).or_default() += 1;

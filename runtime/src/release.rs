@@ -238,6 +238,10 @@ fn log(notice: &Notice) {
         Notice::Refused { device, code, detail } => {
             tracing::info!(device = %device, code, detail, "a message was refused");
         }
+        Notice::StrayUnseen { job, key, fault } => tracing::warn!(
+            job = job.0, key = %key, fault,
+            "an unfinished upload may be left in the cloud, and the store does not list them: look there, or let the bucket expire unfinished uploads"
+        ),
         Notice::Queue(counts) => tracing::debug!(
             due = counts.due,
             waiting = counts.waiting,

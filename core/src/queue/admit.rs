@@ -39,11 +39,12 @@ impl Queue {
             return;
         }
         let situation = self.situation(cx, counts);
+        let most = cx.knobs.uploads_max();
         let (limit, mut by) = cx.rule(
             Slot::Concurrency,
             |p| p.limits(&situation),
             |v| {
-                let limit = v.uploads.min(limits::UPLOADS_MAX);
+                let limit = v.uploads.min(most);
                 (limit, format!("{limit} at once"))
             },
         );

@@ -349,9 +349,8 @@ impl Queue {
                 Budget::Data => self.on_data_fault(cx, job, fault),
             },
             UploadEnd::Foreign => self.give_up(cx, job, FinalWhy::Foreign, spent + 1, None),
-            UploadEnd::SourceLost(fault) => {
-                self.give_up(cx, job, FinalWhy::SourceLost(fault.clone()), spent + 1, None);
-            }
+            // One reading may be wrong, and a device may send the recording again: not final at once.
+            UploadEnd::SourceLost(fault) => self.on_data_fault(cx, job, fault),
         }
         self.settle(cx);
     }
@@ -360,6 +359,16 @@ impl Queue {
     pub fn on_upload_restarted(&mut self, cx: &mut Cx<'_>, fence: Fence) {
         if self.fence(fence.job) == Some(fence) {
             let note = String::from("begun again: what was sent before is lost or damaged in the store");
+            self.enact(cx, JobChange::Noted { job: fence.job, note });
+        }
+    }
+
+    /// The store does not list multipart uploads, and one of this job may have been left behind: said aloud.
+    pub fn on_upload_blind(&mut self, cx: &mut Cx<'_>, fence: Fence) {
+        if self.fence(fence.job) == Some(fence) {
+            let note = String::from(
+                "an unfinished upload of an earlier try may be left in the store, which refuses to list them",
+            );
             self.enact(cx, JobChange::Noted { job: fence.job, note });
         }
     }

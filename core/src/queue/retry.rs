@@ -5,7 +5,7 @@ use alloc::string::String;
 use core::time::Duration;
 
 use crate::limits;
-use crate::outcome::Fault;
+use crate::outcome::{Fault, What};
 use crate::policy::{GiveUp, RetryVerdict};
 use crate::row::FinalWhy;
 
@@ -40,10 +40,13 @@ pub(super) fn clamp(verdict: RetryVerdict, spent: u32) -> (Course, String) {
     }
 }
 
-/// Why a job is over, in its own words.
+/// Why a job is over, in its own words. A source that was not right to the last attempt is lost.
 pub(super) fn final_why(why: GiveUp, fault: Fault) -> FinalWhy {
-    match why {
-        GiveUp::Exhausted => FinalWhy::Exhausted(fault),
-        GiveUp::Hopeless => FinalWhy::GivenUp(fault),
+    match (why, &fault) {
+        (GiveUp::Exhausted, Fault::Vanished(What::Source) | Fault::Damaged(What::Source)) => {
+            FinalWhy::SourceLost(fault)
+        }
+        (GiveUp::Exhausted, _) => FinalWhy::Exhausted(fault),
+        (GiveUp::Hopeless, _) => FinalWhy::GivenUp(fault),
     }
 }

@@ -317,19 +317,43 @@ fn a_policy_may_give_up_at_once() {
 }
 
 #[test]
-fn a_foreign_object_and_a_lost_source_end_the_job_without_a_question() {
-    let lost = Fault::Damaged(What::Source);
-    let cases = [
-        (UploadEnd::Foreign, FinalWhy::Foreign),
-        (UploadEnd::SourceLost(lost.clone()), FinalWhy::SourceLost(lost)),
-    ];
-    for (end, why) in cases {
+fn a_foreign_object_ends_the_job_without_a_question() {
+    let mut rig = one_at_a_time();
+    rig.want(1, 10, false);
+    rig.ended(1, UploadEnd::Foreign);
+    assert_eq!(rig.ended[&JobId(1)], JobEnd::Failed(FinalWhy::Foreign));
+    assert_eq!((rig.policies.asked.contains(&Slot::Retry), rig.job(1).spent), (false, 1));
+}
+
+#[test]
+fn a_lost_source_is_final_only_when_the_attempts_are_used_up() {
+    for lost in [Fault::Damaged(What::Source), Fault::Vanished(What::Source)] {
         let mut rig = one_at_a_time();
         rig.want(1, 10, false);
-        rig.ended(1, end);
-        assert_eq!(rig.ended[&JobId(1)], JobEnd::Failed(why));
-        assert_eq!((rig.policies.asked.contains(&Slot::Retry), rig.job(1).spent), (false, 1));
+        for attempt in 1..=5 {
+            assert_eq!(rig.ended.get(&JobId(1)), None, "attempt {attempt}");
+            rig.ended(1, UploadEnd::SourceLost(lost.clone()));
+            let job = rig.job(1);
+            assert_eq!((job.spent, job.last_fault), (attempt, Some(lost.clone())));
+            if attempt < 5 {
+                let cause = Cause::Retry(lost.clone());
+                assert!(matches!(job.state, JobState::Pending { cause: c, .. } if c == cause));
+                rig.wake();
+            }
+        }
+        assert_eq!(rig.ended[&JobId(1)], JobEnd::Failed(FinalWhy::SourceLost(lost)));
+        assert!(rig.policies.asked.contains(&Slot::Retry));
     }
+}
+
+#[test]
+fn a_policy_cannot_put_more_into_memory_than_the_bound_of_bytes_in_flight() {
+    let mut rig = Rig::with(|knobs| (knobs.part_size, knobs.parts_in_flight) = (512 << 20, 2));
+    rig.policies.uploads = Some(u32::MAX);
+    for n in 1..=6 {
+        rig.want(n, 10, false);
+    }
+    assert_eq!(rig.counts(), (2, 0, 4, 0));
 }
 
 #[test]

@@ -139,7 +139,7 @@ pub enum FinalWhy {
     /// An operator cancelled it.
     #[n(3)]
     Cancelled,
-    /// The recording at the edge is not what was verified.
+    /// Attempts used up, and at the last one the recording at the edge was not what was verified.
     #[n(4)]
     SourceLost(#[n(0)] Fault),
 }

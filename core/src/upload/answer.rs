@@ -10,7 +10,7 @@ use crate::limits;
 use crate::object::{Got, ListedPart, ObjectFacts, ObjectReply, PartFacts};
 use crate::outcome::{Budget, Fault, Outcome, What};
 use crate::row::Phase;
-use crate::upload::live::{Aim, Then};
+use crate::upload::live::Aim;
 use crate::upload::resume::{self, Proof, Seen};
 use crate::upload::{Uploads, parts, plan};
 
@@ -106,7 +106,21 @@ impl Uploads {
             (Aim::Probe { doubt }, ObjectReply::Parts(Some(listed))) => {
                 self.on_probed(cx, job, doubt, listed);
             }
-            (Aim::Probe { .. }, ObjectReply::Parts(None)) => self.aim(job, Aim::Look { gone: true }),
+            (Aim::Probe { .. }, ObjectReply::Parts(None)) => {
+                if let Some(live) = self.live.get_mut(&job) {
+                    live.gone = true;
+                }
+                self.aim(job, Aim::Look { gone: true });
+            }
+            (Aim::Recheck, ObjectReply::Got(Got::Digest { len, sha256 })) => {
+                let Some(row) = self.sessions.get(job) else { return };
+                if (*len, *sha256) != (row.source.len, row.source.sha256) {
+                    return self.source_lost(cx, job, Fault::Damaged(What::Source));
+                }
+                self.enact(cx, UploadChange::Sealing { job });
+                self.achieved(cx, job, None);
+                self.aim(job, Aim::Seal);
+            }
             (Aim::Seal, ObjectReply::Completed(etag)) => {
                 self.enact(cx, UploadChange::Sealed { job, etag: etag.clone() });
                 self.achieved(cx, job, None);
@@ -125,6 +139,7 @@ impl Uploads {
                 | Aim::Create
                 | Aim::Probe { .. }
                 | Aim::Send
+                | Aim::Recheck
                 | Aim::Seal
                 | Aim::Verify,
                 _,
@@ -166,7 +181,7 @@ impl Uploads {
 
     fn read(&mut self, job: JobId, etag: ETag, ours: bool) {
         let Some(row) = self.sessions.get(job) else { return };
-        let by_parts = row.plan.parts > 1 && parts::complete(row.plan, self.sessions.parts(job));
+        let by_parts = resume::parts_prove(row) && parts::complete(row.plan, self.sessions.parts(job));
         self.aim(job, Aim::Read { etag, ours, part: by_parts.then_some(PartNo(1)) });
     }
 
@@ -176,6 +191,10 @@ impl Uploads {
         match row.phase {
             Phase::Planned if !row.sidecar_stored => {
                 return self.aim(job, Aim::Sidecar { found: Some(etag) });
+            }
+            // Somebody else may have put it, and our multipart upload still be open: it is given up after the end.
+            Phase::Open { .. } | Phase::Sealing { .. } if !self.is_gone(job) => {
+                return self.done_but_for_strays(cx, job, etag);
             }
             Phase::Planned | Phase::Open { .. } | Phase::Sealing { .. } => {
                 self.enact(cx, UploadChange::Sealed { job, etag });
@@ -218,73 +237,10 @@ impl Uploads {
         self.aim(job, aim);
     }
 
-    /// Multipart uploads of our key that no session calls its own.
-    fn strays(&self, job: JobId, found: &[UploadId]) -> Vec<UploadId> {
-        let unknown = found.iter().filter(|upload| !self.sessions.knows(upload, job));
-        unknown.take(limits::STRAYS_MAX).cloned().collect()
-    }
-
-    fn on_sifted(
-        &mut self,
-        cx: &mut Cx<'_>,
-        job: JobId,
-        (mut left, best, mut drop): (Vec<UploadId>, Option<(UploadId, usize)>, Vec<UploadId>),
-        listed: Option<&[ListedPart]>,
-    ) {
-        let (Some(upload), Some(row)) = (left.pop(), self.sessions.get(job)) else { return };
-        let holds = listed.map(|listed| (parts::adoptable(row.plan, row.source.len, listed), listed.len()));
-        let best = match (holds, best) {
-            (None, best) => best,
-            (Some((false, _)), best) => {
-                drop.push(upload);
-                best
-            }
-            (Some((true, parts)), Some((held, most))) if most >= parts => {
-                drop.push(upload);
-                Some((held, most))
-            }
-            (Some((true, parts)), best) => {
-                drop.extend(best.map(|(held, _)| held));
-                Some((upload, parts))
-            }
-        };
-        self.sift(cx, job, left, best, drop);
-    }
-
-    /// Looks at the next upload that was left behind, or goes on with the best of them.
-    fn sift(
-        &mut self,
-        cx: &mut Cx<'_>,
-        job: JobId,
-        left: Vec<UploadId>,
-        best: Option<(UploadId, usize)>,
-        drop: Vec<UploadId>,
-    ) {
-        if left.is_empty() {
-            let then = best.map_or(Then::Create, |(upload, _)| Then::Open(upload));
-            return self.clear(cx, job, drop, then);
-        }
-        self.aim(job, Aim::Sift { left, best, drop });
-    }
-
-    /// Gives up the next stray, or goes on.
-    fn clear(&mut self, cx: &mut Cx<'_>, job: JobId, left: Vec<UploadId>, then: Then) {
-        if !left.is_empty() {
-            return self.aim(job, Aim::Clear { left, then });
-        }
-        match then {
-            Then::Open(upload) => {
-                if let Some(live) = self.live.get_mut(&job) {
-                    live.stray = true;
-                }
-                self.open(cx, job, upload);
-            }
-            Then::Create => self.aim(job, Aim::Create),
-        }
-    }
-
-    fn open(&mut self, cx: &mut Cx<'_>, job: JobId, upload: UploadId) {
-        let stray = self.live.get(&job).is_some_and(|live| live.stray);
+    pub(super) fn open(&mut self, cx: &mut Cx<'_>, job: JobId, upload: UploadId) {
+        let Some(live) = self.live.get_mut(&job) else { return };
+        live.gone = false;
+        let stray = live.stray;
         self.enact(cx, UploadChange::Opened { job, upload, stray });
         self.achieved(cx, job, None);
         self.send_missing(job);
@@ -347,11 +303,33 @@ impl Uploads {
         let Phase::Sealed { etag } = row.phase.clone() else {
             panic!("I18: job {job} is done in phase {:?}", row.phase)
         };
-        self.enact(cx, if stray { UploadChange::Abandoning { job } } else { UploadChange::Ended { job } });
-        self.end(cx, job, UploadEnd::Done { etag });
         if stray {
-            self.begin_tidy(cx, job);
+            return self.done_but_for_strays(cx, job, etag);
         }
+        self.enact(cx, UploadChange::Ended { job });
+        self.end(cx, job, UploadEnd::Done { etag });
+    }
+
+    /// The recording is in the cloud, verified, and something of ours may be left there: that is for the janitor.
+    fn done_but_for_strays(&mut self, cx: &mut Cx<'_>, job: JobId, etag: ETag) {
+        self.enact(cx, UploadChange::Abandoning { job });
+        self.end(cx, job, UploadEnd::Done { etag });
+        self.begin_tidy(cx, job);
+    }
+
+    /// Whether the store said that it does not know our multipart upload.
+    fn is_gone(&self, job: JobId) -> bool {
+        self.live.get(&job).is_some_and(|live| live.gone)
+    }
+
+    /// The source is not what was verified, or is not there. Parts sent so far may be of what it was in between:
+    /// none of them counts any more, should a later attempt find the source whole.
+    fn source_lost(&mut self, cx: &mut Cx<'_>, job: JobId, fault: Fault) {
+        let open = self.sessions.get(job).is_some_and(|row| matches!(row.phase, Phase::Open { .. }));
+        if open && !self.sessions.parts(job).is_empty() {
+            self.enact(cx, UploadChange::Distrusted { job });
+        }
+        self.end(cx, job, UploadEnd::SourceLost(fault));
     }
 
     /// It surely did not happen.
@@ -362,7 +340,12 @@ impl Uploads {
             (
                 Aim::Sidecar { .. } | Aim::Put | Aim::Send,
                 Fault::Vanished(What::Source) | Fault::Damaged(What::Source),
-            ) => self.end(cx, job, UploadEnd::SourceLost(fault.clone())),
+            ) => self.source_lost(cx, job, fault.clone()),
+            // The edge calls its object an object; for an upload it is the source.
+            (Aim::Recheck, Fault::Vanished(_)) => {
+                self.source_lost(cx, job, Fault::Vanished(What::Source));
+            }
+            (Aim::Recheck, Fault::Damaged(_)) => self.source_lost(cx, job, Fault::Damaged(What::Source)),
             (Aim::Send, Fault::Vanished(What::Upload)) => {
                 self.forget_open(cx, job);
                 self.aim(job, Aim::Probe { doubt: Some(fault.clone()) });
@@ -371,8 +354,13 @@ impl Uploads {
             (Aim::Seal, Fault::Vanished(What::Part) | Fault::Damaged(What::Part) | Fault::Rejected(_)) => {
                 self.aim(job, Aim::Probe { doubt: Some(fault.clone()) });
             }
-            // A store that cannot list is a store in which we cannot look.
-            (Aim::Find, Fault::Rejected(_)) => self.aim(job, Aim::Create),
+            // A store that cannot list is a store in which we cannot look: said aloud, and we go on.
+            (Aim::Find, Fault::Rejected(_)) => {
+                if let Some(live) = self.live.get(&job) {
+                    cx.tell(Fact::UploadBlind { fence: live.fence });
+                }
+                self.aim(job, Aim::Create);
+            }
             // Strays must not keep an upload from its way: the janitor looks again at the end.
             (Aim::Clear { mut left, then }, _) if passable => {
                 left.pop();
@@ -389,6 +377,7 @@ impl Uploads {
                 | Aim::Create
                 | Aim::Probe { .. }
                 | Aim::Send
+                | Aim::Recheck
                 | Aim::Seal
                 | Aim::Verify,
                 _,
@@ -402,7 +391,12 @@ impl Uploads {
         let Some(live) = self.live.get_mut(&job) else { return };
         live.unanswered += 1;
         if live.unanswered > most {
-            return self.end(cx, job, UploadEnd::Failed(Fault::Offline));
+            // The silence of our own store says nothing of the way to the cloud.
+            let silent = match live.aim {
+                Aim::Recheck => Fault::Local("the edge store does not answer".into()),
+                _ => Fault::Offline,
+            };
+            return self.end(cx, job, UploadEnd::Failed(silent));
         }
         let doublings = live.unanswered.saturating_sub(1).min(limits::ASK_AGAIN);
         live.rest = Some(cx.now.mono.after(limits::ASK_DELAY * (1 << doublings)));
@@ -417,6 +411,7 @@ impl Uploads {
             | Aim::Clear { .. }
             | Aim::Probe { .. }
             | Aim::Send
+            | Aim::Recheck
             | Aim::Verify => {}
         }
     }
@@ -437,7 +432,7 @@ impl Uploads {
         }
     }
 
-    fn aim(&mut self, job: JobId, aim: Aim) {
+    pub(super) fn aim(&mut self, job: JobId, aim: Aim) {
         if let Some(live) = self.live.get_mut(&job) {
             live.aim = aim;
             live.booked = None;
@@ -456,6 +451,7 @@ fn asks_whether(aim: &Aim) -> Option<What> {
         | Aim::Find
         | Aim::Create
         | Aim::Send
+        | Aim::Recheck
         | Aim::Seal => None,
     }
 }
@@ -473,6 +469,7 @@ fn nothing_there(aim: &Aim) -> ObjectReply {
         | Aim::Find
         | Aim::Create
         | Aim::Send
+        | Aim::Recheck
         | Aim::Seal => ObjectReply::Head(None),
     }
 }

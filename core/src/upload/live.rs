@@ -16,10 +16,13 @@ use crate::upload::plan;
 /// ```text
 /// Planned: Look ─► [Read] ─► [Sidecar] ─► Put ───────────────────────────────► Verify
 ///                                    └──► [Find ─► Sift ─► Clear] ─► Create ─► Send
-/// Open:    Probe ─► Send ─► Seal ─► Verify          Probe ─► Look ─► (restarted) Find
+/// Open:    Probe ─► Send ─► Recheck ─► Seal ─► Verify      Probe ─► Look ─► (restarted) Find
 /// Sealing: Look ─► Probe ─► Seal ─► Verify
 /// Sealed:  Verify ─► [Read] ─► the end
 /// ```
+///
+/// Sealing is recorded by `Recheck` alone: whoever finds it in a record knows that the source was still the
+/// verified recording after the last of the recorded parts had been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Aim {
     /// What stands at our key? `gone`: the store does not know our multipart upload any more.
@@ -70,6 +73,8 @@ pub(super) enum Aim {
     },
     /// Send parts.
     Send,
+    /// All parts are stored. Is what they were read from still the recording that was verified? Asked of the edge.
+    Recheck,
     /// Make the object out of its parts.
     Seal,
     /// Is the object what it must be?
@@ -115,6 +120,8 @@ pub(super) struct Live {
     pub(super) booked: Option<Mono>,
     /// Whether a `Create` we gave up on may still come through.
     pub(super) stray: bool,
+    /// Whether the store said that it does not know our multipart upload (any more).
+    pub(super) gone: bool,
 }
 
 impl Live {
@@ -135,6 +142,7 @@ impl Live {
             rest: None,
             booked: None,
             stray: false,
+            gone: false,
         }
     }
 }
@@ -165,6 +173,10 @@ pub(super) fn question(row: &UploadRow, stored: &Parts, aim: &Aim) -> Option<Obj
         Aim::Create => Verb::Create { sha256: row.source.sha256 },
         Aim::Probe { .. } => Verb::ListParts { upload: own() },
         Aim::Send => return None,
+        Aim::Recheck => {
+            let verb = Verb::Get { span: None, want: Want::Digest };
+            return Some(ObjectOp { store: Store::Edge, key: row.source.key.clone(), verb });
+        }
         Aim::Seal => {
             let parts = stored.iter().map(|(part, facts)| (*part, facts.clone())).collect();
             Verb::Complete { upload: own(), parts }

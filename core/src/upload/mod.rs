@@ -12,6 +12,7 @@ mod plan;
 mod progress;
 mod resume;
 mod session;
+mod sift;
 mod tidy;
 
 #[cfg(test)]
@@ -253,6 +254,7 @@ impl Uploads {
             | Aim::Clear { .. }
             | Aim::Create
             | Aim::Probe { .. }
+            | Aim::Recheck
             | Aim::Seal
             | Aim::Verify => {}
         }
@@ -272,14 +274,14 @@ impl Uploads {
         }
     }
 
-    /// Sends parts, lowest number first, as many at once as configured; seals when nothing is left.
+    /// Sends parts, lowest number first, as many at once as configured; checks the source once more when nothing is
+    /// left.
     fn send(&mut self, cx: &mut Cx<'_>, job: JobId) {
         loop {
             let (Some(live), Some(row)) = (self.live.get_mut(&job), self.sessions.get(job)) else { return };
             let Some(part) = live.todo.first().copied() else {
                 if live.open.is_empty() {
-                    live.aim = Aim::Seal;
-                    self.enact(cx, UploadChange::Sealing { job });
+                    live.aim = Aim::Recheck;
                     self.advance(cx, job);
                 }
                 return;

@@ -2,7 +2,7 @@
 
 use crate::digest::{Sha256, multipart_etag};
 use crate::object::ObjectFacts;
-use crate::row::UploadRow;
+use crate::row::{Phase, UploadRow};
 use crate::upload::parts::{self, Parts};
 
 /// What a store's word on an object proves.
@@ -16,7 +16,29 @@ pub(super) enum Proof {
     Open,
 }
 
-/// Weighs what a store says of an object: size, then its checksums, then its tag. Metadata proves nothing.
+/// Whether the digests of our parts prove anything about the verified recording. A part is whatever the edge held
+/// when it was read; only the recheck of the source ties the parts to the recording, and the record of it is
+/// phase Sealing.
+///
+/// | phase | how it is reached | what proves that an object at our key is the recording |
+/// |---|---|---|
+/// | Planned | no part counts | the store's digest of the whole, else its bytes read as a whole |
+/// | Open | parts count, the source was not rechecked since the last one | the same: the parts prove neither yes nor no |
+/// | Sealing | rechecked after the last part; a lost part leads back to Open | also the composite, the tag over the parts' tags, or its bytes part by part |
+/// | Sealed | `Completed` in Sealing, or a `Put` whose digest the edge checked | as in Sealing |
+///
+/// An object that is there already in phase Open (another writer put it, or a `Complete` came through before a
+/// part was lost) is so read as a whole and held against `source.sha256`; that its metadata announces that digest
+/// decides only whether it may be replaced.
+pub(super) fn parts_prove(row: &UploadRow) -> bool {
+    match row.phase {
+        Phase::Planned | Phase::Open { .. } | Phase::Abandoning { .. } => false,
+        Phase::Sealing { .. } | Phase::Sealed { .. } => row.plan.parts > 1,
+    }
+}
+
+/// Weighs what a store says of an object: size, then its checksums, then its tag. Metadata proves nothing, and
+/// parts only what [`parts_prove`] allows.
 pub(super) fn weigh(row: &UploadRow, stored: &Parts, facts: &ObjectFacts) -> Proof {
     if facts.len != row.source.len {
         return Proof::Differs;
@@ -25,7 +47,7 @@ pub(super) fn weigh(row: &UploadRow, stored: &Parts, facts: &ObjectFacts) -> Pro
     if let Some(sha256) = facts.sha256 {
         return judge(sha256 == row.source.sha256);
     }
-    if row.plan.parts == 1 || !parts::complete(row.plan, stored) {
+    if !parts_prove(row) || !parts::complete(row.plan, stored) {
         return Proof::Open;
     }
     match facts.composite {

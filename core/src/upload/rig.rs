@@ -19,7 +19,7 @@ use crate::fact::{Fact, JobEnd, Wanted};
 use crate::id::{Boot, DeviceId, ETag, EpisodeId, JobId, ObjectKey, PartNo, RequestId, Ticket, UploadId};
 use crate::knobs::Knobs;
 use crate::object::{
-    Composite, Got, ListedPart, ObjectFacts, ObjectOp, ObjectReply, PartFacts, Span, Store, Verb,
+    Composite, Got, ListedPart, ObjectFacts, ObjectOp, ObjectReply, PartFacts, Span, Store, Verb, Want,
 };
 use crate::outcome::{Fault, Outcome, What};
 use crate::policy::{
@@ -283,6 +283,7 @@ impl Rig {
                     self.queue.on_part_acknowledged(&mut cx, fence, bytes);
                 }
                 Fact::UploadRestarted { fence } => self.queue.on_upload_restarted(&mut cx, fence),
+                Fact::UploadBlind { fence } => self.queue.on_upload_blind(&mut cx, fence),
                 Fact::UploadEnded { fence, end } => self.queue.on_upload_ended(&mut cx, fence, &end),
                 Fact::JobEnded { job, end, .. } => {
                     assert!(self.ended.insert(job, end).is_none(), "a job ends once");
@@ -331,15 +332,20 @@ impl Rig {
         for effect in &out.effects {
             match effect {
                 Effect::Object { ticket, op } => {
-                    assert_eq!(op.store, Store::Cloud);
+                    let reads = matches!(op.verb, Verb::Get { span: None, .. });
+                    assert!(op.store == Store::Cloud || reads, "the edge is only read: {op:?}");
                     self.open.insert(*ticket, op.clone());
                 }
                 Effect::Publish(Notice::Progress { episode, uploaded, total, .. }) => {
                     assert!(uploaded <= total, "I22");
                     let restarted = out.changes.iter().any(|c| c.name() == "upload.restarted");
                     let lost = out.changes.iter().any(|c| c.name() == "upload.part_lost");
+                    let distrusted = out.changes.iter().any(|c| c.name() == "upload.distrusted");
                     let before = self.progress.insert(*episode, *uploaded).unwrap_or(0);
-                    assert!(*uploaded >= before || restarted || lost, "I22: {before} to {uploaded}");
+                    assert!(
+                        *uploaded >= before || restarted || lost || distrusted,
+                        "I22: {before} to {uploaded}"
+                    );
                 }
                 Effect::Publish(Notice::ProgressEnded { episode }) => {
                     self.progress.remove(episode);
@@ -469,7 +475,28 @@ pub(crate) struct Object {
 struct Pending {
     key: ObjectKey,
     announced: Sha256,
-    parts: BTreeMap<PartNo, (PartFacts, ObjectKey, Span)>,
+    parts: BTreeMap<PartNo, Taken>,
+}
+
+/// A part in the model: what it is, and where it was read from.
+#[derive(Clone, Debug)]
+struct Taken {
+    facts: PartFacts,
+    source: ObjectKey,
+    span: Span,
+    /// Whether the source was the verified recording then.
+    true_to: bool,
+}
+
+/// A recording at the edge, in the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtEdge {
+    /// As it was verified.
+    Whole,
+    /// Of the same length, with other bytes.
+    Changed,
+    /// Not there.
+    Gone,
 }
 
 /// An object store: other data structures than the code under test, and the judge of it.
@@ -486,6 +513,10 @@ pub(crate) struct Model {
     plain: bool,
     /// Whether tags of parts are MD5s of the content, as without encryption.
     sealed_tags: bool,
+    /// The edge: recordings that are not as they were verified.
+    edge: BTreeMap<ObjectKey, AtEdge>,
+    /// The edge: where the furthest piece ended that was ever read of a recording.
+    ends: BTreeMap<ObjectKey, u64>,
 }
 
 impl Model {
@@ -502,6 +533,31 @@ impl Model {
         self.uploads.clear();
     }
 
+    /// From now on the recording at the edge is so.
+    pub(crate) fn edge_is(&mut self, n: u64, how: AtEdge) {
+        self.edge.insert(source(n, 0, false).key, how);
+    }
+
+    pub(crate) fn is_spoiled(&self, n: u64) -> bool {
+        self.at_edge(&source(n, 0, false).key) != AtEdge::Whole
+    }
+
+    fn at_edge(&self, key: &ObjectKey) -> AtEdge {
+        self.edge.get(key).copied().unwrap_or(AtEdge::Whole)
+    }
+
+    fn does_at_edge(&self, op: &ObjectOp) -> Outcome<ObjectReply> {
+        assert_eq!(op.verb, Verb::Get { span: None, want: Want::Digest });
+        let len = self.ends.get(&op.key).copied().unwrap_or(0);
+        match self.at_edge(&op.key) {
+            AtEdge::Whole => Outcome::Done(ObjectReply::Got(Got::Digest { len, sha256: whole(&op.key) })),
+            AtEdge::Changed => {
+                Outcome::Done(ObjectReply::Got(Got::Digest { len, sha256: Sha256::of(b"changed") }))
+            }
+            AtEdge::Gone => Outcome::Failed(Fault::Vanished(What::Object)),
+        }
+    }
+
     fn tag(&mut self, sha256: Sha256) -> ETag {
         self.made += 1;
         let text = format!("{sha256}");
@@ -510,6 +566,9 @@ impl Model {
 
     /// Does an operation and says how it went.
     pub(crate) fn does(&mut self, op: &ObjectOp) -> Outcome<ObjectReply> {
+        if op.store == Store::Edge {
+            return self.does_at_edge(op);
+        }
         let key = &op.key;
         let gone = || Outcome::Failed(Fault::Vanished(What::Upload));
         Outcome::Done(match &op.verb {
@@ -533,6 +592,11 @@ impl Model {
                 ObjectReply::Got(Got::Digest { len, sha256 })
             }
             Verb::Put { source, len, sha256 } => {
+                match self.at_edge(source) {
+                    AtEdge::Whole => {}
+                    AtEdge::Changed => return Outcome::Failed(Fault::Damaged(What::Source)),
+                    AtEdge::Gone => return Outcome::Failed(Fault::Vanished(What::Source)),
+                }
                 let etag = self.tag(*sha256);
                 if key.as_str().ends_with(".mcap") {
                     self.bytes += len;
@@ -556,17 +620,29 @@ impl Model {
                 ObjectReply::Created(id)
             }
             Verb::PutPart { upload, part, source, span } => {
-                let sha256 = piece(source, *span);
+                let true_to = match self.at_edge(source) {
+                    AtEdge::Whole => true,
+                    // The edge cannot know: it was given no digest of a piece.
+                    AtEdge::Changed => false,
+                    AtEdge::Gone => return Outcome::Failed(Fault::Vanished(What::Source)),
+                };
+                let end = self.ends.entry(source.clone()).or_default();
+                *end = (*end).max(span.offset + span.len);
+                let sha256 = match true_to {
+                    true => piece(source, *span),
+                    false => Sha256::of(format!("changed {} {}", span.offset, span.len).as_bytes()),
+                };
                 let facts = PartFacts { etag: self.tag(sha256), sha256, len: span.len };
                 let Some(pending) = self.uploads.get_mut(upload) else { return gone() };
                 self.bytes += span.len;
-                pending.parts.insert(*part, (facts.clone(), source.clone(), *span));
+                let taken = Taken { facts: facts.clone(), source: source.clone(), span: *span, true_to };
+                pending.parts.insert(*part, taken);
                 ObjectReply::PartStored(facts)
             }
             Verb::Complete { upload, parts } => {
                 let Some(pending) = self.uploads.get(upload) else { return gone() };
                 let held = |(part, facts): &(PartNo, PartFacts)| {
-                    pending.parts.get(part).is_some_and(|(held, _, _)| held.etag == facts.etag)
+                    pending.parts.get(part).is_some_and(|held| held.facts.etag == facts.etag)
                 };
                 if !parts.iter().all(held) {
                     return Outcome::Failed(Fault::Rejected(String::from("InvalidPart")));
@@ -583,11 +659,11 @@ impl Model {
                 ObjectReply::Aborted
             }
             Verb::ListParts { upload } => ObjectReply::Parts(self.uploads.get(upload).map(|pending| {
-                let listed = |(part, (facts, _, _)): (&PartNo, &(PartFacts, ObjectKey, Span))| ListedPart {
+                let listed = |(part, taken): (&PartNo, &Taken)| ListedPart {
                     part: *part,
-                    etag: facts.etag.clone(),
-                    len: facts.len,
-                    sha256: (!self.plain).then_some(facts.sha256),
+                    etag: taken.facts.etag.clone(),
+                    len: taken.facts.len,
+                    sha256: (!self.plain).then_some(taken.facts.sha256),
                 };
                 pending.parts.iter().map(listed).collect()
             })),
@@ -609,8 +685,8 @@ fn assemble(pending: &Pending, named: &[(PartNo, PartFacts)], plain: bool) -> Ob
     let mut exact = true;
     let (mut tags, mut digests) = (Vec::new(), Vec::new());
     for (part, _) in named {
-        let (facts, source, span) = &pending.parts[part];
-        exact &= span.offset == offset && content.as_ref().is_none_or(|c| c == source);
+        let Taken { facts, source, span, true_to } = &pending.parts[part];
+        exact &= *true_to && span.offset == offset && content.as_ref().is_none_or(|c| c == source);
         offset += span.len;
         content = Some(source.clone());
         tags.push(facts.etag.clone());

@@ -161,6 +161,12 @@ impl Sessions {
                     Phase::Abandoning { .. } => return refuse("upload.abandoning"),
                 };
             }
+            UploadChange::Distrusted { job: _ } => {
+                if !matches!(row.phase, Phase::Open { .. }) {
+                    return refuse("upload.distrusted");
+                }
+                return Ok(self.drop_parts(job));
+            }
             UploadChange::Ended { job: _ } => {
                 // An open multipart upload is never forgotten.
                 if matches!(row.phase, Phase::Open { .. } | Phase::Sealing { .. }) {
@@ -241,6 +247,7 @@ pub(super) fn of(change: &UploadChange) -> JobId {
         | UploadChange::Sealed { job, .. }
         | UploadChange::Restarted { job }
         | UploadChange::Abandoning { job }
+        | UploadChange::Distrusted { job }
         | UploadChange::Ended { job } => *job,
     }
 }

@@ -193,6 +193,10 @@ fn a_large_recording_goes_in_parts_and_each_row_precedes_its_effect() {
     let outcome = store.does(&op);
     let step = rig.answer(ticket, outcome);
     assert_eq!((step.names(), step.verbs()), (vec!["upload.opened"], vec!["put_part"; 3]));
+    let ticket = rig.until(&mut store, "get");
+    assert!(matches!(rig.session(1).unwrap().phase, Phase::Open { .. }));
+    let edge = crate::object::Store::Edge;
+    assert_eq!((rig.open[&ticket].store, &rig.open[&ticket].key), (edge, &source(1, 0, false).key));
     rig.until(&mut store, "complete");
     assert!(matches!(rig.session(1).unwrap().phase, Phase::Sealing { .. }));
     rig.run(&mut store);
@@ -272,7 +276,8 @@ fn without_checksums_at_the_store_the_bytes_are_read_back() {
     // … unless the tags are no digests: then every part is read.
     let mut store = Model::new(true, true);
     rig.want(3, THREE, false);
-    for _ in 0..3 {
+    // (The first reading is of the source.)
+    for _ in 0..4 {
         let ticket = rig.until(&mut store, "get");
         let outcome = store.does(&rig.open[&ticket].clone());
         rig.answer(ticket, outcome);
@@ -500,10 +505,15 @@ fn a_source_that_is_gone_or_changed_ends_the_job_and_leaves_nothing_in_the_store
     for fault in [Fault::Vanished(What::Source), Fault::Damaged(What::Source)] {
         let (mut rig, mut store) = (Rig::new(), Model::default());
         rig.want(1, THREE, false);
-        let ticket = rig.until(&mut store, "put_part");
-        let step = rig.answer(ticket, Outcome::Failed(fault.clone()));
+        for attempt in 1..=5 {
+            assert!(rig.ended.is_empty(), "a source is lost only when every attempt found it so");
+            let ticket = rig.until(&mut store, "put_part");
+            rig.answer(ticket, Outcome::Failed(fault.clone()));
+            rig.open.retain(|_, op| op.verb.name() != "put_part");
+            assert_eq!(rig.job(1).spent, attempt);
+        }
         assert_eq!(rig.ended[&JobId(1)], JobEnd::Failed(FinalWhy::SourceLost(fault)));
-        assert_eq!(step.verbs(), ["abort"]);
+        assert_eq!(verb(&rig), "abort");
         rig.run(&mut store);
         assert_eq!((store.open_uploads(), rig.session(1)), (vec![], None));
     }
@@ -610,6 +620,19 @@ fn after_a_crash_during_create_the_orphan_is_found() {
 }
 
 #[test]
+fn a_store_that_refuses_to_list_leaves_a_note_at_the_job_and_the_upload_goes_on() {
+    let mut durable = rows(THREE, Phase::Planned, &[]);
+    if let Some((_, Row::Upload(row))) = durable.last_mut() {
+        row.look_first = true;
+    }
+    let (mut rig, _) = Rig::finds(durable);
+    rig.done(ObjectReply::Head(None));
+    let step = rig.fails(Fault::Rejected("NotImplemented".into()));
+    assert_eq!(step.verbs(), ["create"]);
+    assert!(rig.job(1).note.is_some_and(|note| note.contains("refuses to list")));
+}
+
+#[test]
 fn after_a_crash_among_parts_only_the_missing_ones_are_sent() {
     let (mut rig, _) = Rig::finds(rows(THREE, open("u"), &[1, 3]));
     let reply = listed(&rig, &[1, 3]);
@@ -637,8 +660,132 @@ fn after_a_crash_before_the_answer_to_complete_the_object_is_recognised() {
     let etag = ETag::new("whole");
     let facts = ObjectFacts { len: THREE, etag, sha256: None, composite, announced: None };
     let step = rig.done(ObjectReply::Head(Some(facts)));
-    assert_eq!(step.names(), ["upload.sealed", "upload.ended", "job.completed"]);
-    assert_eq!(step.verbs(), Vec::<&str>::new());
+    assert_eq!(step.names(), ["upload.abandoning", "job.completed"]);
+    assert_eq!(step.verbs(), ["abort"], "it may be another writer's, and ours still open");
+    rig.fails(Fault::Vanished(What::Upload));
+    assert_eq!(rig.session(1), None);
+}
+
+/// An object at the key of the first job, put there by somebody else: cut as we cut, of equal parts.
+fn put_by_another(store: &mut Model, content: Option<crate::id::ObjectKey>, row: &UploadRow) {
+    let parts: Vec<PartFacts> = (1..=row.plan.parts).map(|part| facts(row, part)).collect();
+    let sha256 = crate::digest::Sha256::composite(parts.iter().map(|p| p.sha256));
+    let composite = Some(crate::object::Composite { sha256, parts: row.plan.parts });
+    let etag = ETag::new("theirs");
+    let announced = Some(row.source.sha256);
+    let object = Object { len: row.source.len, content, etag, composite, sha256: None, announced };
+    store.objects.insert(episode_key(1), object);
+}
+
+#[test]
+fn an_equal_object_of_another_writer_ends_the_job_and_our_own_upload_is_given_up() {
+    let (mut rig, mut store) = (Rig::new(), Model::default());
+    rig.want(1, THREE, false);
+    let ticket = rig.until(&mut store, "complete");
+    let row = rig.session(1).unwrap();
+    put_by_another(&mut store, Some(row.source.key.clone()), &row);
+    rig.answer(ticket, Outcome::Unknown);
+    assert_eq!(rig.wake().unwrap().verbs(), ["head"]);
+    let reply = head_of(&mut store, 1);
+    let step = rig.done(reply);
+    assert!(rig.is_completed(1), "at once: {:?}", step.names());
+    assert_eq!((step.verbs(), store.open_uploads().len()), (vec!["abort"], 1));
+    rig.reboot();
+    assert_eq!(verb(&rig), "abort", "not even a crash lets it be forgotten");
+    rig.run(&mut store);
+    assert_eq!((store.open_uploads(), rig.session(1)), (vec![], None));
+}
+
+#[test]
+fn parts_of_a_source_that_was_not_rechecked_prove_nothing_of_an_object_that_is_there() {
+    // All parts are recorded, the upload is gone, and an object with the very composite of those parts stands there.
+    for (genuine, end) in [(true, None), (false, Some(Fault::Damaged(What::Object)))] {
+        let (mut rig, _) = Rig::finds(rows(THREE, open("u"), &[1, 2, 3]));
+        let mut store = Model::default();
+        let row = rig.session(1).unwrap();
+        put_by_another(&mut store, genuine.then(|| row.source.key.clone()), &row);
+        rig.done(ObjectReply::Parts(None));
+        let reply = head_of(&mut store, 1);
+        let step = rig.done(reply);
+        assert!(
+            matches!(&step.ops()[..], [(_, ObjectOp { verb: Verb::Get { span: None, .. }, .. })]),
+            "its bytes are held against the verified digest: {:?}",
+            step.ops()
+        );
+        let outcome = store.does(&rig.only().1);
+        let step = rig.ends(outcome);
+        assert_eq!((rig.is_completed(1), rig.job(1).last_fault), (genuine, end));
+        assert!(!step.verbs().contains(&"abort"), "the store said that the upload is gone");
+    }
+}
+
+#[test]
+fn a_recording_that_changed_at_the_edge_is_never_sealed_and_none_of_its_parts_counts_any_more() {
+    for how in [AtEdge::Changed, AtEdge::Gone] {
+        let fault = match how {
+            AtEdge::Gone => Fault::Vanished(What::Source),
+            AtEdge::Changed | AtEdge::Whole => Fault::Damaged(What::Source),
+        };
+        let (mut rig, mut store) = (Rig::new(), Model::default());
+        rig.want(1, THREE, false);
+        // The first part is of the verified recording, the others of something else.
+        let first = rig.until(&mut store, "put_part");
+        let outcome = store.does(&rig.open[&first].clone());
+        rig.answer(first, outcome);
+        store.edge_is(1, AtEdge::Changed);
+        let ticket = rig.until(&mut store, "get");
+        store.edge_is(1, how);
+        let outcome = store.does(&rig.open[&ticket].clone());
+        let step = rig.answer(ticket, outcome);
+        assert_eq!(step.names(), ["upload.distrusted", "job.returned"]);
+        let job = rig.job(1);
+        assert_eq!((job.spent, job.last_fault), (1, Some(fault)));
+        // It is put right: the parts of the other thing must not be taken for those of the recording.
+        store.edge_is(1, AtEdge::Whole);
+        rig.run(&mut store);
+        assert!(rig.is_completed(1));
+        assert_whole(&store, 1);
+        assert_eq!((store.bytes, rig.job(1).spent), (2 * THREE, 1));
+    }
+}
+
+#[test]
+fn after_a_crash_with_all_parts_stored_the_source_is_checked_before_the_upload_is_sealed() {
+    let (mut rig, _) = Rig::finds(rows(THREE, open("u"), &[1, 2, 3]));
+    let reply = listed(&rig, &[1, 2, 3]);
+    let step = rig.done(reply);
+    assert_eq!((step.names(), step.verbs()), (vec![], vec!["get"]));
+    let digest = |len, of| ObjectReply::Got(crate::object::Got::Digest { len, sha256: whole(&of) });
+    let mut other = rig.session(1).unwrap().source;
+    let step = rig.done(digest(THREE, other.key.clone()));
+    assert_eq!((step.names(), step.verbs()), (vec!["upload.sealing"], vec!["complete"]));
+    // Of the right digest and of another length: not the recording.
+    let (mut rig, _) = Rig::finds(rows(THREE, open("u"), &[1, 2, 3]));
+    let reply = listed(&rig, &[1, 2, 3]);
+    rig.done(reply);
+    other.len -= 1;
+    rig.done(digest(other.len, other.key));
+    assert_eq!(rig.job(1).last_fault, Some(Fault::Damaged(What::Source)));
+}
+
+#[test]
+fn a_source_that_cannot_be_read_is_asked_for_again_so_many_times_and_nothing_is_concluded() {
+    let (mut rig, mut store) = (Rig::new(), Model::default());
+    rig.want(1, THREE, false);
+    rig.until(&mut store, "get");
+    for _ in 0..limits::ASK_AGAIN {
+        rig.ends(Outcome::Unknown);
+        assert_eq!(rig.open.len(), 0, "a rest before asking again");
+        assert_eq!(rig.wake().unwrap().verbs(), ["get"]);
+    }
+    rig.ends(Outcome::Unknown);
+    assert!(matches!(rig.job(1).last_fault, Some(Fault::Local(_))), "our own store, not the way");
+    rig.until(&mut store, "get");
+    rig.fails(Fault::Local("EIO".into()));
+    assert_eq!(rig.job(1).last_fault, Some(Fault::Local("EIO".into())));
+    rig.run(&mut store);
+    assert!(rig.is_completed(1));
+    assert_eq!((rig.job(1).spent, store.bytes), (2, THREE), "what was sent stays");
 }
 
 #[test]
@@ -678,7 +825,9 @@ fn a_store_that_refuses_once_to_list_does_not_make_the_janitor_forget() {
         rig.fails(Fault::Rejected("NotImplemented".into()));
         assert_eq!(rig.wake().unwrap().verbs(), ["list_uploads"]);
     }
-    rig.fails(Fault::Rejected("NotImplemented".into()));
+    let step = rig.fails(Fault::Rejected("NotImplemented".into()));
+    let unseen = Notice::StrayUnseen { job: JobId(1), key: episode_key(1), fault: "rejected" };
+    assert_eq!(step.notices(), [unseen], "and people are told that something may be left");
     assert_eq!(
         (rig.session(1), rig.timers.len()),
         (None, 0),
@@ -825,7 +974,7 @@ fn changes_that_are_not_legal_in_a_phase_are_refused() {
     };
     let fence = Fence { job, attempt: 2, boot: Boot(1) };
     let part = facts(&row(Phase::Planned), 1);
-    let cases: [(UploadChange, [bool; 5]); 12] = [
+    let cases: [(UploadChange, [bool; 5]); 13] = [
         (UploadChange::Planned(row(Phase::Planned).into()), [false; 5]),
         (UploadChange::Refenced { fence }, [true, true, true, true, false]),
         (UploadChange::SidecarStored { job }, [true, false, false, false, false]),
@@ -841,6 +990,7 @@ fn changes_that_are_not_legal_in_a_phase_are_refused() {
         (UploadChange::Restarted { job }, [false, true, true, true, false]),
         (UploadChange::Abandoning { job }, [true, true, true, true, false]),
         (UploadChange::Ended { job }, [true, false, false, true, true]),
+        (UploadChange::Distrusted { job }, [false, true, false, false, false]),
     ];
     for (change, legal) in cases {
         for (phase, legal) in phases().into_iter().zip(legal) {
@@ -864,6 +1014,8 @@ enum Doing {
     Reboot,
     Wake,
     LoseUploads,
+    /// A recording at the edge is other than it was verified, from now on.
+    Spoil(u8),
 }
 
 fn doing() -> impl Strategy<Value = Doing> {
@@ -876,6 +1028,7 @@ fn doing() -> impl Strategy<Value = Doing> {
         1 => Just(Doing::Reboot),
         4 => Just(Doing::Wake),
         1 => Just(Doing::LoseUploads),
+        1 => (0u8..9).prop_map(Doing::Spoil),
     ]
 }
 
@@ -922,6 +1075,12 @@ proptest! {
             match (doing, next) {
                 (Doing::Reboot, _) => { rig.reboot(); }
                 (Doing::LoseUploads, _) => { store.lose_uploads(); lost += 1; }
+                (Doing::Spoil(n), _) => {
+                    let how = if n < 6 { AtEdge::Changed } else { AtEdge::Gone };
+                    store.edge_is(u64::from(n % 3) + 1, how);
+                    // Every attempt may send all of it and find out only then.
+                    lost += 5;
+                }
                 (Doing::Wake, _) | (_, None) => { rig.wake(); }
                 (Doing::Answer, Some((ticket, op))) => {
                     let outcome = store.does(&op);
@@ -962,6 +1121,9 @@ proptest! {
                     prop_assert_eq!(object.len, lens[n as usize - 1]);
                 }
                 JobState::Failed { why: FinalWhy::Exhausted(_), .. } => {}
+                JobState::Failed { why: FinalWhy::SourceLost(_), .. } => {
+                    prop_assert!(store.is_spoiled(n), "job {} lost a source that was never touched", n);
+                }
                 other => prop_assert!(false, "job {} ends as {:?}", n, other),
             }
             prop_assert!(store.completed.get(&episode_key(n)).is_none_or(|times| *times <= 1), "I19");

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::change::UploadChange;
 use crate::cx::{Cx, Owner};
+use crate::effect::Notice;
 use crate::id::{JobId, Ticket, UploadId};
 use crate::limits;
 use crate::object::{ObjectOp, ObjectReply, Store, Verb};
@@ -89,11 +90,15 @@ impl Uploads {
                 tidy.unlisted = strays.len() == limits::STRAYS_MAX;
                 tidy.left = strays;
             }
-            // A store that cannot list holds nothing that we could find. It must say so more than once.
-            Outcome::Failed(Fault::Rejected(_))
+            // A store that cannot list holds nothing that we could find. It must say so more than once, and
+            // then people are told.
+            Outcome::Failed(fault @ Fault::Rejected(_))
                 if tidy.left.is_empty() && tidy.tries >= limits::ASK_AGAIN =>
             {
                 tidy.unlisted = false;
+                if let Some(row) = self.sessions.get(job) {
+                    cx.publish(Notice::StrayUnseen { job, key: row.key.clone(), fault: fault.code() });
+                }
             }
             Outcome::Done(_) | Outcome::Failed(_) | Outcome::Unknown => return self.later(cx, job),
         }
