@@ -3,7 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::id::{ConnId, DeviceId, EpisodeId, JobId, RequestId, Role, SecretRef, SocketId, Ticket};
+use crate::id::{
+    ConnId, DeviceId, EpisodeId, JobId, ObjectKey, RequestId, Role, SecretRef, SocketId, Ticket,
+};
 use crate::input::Action;
 use crate::object::ObjectOp;
 use crate::refusal::Refusal;
@@ -59,6 +61,17 @@ pub enum Effect {
     Publish(Notice),
     /// Whether devices may upload.
     Gate(Gate),
+    /// From now on no device may change the object under this key of the edge store. Freezing twice is freezing once.
+    /// Whoever looks at the object after this was released sees what stays.
+    Freeze {
+        /// Which.
+        key: ObjectKey,
+    },
+    /// Devices may write under this key again.
+    Thaw {
+        /// Which.
+        key: ObjectKey,
+    },
 }
 
 /// A text frame for a device. Secrets stand in it as `"tidegate-secret:<handle>"` and are written in by the edge.

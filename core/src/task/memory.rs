@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::Tasks;
 use crate::id::{DeviceId, EpisodeId, ObjectKey, TaskId, Ticket, WireId};
 use crate::machine::Rows;
-use crate::row::{EpisodeRow, Key, Qa, Row, SyncMark, TaskRow};
+use crate::row::{EpisodeRow, Key, Row, TaskRow};
 use crate::wire::transfer::Announced;
 
 /// An attempt that a device named.
@@ -110,15 +110,11 @@ impl Tasks {
         !row.state.is_final()
     }
 
-    /// Whether an episode must be in memory from boot on: it may still have to go to the cloud, or its edge copy is
-    /// still there although it is in the cloud. One that was rejected waits for a judge, who names it.
+    /// Whether an episode must be in memory from boot on: while its copy is at the edge it may still have to go to the
+    /// cloud or be removed, and its keys are frozen. That holds for rejected ones as well.
     #[must_use]
     pub fn is_hot_episode(row: &EpisodeRow) -> bool {
-        match row.sync {
-            SyncMark::NotStarted | SyncMark::Failed(_) => row.qa != Qa::Rejected,
-            SyncMark::Queued(_) => true,
-            SyncMark::Synced { .. } => row.removed_at.is_none(),
-        }
+        row.removed_at.is_none()
     }
 
     /// Forgets everything that no row holds.

@@ -116,6 +116,7 @@ impl Default for Tasks {
 impl Tasks {
     /// Takes up what the rows leave open. Verifications are not among it: the device's next status names them.
     pub fn on_boot(&mut self, cx: &mut Cx<'_>) {
+        self.freeze_all(cx);
         self.plan_removals(cx);
         self.arm_scan(cx);
     }

@@ -7,11 +7,12 @@ use alloc::vec::Vec;
 use super::{Errand, Tasks};
 use crate::change::EpisodeChange;
 use crate::cx::{Cx, Owner};
+use crate::effect::Effect;
 use crate::id::{EpisodeId, ObjectKey, Ticket};
 use crate::limits;
 use crate::object::{ObjectOp, ObjectReply, Store, Verb};
 use crate::outcome::Outcome;
-use crate::row::SyncMark;
+use crate::row::{EpisodeRow, SyncMark};
 use crate::time::Mono;
 use crate::timers::TimerKey;
 
@@ -120,8 +121,21 @@ impl Tasks {
         if (removal.object, removal.sidecar) == (Leg::Gone, Leg::Gone) {
             self.removals.remove(&episode);
             self.enact_episode(cx, EpisodeChange::Removed { episode, at: cx.now.wall });
+            let row = self.episodes.get(&episode).expect("it was just changed");
+            for key in frozen_keys(row) {
+                cx.effect(Effect::Thaw { key: key.clone() });
+            }
         }
         self.arm_removal(cx);
+    }
+
+    /// Freezes every recording whose copy is at the edge: nothing was frozen before this boot.
+    pub(super) fn freeze_all(&self, cx: &mut Cx<'_>) {
+        for row in self.episodes.values().filter(|row| row.removed_at.is_none()) {
+            for key in frozen_keys(row) {
+                cx.effect(Effect::Freeze { key: key.clone() });
+            }
+        }
     }
 
     fn removals_out(&self) -> usize {
@@ -136,6 +150,11 @@ impl Tasks {
             None => cx.disarm(&TimerKey::Remove),
         }
     }
+}
+
+/// The keys of an edge copy, which no device may change while it is there.
+fn frozen_keys(row: &EpisodeRow) -> impl Iterator<Item = &ObjectKey> {
+    core::iter::once(&row.key).chain(row.sidecar.as_ref().map(|sidecar| &sidecar.key))
 }
 
 /// The wait after so many asks that failed.

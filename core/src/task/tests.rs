@@ -125,6 +125,16 @@ impl Seen {
         self.effects.iter().filter_map(code).collect()
     }
 
+    /// Keys frozen and thawed.
+    fn ice(&self) -> Vec<String> {
+        let ice = |effect: &Effect| match effect {
+            Effect::Freeze { key } => Some(std::format!("freeze {key}")),
+            Effect::Thaw { key } => Some(std::format!("thaw {key}")),
+            _ => None,
+        };
+        self.effects.iter().filter_map(ice).collect()
+    }
+
     fn is_nothing(&self) -> bool {
         self.effects.is_empty() && self.changes.is_empty() && self.facts.is_empty()
     }
@@ -288,6 +298,13 @@ impl Rig {
         self.object(ticket, Outcome::Done(reply))
     }
 
+    /// The bytes are read, and the object is still the same.
+    fn confirm(&mut self, digest: Ticket) -> Seen {
+        let (head, op) = self.done(digest, digest_reply()).op();
+        assert!(op.starts_with("head "), "{op}");
+        self.done(head, head_reply())
+    }
+
     fn create(&mut self, task: &str, device: &DeviceId) {
         let request = Request::CreateTask { task: Some(task_id(task)), device: device.clone(), config: None };
         assert_eq!(self.ask(request).changes, ["task.created"]);
@@ -398,7 +415,7 @@ impl Rig {
         let head = self.say(&device, TransferMessage::UploadComplete(claim)).op().0;
         let sidecar = self.done(head, head_reply()).op().0;
         let digest = self.done(sidecar, sidecar_reply()).op().0;
-        let seen = self.done(digest, digest_reply());
+        let seen = self.confirm(digest);
         assert_eq!(seen.changes, ["episode.recorded", "task.completed"]);
         self.parts.tasks.counter() - 1
     }

@@ -11,6 +11,7 @@ use super::{Errand, Tasks, transfer};
 use crate::change::{EpisodeChange, TaskChange};
 use crate::cx::{Cx, Owner};
 use crate::digest::Sha256;
+use crate::effect::Effect;
 use crate::fact::{Fact, TransferFrame};
 use crate::id::{DeviceId, EpisodeId, ObjectKey, TaskId, Ticket, WireId};
 use crate::limits;
@@ -26,6 +27,7 @@ pub(super) struct Verify {
     pub(super) task: TaskId,
     pub(super) key: ObjectKey,
     claim: Announced,
+    aim: Aim,
     step: Step,
     /// Looks that found nothing, for the pause before the next.
     tries: u32,
@@ -35,13 +37,24 @@ pub(super) struct Verify {
     told: Option<&'static str>,
 }
 
-/// How far a verification is.
+/// What a verification is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    /// To make an episode of the recording, and acknowledge it.
+    Record,
+    /// To acknowledge this episode again to an uploader that says nothing of what it holds.
+    Repeat(EpisodeId),
+}
+
+/// How far a verification is. The keys are frozen before the last look, so that what it sees stays.
 ///
 /// ```text
-/// Head ─► Sidecar ─► Digest ─► (an episode, acknowledged)
-///  ▲ └───────┼─────────▲ no sidecar in mcap_only
+/// Head ─► Sidecar ─► Digest ─► Confirm ─► (an episode, acknowledged)
+///  ▲ └───────┼─────────▲ │ no sidecar in mcap_only
+///  │         │           └─► (acknowledged again: its keys are frozen already)
 ///  │         ▼
-///  └────── Resting ◄── absent, unreadable, not equal (from any step)
+///  ├────── Resting ◄── absent, unreadable, not equal (from any step)
+///  └────── Digest, Confirm: something was stored meanwhile
 /// ```
 #[derive(Clone, Debug)]
 enum Step {
@@ -51,15 +64,29 @@ enum Step {
     Sidecar(Ticket, ObjectFacts),
     /// Asked for the digest of its bytes.
     Digest(Ticket, ObjectFacts, Option<(SidecarSource, SidecarFacts)>),
+    /// Asked whether the object whose bytes were read is still the one that is there.
+    Confirm(Ticket, Read),
     /// Waits.
     Resting(Rest),
+}
+
+/// A recording that was read and is equal to everything said of it.
+#[derive(Clone, Debug)]
+struct Read {
+    head: ObjectFacts,
+    len: u64,
+    sha256: Sha256,
+    sidecar: Option<(SidecarSource, SidecarFacts)>,
 }
 
 impl Verify {
     /// The operation it waits for.
     pub(super) fn ticket(&self) -> Option<Ticket> {
         match &self.step {
-            Step::Head(ticket) | Step::Sidecar(ticket, _) | Step::Digest(ticket, ..) => Some(*ticket),
+            Step::Head(ticket)
+            | Step::Sidecar(ticket, _)
+            | Step::Digest(ticket, ..)
+            | Step::Confirm(ticket, _) => Some(*ticket),
             Step::Resting(_) => None,
         }
     }
@@ -67,7 +94,7 @@ impl Verify {
     fn rest(&self) -> Option<Rest> {
         match &self.step {
             Step::Resting(rest) => Some(*rest),
-            Step::Head(_) | Step::Sidecar(..) | Step::Digest(..) => None,
+            Step::Head(_) | Step::Sidecar(..) | Step::Digest(..) | Step::Confirm(..) => None,
         }
     }
 
@@ -91,11 +118,23 @@ impl Tasks {
         let Some(key) = self.bind(cx, device, named, announced) else { return };
         let binding = self.bindings.get(&key).expect("it was just bound");
         if let Some(episode) = binding.episode {
-            return self.acknowledge_again(cx, device, &named.wire, episode, announced);
+            return self.acknowledge_again(cx, device, named, episode, announced, fresh);
         }
+        self.pursue(cx, device, named, (key, announced.clone(), Aim::Record), fresh);
+    }
+
+    /// Goes on with a verification, or begins it.
+    fn pursue(
+        &mut self,
+        cx: &mut Cx<'_>,
+        device: &DeviceId,
+        named: &Named,
+        (key, claim, aim): (ObjectKey, Announced, Aim),
+        fresh: bool,
+    ) {
         let at = (device.clone(), named.wire.clone());
         if let Some(verify) = self.verifies.get(&at) {
-            if verify.claim == *announced {
+            if (&verify.claim, verify.aim) == (&claim, aim) {
                 return match verify.rest() {
                     Some(Rest::Upload) if !fresh => {}
                     Some(Rest::Upload | Rest::Retry) => self.look(cx, &at),
@@ -115,7 +154,8 @@ impl Tasks {
         let verify = Verify {
             task: named.task.clone(),
             key,
-            claim: announced.clone(),
+            claim,
+            aim,
             step: Step::Resting(Rest::Retry),
             tries: 0,
             stored_since: false,
@@ -125,24 +165,67 @@ impl Tasks {
         self.look(cx, &at);
     }
 
-    /// The recording is an episode already: the acknowledgement was lost.
+    /// The recording is an episode already: the acknowledgement was lost. An uploader that says neither length nor
+    /// digest gives no evidence of what it would delete; the copy at the edge may stand in for it while it is there.
     fn acknowledge_again(
         &mut self,
         cx: &mut Cx<'_>,
         device: &DeviceId,
-        wire: &WireId,
+        named: &Named,
         episode: EpisodeId,
         announced: &Announced,
+        fresh: bool,
     ) {
-        let same = self.episode(episode).is_some_and(|row| {
+        let wire = &named.wire;
+        let row = self.episode(episode).filter(|row| {
             announced.len.is_none_or(|len| len == row.len)
                 && announced.sha256.is_none_or(|sha256| sha256 == row.sha256)
         });
-        if same {
-            self.acknowledge(cx, device, wire);
-        } else {
+        let Some(row) = row else {
             let detail = alloc::format!("{wire}: not what episode {episode} holds under the same key");
-            self.refused(cx, device, "digest_mismatch", detail);
+            return self.refused(cx, device, "digest_mismatch", detail);
+        };
+        let at = (device.clone(), wire.clone());
+        if announced.len.is_some() || announced.sha256.is_some() {
+            self.drop_verify(cx, &at);
+            return self.acknowledge(cx, device, wire);
+        }
+        if row.removed_at.is_some() {
+            self.drop_verify(cx, &at);
+            return self.refuse_silent(cx, device, wire, episode);
+        }
+        let claim =
+            Announced { len: Some(row.len), sha256: Some(row.sha256), mcap_only: true, ..announced.clone() };
+        let key = row.key.clone();
+        self.pursue(cx, device, named, (key, claim, Aim::Repeat(episode)), fresh);
+    }
+
+    fn refuse_silent(&self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId, episode: EpisodeId) {
+        let detail = alloc::format!(
+            "{wire}: neither size nor SHA-256 was named, and the edge copy of episode {episode} is gone; \
+             the device keeps its copy until it names one of them"
+        );
+        self.refused(cx, device, "no_evidence", detail);
+    }
+
+    /// Freezes what the last look is at.
+    fn hold(&self, cx: &mut Cx<'_>, at: &(DeviceId, WireId), sidecar: bool) {
+        let verify = self.verifies.get(at).expect("the caller has just seen it");
+        cx.effect(Effect::Freeze { key: verify.key.clone() });
+        if sidecar {
+            cx.effect(Effect::Freeze { key: verify.sidecar_key() });
+        }
+    }
+
+    /// Thaws what was frozen for a last look that came to nothing.
+    fn let_go(&self, cx: &mut Cx<'_>, at: &(DeviceId, WireId)) {
+        if let Some(verify) = self.verifies.get(at)
+            && let Step::Confirm(_, read) = &verify.step
+        {
+            cx.effect(Effect::Thaw { key: verify.key.clone() });
+            if read.sidecar.is_some() {
+                cx.effect(Effect::Thaw { key: verify.sidecar_key() });
+            }
         }
     }
 
@@ -153,10 +236,12 @@ impl Tasks {
 
     /// Begins to look, from the start.
     fn look(&mut self, cx: &mut Cx<'_>, at: &(DeviceId, WireId)) {
+        self.let_go(cx, at);
+        let Some(verify) = self.verifies.get_mut(at) else { return };
         if cx.stopping {
+            verify.step = Step::Resting(Rest::Retry);
             return;
         }
-        let Some(verify) = self.verifies.get_mut(at) else { return };
         verify.stored_since = false;
         let op = ObjectOp { store: Store::Edge, key: verify.key.clone(), verb: Verb::Head };
         let ticket = cx.ask(Owner::Tasks, op);
@@ -215,6 +300,7 @@ impl Tasks {
     }
 
     fn drop_verify(&mut self, cx: &mut Cx<'_>, at: &(DeviceId, WireId)) -> Option<Verify> {
+        self.let_go(cx, at);
         let verify = self.verifies.remove(at)?;
         if let Some(ticket) = verify.ticket()
             && self.errands.remove(&ticket).is_some()
@@ -242,7 +328,8 @@ impl Tasks {
         let Some(verify) = self.verifies.get(&at).filter(|verify| verify.ticket() == Some(ticket)) else {
             return;
         };
-        let (claim, key) = (verify.claim.clone(), verify.key.clone());
+        let (claim, key, aim) = (verify.claim.clone(), verify.key.clone(), verify.aim);
+        let stored_since = verify.stored_since;
         let sidecar_key = verify.sidecar_key();
         let get = |want| Verb::Get { span: None, want };
         let seen = match outcome {
@@ -285,15 +372,36 @@ impl Tasks {
             }
             (Step::Digest(_, head, sidecar), ObjectReply::Got(Got::Digest { len, sha256 })) => {
                 let said = sidecar.as_ref().map(|(_, facts)| facts);
-                match judge_digest(&claim, &head, said, *len, *sha256) {
-                    Ok(()) => self.accept(cx, &at, *len, *sha256, sidecar),
-                    Err(trouble) => self.take_rest(cx, &at, Some(trouble)),
+                if let Err(trouble) = judge_digest(&claim, &head, said, *len, *sha256) {
+                    return self.take_rest(cx, &at, Some(trouble));
+                }
+                // These bytes may have been replaced while they were read.
+                if stored_since {
+                    return self.look(cx, &at);
+                }
+                match aim {
+                    Aim::Repeat(_) => self.repeat(cx, &at),
+                    Aim::Record => {
+                        let read = Read { head, len: *len, sha256: *sha256, sidecar };
+                        if !cx.stopping {
+                            self.hold(cx, &at, read.sidecar.is_some());
+                        }
+                        self.ask_step(cx, &at, key, Verb::Head, |ticket| Step::Confirm(ticket, read));
+                    }
                 }
             }
-            // An answer to another question than we asked says nothing.
-            (Step::Head(_) | Step::Sidecar(..) | Step::Digest(..) | Step::Resting(_), _) => {
-                self.take_rest(cx, &at, None);
+            (Step::Confirm(_, read), ObjectReply::Head(Some(facts)))
+                if *facts == read.head && !stored_since =>
+            {
+                self.accept(cx, &at, read);
             }
+            // Another object took its place; a hint may have said so, or got lost.
+            (Step::Confirm(..), ObjectReply::Head(_)) => self.look(cx, &at),
+            // An answer to another question than we asked says nothing.
+            (
+                Step::Head(_) | Step::Sidecar(..) | Step::Digest(..) | Step::Confirm(..) | Step::Resting(_),
+                _,
+            ) => self.take_rest(cx, &at, None),
         }
     }
 
@@ -331,6 +439,13 @@ impl Tasks {
     /// Nothing came of this look: wait for what may change that, and tell viewers why if it is news. Without a
     /// trouble nobody knows what happened, and we look again.
     fn take_rest(&mut self, cx: &mut Cx<'_>, at: &(DeviceId, WireId), trouble: Option<Trouble>) {
+        self.let_go(cx, at);
+        if let Aim::Repeat(episode) = self.verifies.get(at).expect("the caller has just seen it").aim
+            && self.episodes.get(&episode).is_none_or(|row| row.removed_at.is_some())
+        {
+            self.drop_verify(cx, at);
+            return self.refuse_silent(cx, &at.0, &at.1, episode);
+        }
         let connected = self.uploaders.contains_key(&at.0);
         let verify = self.verifies.get_mut(at).expect("the caller has just seen it");
         let rest = trouble.as_ref().map_or(Rest::Retry, |trouble| trouble.rest);
@@ -361,10 +476,12 @@ impl Tasks {
         &mut self,
         cx: &mut Cx<'_>,
         at: &(DeviceId, WireId),
-        len: u64,
-        sha256: Sha256,
-        sidecar: Option<(SidecarSource, SidecarFacts)>,
+        Read { head: _, len, sha256, sidecar }: Read,
     ) {
+        // What was frozen for the last look stays so: said again here, so that it stands before the acknowledgement
+        // whatever came before.
+        self.hold(cx, at, sidecar.is_some());
+        self.verifies.get_mut(at).expect("the caller has just seen it").step = Step::Resting(Rest::Upload);
         let verify = self.drop_verify(cx, at).expect("the caller has just seen it");
         let row = self.tasks.get(&verify.task).expect("I15: tasks of verifications stay in memory");
         let completes = row.wire == at.1 && !row.state.is_final();
@@ -398,6 +515,13 @@ impl Tasks {
         if completes {
             self.enact_task(cx, TaskChange::Completed { task: verify.task, at: cx.now.wall });
         }
+        self.acknowledge(cx, &at.0, &at.1);
+        self.make_room(cx, &at.0);
+    }
+
+    /// The copy at the edge is what the episode is: the acknowledgement holds.
+    fn repeat(&mut self, cx: &mut Cx<'_>, at: &(DeviceId, WireId)) {
+        self.drop_verify(cx, at);
         self.acknowledge(cx, &at.0, &at.1);
         self.make_room(cx, &at.0);
     }

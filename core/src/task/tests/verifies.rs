@@ -19,7 +19,7 @@ fn complete(rig: &mut Rig, head: Ticket) -> Seen {
     assert_eq!(op, "sidecar f/d1/T.json");
     let (digest, op) = rig.done(sidecar, sidecar_reply()).op();
     assert_eq!(op, "digest f/d1/T.mcap");
-    rig.done(digest, digest_reply())
+    rig.confirm(digest)
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_lone_mcap_needs_no_sidecar() {
     rig.finish("T", &d1(), facts);
     let (digest, op) = rig.done(head, head_reply()).op();
     assert_eq!(op, "digest f/d1/T.mcap");
-    assert_eq!(rig.done(digest, digest_reply()).frames(), ["ack T"]);
+    assert_eq!(rig.confirm(digest).frames(), ["ack T"]);
     assert_eq!(rig.episode_row(1).sidecar, None);
 }
 
@@ -63,7 +63,7 @@ fn the_finish_callback_dates_a_recording_whose_sidecar_does_not() {
     let sidecar = rig.done(head, head_reply()).op().0;
     // A sidecar that is no JSON is kept, and says nothing.
     let digest = rig.done(sidecar, sidecar_with(None)).op().0;
-    assert_eq!(rig.done(digest, digest_reply()).frames(), ["ack T"]);
+    assert_eq!(rig.confirm(digest).frames(), ["ack T"]);
     let row = rig.episode_row(1);
     assert_eq!((row.recorded_at, row.duration_ms, row.messages), (Some(Wall(77)), Some(5), None));
     assert_eq!(row.sidecar.map(|sidecar| sidecar.len), Some(300));
@@ -200,14 +200,14 @@ fn a_missing_sidecar_waits_for_the_sidecar() {
 
 #[test]
 fn an_outcome_nobody_knows_is_resolved_by_looking_again() {
-    for step in 0..3 {
+    for step in 0..4 {
         for outcome in [
             Outcome::Unknown,
             Outcome::Failed(Fault::Unavailable { status: 503 }),
             Outcome::Done(ObjectReply::Deleted),
         ] {
             let (mut rig, mut ticket) = begun(&claim("T"));
-            for reply in [head_reply(), sidecar_reply()].into_iter().take(step) {
+            for reply in [head_reply(), sidecar_reply(), digest_reply()].into_iter().take(step) {
                 ticket = rig.done(ticket, reply).op().0;
             }
             let seen = rig.object(ticket, outcome.clone());
@@ -238,7 +238,8 @@ fn a_repeated_claim_is_acknowledged_again_without_a_second_episode() {
     complete(&mut rig, head);
     for message in [
         TransferMessage::UploadComplete(claim("T")),
-        TransferMessage::UploadComplete(Announced { len: None, sha256: None, ..claim("T") }),
+        TransferMessage::UploadComplete(Announced { sha256: None, ..claim("T") }),
+        TransferMessage::UploadComplete(Announced { len: None, ..claim("T") }),
         status(true, std::vec![waiting(claim("T"))]),
     ] {
         let seen = rig.say(&d1(), message);
@@ -252,9 +253,9 @@ fn a_repeated_claim_is_acknowledged_again_without_a_second_episode() {
 
 #[test]
 fn a_restart_at_any_moment_ends_in_one_episode_and_an_acknowledgement() {
-    for step in 0..4 {
+    for step in 0..5 {
         let (mut rig, mut ticket) = begun(&claim("T"));
-        for reply in [head_reply(), sidecar_reply(), digest_reply()].into_iter().take(step) {
+        for reply in [head_reply(), sidecar_reply(), digest_reply(), head_reply()].into_iter().take(step) {
             let seen = rig.done(ticket, reply);
             if let Some((next, _)) = seen.ops().first() {
                 ticket = *next;
@@ -264,7 +265,7 @@ fn a_restart_at_any_moment_ends_in_one_episode_and_an_acknowledgement() {
         assert_eq!(rig.tickets.take(ticket), None, "an outcome of before is nobody's");
         rig.link_up(&d1(), 2);
         let seen = rig.say(&d1(), status(true, std::vec![waiting(claim("T"))]));
-        if step < 3 {
+        if step < 4 {
             assert_eq!(complete(&mut rig, seen.op().0).frames(), ["ack T"]);
         } else {
             assert_eq!(seen.frames(), ["ack T"]);
@@ -312,7 +313,7 @@ fn recordings_of_dead_tasks_and_earlier_attempts_are_kept_as_late_episodes() {
     let head = rig.say(&d1(), TransferMessage::UploadComplete(claim("T.2"))).op().0;
     let sidecar = rig.done(head, head_reply()).op().0;
     let digest = rig.done(sidecar, sidecar_reply()).op().0;
-    assert_eq!(rig.done(digest, digest_reply()).frames(), ["ack T.2"]);
+    assert_eq!(rig.confirm(digest).frames(), ["ack T.2"]);
     assert_eq!((rig.state("T"), rig.episode_row(2).late), (TaskState::Completed, false));
 }
 
@@ -363,8 +364,9 @@ fn another_claim_for_the_same_attempt_replaces_the_one_being_looked_at() {
     let sidecar = rig.done(second, ObjectReply::Head(Some(facts))).op().0;
     let facts = SidecarFacts { sha256: Some(other_sha()), ..sidecar_facts() };
     let digest = rig.done(sidecar, sidecar_with(Some(facts))).op().0;
-    let seen = rig.done(digest, ObjectReply::Got(Got::Digest { len: LEN, sha256: other_sha() }));
-    assert_eq!(seen.frames(), ["ack T"]);
+    let confirm = rig.done(digest, ObjectReply::Got(Got::Digest { len: LEN, sha256: other_sha() })).op().0;
+    let facts = ObjectFacts { announced: Some(other_sha()), ..head_facts() };
+    assert_eq!(rig.done(confirm, ObjectReply::Head(Some(facts))).frames(), ["ack T"]);
 }
 
 #[test]
@@ -414,7 +416,7 @@ fn recordings_beyond_the_limit_are_taken_when_there_is_room() {
     for (head, _) in heads {
         let sidecar = rig.done(head, head_reply()).op().0;
         let digest = rig.done(sidecar, sidecar_reply()).op().0;
-        frames.extend(rig.done(digest, digest_reply()).frames());
+        frames.extend(rig.confirm(digest).frames());
     }
     assert_eq!(frames.last().map(String::as_str), Some("query"), "what is left is asked for");
     assert_eq!(frames.iter().filter(|frame| *frame == "query").count(), 1);
@@ -433,6 +435,181 @@ fn a_stopping_site_begins_no_look_but_keeps_what_was_read() {
     let (mut rig, head) = begun(&claim("T"));
     let sidecar = rig.done(head, head_reply()).op().0;
     let digest = rig.done(sidecar, sidecar_reply()).op().0;
+    let confirm = rig.done(digest, digest_reply()).op().0;
     rig.stopping = true;
-    assert_eq!(rig.done(digest, digest_reply()).frames(), ["ack T"]);
+    assert_eq!(rig.done(confirm, head_reply()).frames(), ["ack T"]);
+
+    let (mut rig, head) = begun(&claim("T"));
+    let sidecar = rig.done(head, head_reply()).op().0;
+    let digest = rig.done(sidecar, sidecar_reply()).op().0;
+    let confirm = rig.done(digest, digest_reply()).op().0;
+    rig.stopping = true;
+    let other = ObjectFacts { etag: crate::id::ETag::new("f"), ..head_facts() };
+    let seen = rig.done(confirm, ObjectReply::Head(Some(other)));
+    assert_eq!((seen.ice(), seen.ops().len()), (THAWED.map(ToString::to_string).to_vec(), 0));
+    assert_eq!(rig.tickets.open(), 0);
+}
+
+const FROZEN: [&str; 2] = ["freeze f/d1/T.mcap", "freeze f/d1/T.json"];
+const THAWED: [&str; 2] = ["thaw f/d1/T.mcap", "thaw f/d1/T.json"];
+
+/// Up to the last look, and what the step that asked for it said besides.
+fn read(rig: &mut Rig, head: Ticket) -> (Ticket, Seen) {
+    let sidecar = rig.done(head, head_reply()).op().0;
+    let digest = rig.done(sidecar, sidecar_reply()).op().0;
+    let seen = rig.done(digest, digest_reply());
+    (seen.op().0, seen)
+}
+
+#[test]
+fn a_digest_of_bytes_that_were_replaced_while_they_were_read_is_not_accepted() {
+    // The incident: a device sent the recording again while we read it. The episode named bytes that were gone.
+    let (mut rig, head) = begun(&claim("T"));
+    let sidecar = rig.done(head, head_reply()).op().0;
+    let digest = rig.done(sidecar, sidecar_reply()).op().0;
+    assert!(rig.on(|tasks, cx| tasks.on_stored(cx, &object_key("f/d1/T.mcap"))).is_nothing());
+    let seen = rig.done(digest, digest_reply());
+    assert!(seen.frames().is_empty() && seen.changes.is_empty());
+    let (again, op) = seen.op();
+    assert_eq!(op, "head f/d1/T.mcap", "from the start");
+    let sidecar = rig.done(again, head_reply()).op();
+    assert_eq!(sidecar.1, "sidecar f/d1/T.json");
+    let digest = rig.done(sidecar.0, sidecar_reply()).op().0;
+    assert_eq!(rig.confirm(digest).frames(), ["ack T"]);
+}
+
+#[test]
+fn a_last_look_sees_a_replacement_whose_hint_was_lost() {
+    let etag = |text| crate::id::ETag::new(text);
+    for now in [
+        None,
+        Some(ObjectFacts { etag: etag("f"), ..head_facts() }),
+        Some(ObjectFacts { len: LEN + 1, ..head_facts() }),
+        Some(ObjectFacts { announced: Some(other_sha()), ..head_facts() }),
+    ] {
+        let (mut rig, head) = begun(&claim("T"));
+        let (confirm, _) = read(&mut rig, head);
+        let seen = rig.done(confirm, ObjectReply::Head(now.clone()));
+        assert!(seen.frames().is_empty() && seen.changes.is_empty(), "{now:?}");
+        assert_eq!(seen.ice(), THAWED, "the device may go on: {now:?}");
+        let (again, op) = seen.op();
+        assert_eq!(op, "head f/d1/T.mcap", "{now:?}");
+        assert_eq!(complete(&mut rig, again).frames(), ["ack T"]);
+    }
+    // A hint that came in the last moment.
+    let (mut rig, head) = begun(&claim("T"));
+    let (confirm, _) = read(&mut rig, head);
+    assert!(rig.on(|tasks, cx| tasks.on_stored(cx, &object_key("f/d1/T.json"))).is_nothing());
+    let again = rig.done(confirm, head_reply()).op().0;
+    assert_eq!(complete(&mut rig, again).frames(), ["ack T"]);
+}
+
+#[test]
+fn what_is_acknowledged_was_frozen_before_the_last_look_and_stays_so() {
+    // The incident: all devices share one pair of keys. One of them overwrote a recording that was acknowledged.
+    let (mut rig, head) = begun(&claim("T"));
+    let (confirm, seen) = read(&mut rig, head);
+    assert_eq!(seen.ice(), FROZEN);
+    let last = seen.effects.last().expect("there are some");
+    assert!(matches!(last, Effect::Object { .. }), "the look comes after it: {:?}", seen.effects);
+    let seen = rig.done(confirm, head_reply());
+    assert_eq!(
+        (seen.ice(), seen.frames()),
+        (FROZEN.map(ToString::to_string).to_vec(), std::vec!["ack T".into()])
+    );
+    assert_eq!(rig.restart().ice(), FROZEN, "a restart freezes it again");
+
+    let (mut rig, head) = begun(&Announced { mcap_only: true, ..claim("T") });
+    let digest = rig.done(head, head_reply()).op().0;
+    assert_eq!(rig.confirm(digest).ice(), FROZEN[..1], "there is no sidecar to keep");
+    assert_eq!(rig.restart().ice(), FROZEN[..1]);
+}
+
+#[test]
+fn a_last_look_that_ends_otherwise_thaws_what_it_froze() {
+    for outcome in [Outcome::Unknown, Outcome::Failed(Fault::Unavailable { status: 503 })] {
+        let (mut rig, head) = begun(&claim("T"));
+        let (confirm, _) = read(&mut rig, head);
+        assert_eq!(rig.object(confirm, outcome).ice(), THAWED);
+    }
+    let (mut rig, head) = begun(&claim("T"));
+    read(&mut rig, head);
+    let newer = Announced { sha256: Some(other_sha()), ..claim("T") };
+    let seen = rig.say(&d1(), TransferMessage::UploadComplete(newer));
+    assert_eq!(
+        (seen.ice(), seen.op().1.as_str()),
+        (THAWED.map(ToString::to_string).to_vec(), "head f/d1/T.mcap")
+    );
+}
+
+#[test]
+fn a_rejected_recording_is_frozen_as_long_as_its_copy_is_at_the_edge() {
+    let mut rig = Rig::new();
+    let n = rig.episode_of("T");
+    let judge = Request::Judge { episode: EpisodeId(n), approve: false, reason: None };
+    assert_eq!(rig.ask(judge).changes, ["episode.judged"]);
+    assert_eq!(rig.restart().ice(), FROZEN);
+}
+
+#[test]
+fn without_evidence_the_copy_at_the_edge_is_read_again_before_it_is_acknowledged_again() {
+    let mut rig = Rig::new();
+    rig.episode_of("T");
+    let silent = Announced { len: None, sha256: None, ..claim("T") };
+    for message in
+        [TransferMessage::UploadComplete(silent.clone()), status(true, std::vec![waiting(silent.clone())])]
+    {
+        let seen = rig.say(&d1(), message.clone());
+        assert!(seen.frames().is_empty() && seen.changes.is_empty(), "{seen:?}");
+        let (head, op) = seen.op();
+        assert_eq!(op, "head f/d1/T.mcap");
+        let busy = rig.say(&d1(), message);
+        assert!(busy.frames().is_empty() && busy.ops().is_empty(), "it is being looked at");
+        let (digest, op) = rig.done(head, head_reply()).op();
+        assert_eq!(op, "digest f/d1/T.mcap");
+        let seen = rig.done(digest, digest_reply());
+        assert_eq!((seen.frames(), seen.ice().len()), (std::vec!["ack T".into()], 0));
+        assert!(seen.changes.is_empty() && seen.ops().is_empty());
+    }
+    assert_eq!(rig.parts.tasks.counter(), 2, "one episode");
+
+    // The copy is not what the episode is.
+    let head = rig.say(&d1(), TransferMessage::UploadComplete(silent)).op().0;
+    let digest = rig.done(head, head_reply()).op().0;
+    let seen = rig.done(digest, ObjectReply::Got(Got::Digest { len: LEN, sha256: other_sha() }));
+    assert_eq!((seen.codes(), seen.frames().len(), seen.ice().len()), (std::vec!["digest_mismatch"], 0, 0));
+}
+
+#[test]
+fn without_evidence_and_without_a_copy_at_the_edge_nothing_is_acknowledged() {
+    let mut rig = Rig::new();
+    let n = rig.episode_of("T");
+    let silent = Announced { len: None, sha256: None, ..claim("T") };
+    let pending = rig.say(&d1(), TransferMessage::UploadComplete(silent.clone())).op().0;
+    removed(&mut rig, n);
+    let seen = rig.done(pending, ObjectReply::Head(None));
+    assert_eq!((seen.codes(), seen.frames().len()), (std::vec!["no_evidence"], 0));
+    assert!(rig.timers.armed(&TimerKey::Verify(d1(), wire_id("T"))).is_none(), "nothing will come of it");
+    for message in [TransferMessage::UploadComplete(silent.clone()), status(true, std::vec![waiting(silent)])]
+    {
+        let seen = rig.say(&d1(), message);
+        assert_eq!((seen.codes(), seen.frames().len(), seen.ops().len()), (std::vec!["no_evidence"], 0, 0));
+    }
+    let seen = rig.say(&d1(), TransferMessage::UploadComplete(Announced { len: None, ..claim("T") }));
+    assert_eq!(seen.frames(), ["ack T"], "a digest is evidence");
+}
+
+/// The episode goes to the cloud, and its copy at the edge goes.
+fn removed(rig: &mut Rig, n: u64) {
+    let (id, job) = (EpisodeId(n), crate::id::JobId(1));
+    rig.ask(Request::Judge { episode: id, approve: true, reason: None });
+    rig.on(|tasks, cx| tasks.on_job_queued(cx, job, id));
+    let end = crate::fact::JobEnd::Completed { key: object_key("c") };
+    rig.on(|tasks, cx| tasks.on_job_ended(cx, job, id, end));
+    let ops = rig.wake().ops();
+    assert_eq!(ops.len(), 2);
+    assert!(rig.done(ops[0].0, ObjectReply::Deleted).ice().is_empty(), "its copy is half there");
+    let seen = rig.done(ops[1].0, ObjectReply::Deleted);
+    assert_eq!(seen.changes, ["episode.removed"]);
+    assert_eq!(seen.ice(), THAWED, "we removed it; the key is free");
 }

@@ -164,7 +164,7 @@ fn a_walk_gets_as_far_as_acknowledgements() {
     let mut world = World { rig: Rig::new(), commands: Vec::new(), ops: Vec::new(), acked: 0 };
     world.rig.create("T", &d1());
     world.rig.link_up(&d1(), 1);
-    for step in [[9, 0, 1, 1], [16, 0, 0, 3], [16, 0, 0, 3], [16, 0, 0, 3]] {
+    for step in [[9, 0, 1, 1], [16, 0, 0, 3], [16, 0, 0, 3], [16, 0, 0, 3], [16, 0, 0, 3]] {
         world.step(step);
     }
     assert_eq!((world.acked, world.rig.state("T")), (1, TaskState::Completed));
