@@ -244,9 +244,14 @@ impl World {
         let started = Announced { len: None, sha256: None, ..announced };
         self.input(Input::Transfer { conn, message: TransferMessage::UploadStarted(started) })?;
         let (len, sha256) = (content.len, content.sha256());
-        self.stores.edge.put(&key, content, Some(sha256));
-        if !bare {
-            self.stores.edge.put(&sidecar_key, sidecar, None);
+        let taken = self.stores.edge.offer(&key, content, Some(sha256))
+            && (bare || self.stores.edge.offer(&sidecar_key, sidecar, None));
+        if !taken {
+            // Refused at the door: the device keeps its copy and tries again another time.
+            if let Some(file) = self.fleet[d].files.get_mut(wire) {
+                file.uploaded = false;
+            }
+            return Ok(());
         }
         self.input(Input::Stored { key, len, sha256 })
     }

@@ -235,7 +235,8 @@ const CHANGES: [&str; 39] = [
     "upload.abandoning",
     "upload.ended",
 ];
-const EFFECTS: [&str; 8] = ["admit", "turn_away", "send", "close", "object", "reply", "publish", "gate"];
+const EFFECTS: [&str; 10] =
+    ["admit", "turn_away", "send", "close", "object", "reply", "publish", "gate", "freeze", "thaw"];
 const VERBS: [&str; 10] =
     ["head", "get", "put", "create", "put_part", "complete", "abort", "list_parts", "list_uploads", "delete"];
 const FAULTS: [&str; 16] = [
@@ -312,6 +313,8 @@ fn effect_name(effect: &Effect) -> &'static str {
         Effect::Reply { .. } => "reply",
         Effect::Publish(_) => "publish",
         Effect::Gate(_) => "gate",
+        Effect::Freeze { .. } => "freeze",
+        Effect::Thaw { .. } => "thaw",
     }
 }
 

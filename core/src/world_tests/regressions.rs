@@ -51,12 +51,19 @@ fn only_an_upload_that_is_gone_ends_the_duty_to_abort_it() {
     let sending = |world: &super::world::World| {
         world.ops.iter().find_map(|(ticket, op)| matches!(op.verb, Verb::PutPart { .. }).then_some(*ticket))
     };
-    until(&mut world, |world| sending(world).is_some());
-    let ticket = sending(&world).expect("just looked");
-    world.data_faults = 1;
     let failed = |fault| Outcome::Failed(fault);
-    world.input(Input::Object { ticket, outcome: failed(Fault::Vanished(What::Source)) }).expect("gives up");
-    assert!(watch::jobs(&world.rows).any(|row| matches!(row.state, JobState::Failed { .. })));
+    let over = |world: &super::world::World| {
+        watch::jobs(&world.rows).any(|row| matches!(row.state, JobState::Failed { .. }))
+    };
+    // A lost source costs an attempt each time; in the end the job gives up.
+    while !over(&world) {
+        until(&mut world, |world| sending(world).is_some());
+        let ticket = sending(&world).expect("just looked");
+        world.data_faults += 1;
+        world
+            .input(Input::Object { ticket, outcome: failed(Fault::Vanished(What::Source)) })
+            .expect("an attempt");
+    }
     for _ in 0..6 {
         let tidying = world.ops.iter().find_map(|(ticket, op)| {
             let tidies = matches!(op.verb, Verb::Abort { .. } | Verb::ListUploads);

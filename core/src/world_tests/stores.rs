@@ -1,7 +1,7 @@
 //! Two object stores as they really behave, without bytes: the truth that invariants read. Knows nothing of the core's
 //! records, and never lies; lies are the business of `chaos`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::format;
 use std::prelude::v1::*;
 
@@ -119,6 +119,8 @@ pub(super) struct Bucket {
     created: u64,
     /// Completes that had an effect, by upload.
     pub(super) completed: BTreeMap<UploadId, ObjectKey>,
+    /// Keys that the core told the store's door to keep as they are.
+    pub(super) frozen: BTreeSet<ObjectKey>,
 }
 
 impl Bucket {
@@ -129,7 +131,19 @@ impl Bucket {
             open: BTreeMap::new(),
             created: 0,
             completed: BTreeMap::new(),
+            frozen: BTreeSet::new(),
         }
+    }
+
+    /// Stores a file that a device brings to the door. A frozen key keeps what it has; the same content is welcome.
+    pub(super) fn offer(&mut self, key: &ObjectKey, content: Content, announced: Option<Sha256>) -> bool {
+        if self.frozen.contains(key)
+            && let Some(there) = self.objects.get(key)
+        {
+            return there.stuff == Stuff::Whole(content);
+        }
+        self.put(key, content, announced);
+        true
     }
 
     /// Stores a file, as a client other than the core does.

@@ -142,7 +142,11 @@ impl LinkWatch {
                 }
                 Effect::Reply { to, answer } => self.answered(seen, *to, answer)?,
                 Effect::Publish(Notice::Recorder(view)) => self.shown(seen, view)?,
-                Effect::Publish(_) | Effect::Object { .. } | Effect::Gate(_) => {}
+                Effect::Publish(_)
+                | Effect::Object { .. }
+                | Effect::Gate(_)
+                | Effect::Freeze { .. }
+                | Effect::Thaw { .. } => {}
             }
         }
         if let Input::Knock { socket, device, role, .. } = seen.input {

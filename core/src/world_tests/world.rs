@@ -153,6 +153,8 @@ impl World {
         self.coverage.machine(&self.machine);
         self.doom = None;
         self.shut = false;
+        // The set lives in the process; the door opens only after the boot told it anew.
+        self.stores.edge.frozen.clear();
         for device in &mut self.fleet {
             device.recorder = None;
             device.uploader = None;
@@ -379,6 +381,12 @@ impl World {
                 demand("I14", fresh, || format!("{ticket:?} is not new"))?;
                 let other = self.ops.insert(ticket, op);
                 demand("I14", other.is_none(), || format!("{ticket:?} twice"))?;
+            }
+            Effect::Freeze { key } => {
+                self.stores.edge.frozen.insert(key);
+            }
+            Effect::Thaw { key } => {
+                self.stores.edge.frozen.remove(&key);
             }
             Effect::TurnAway { .. } | Effect::Reply { .. } | Effect::Publish(_) | Effect::Gate(_) => {}
         }
