@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use crate::change::{UploadChange, UploadEnd};
 use crate::cx::Cx;
+use crate::digest::Sha256;
 use crate::fact::Fact;
 use crate::id::{ETag, JobId, PartNo, UploadId};
 use crate::limits;
@@ -112,6 +113,9 @@ impl Uploads {
                 }
                 self.aim(job, Aim::Look { gone: true });
             }
+            (Aim::Match { left }, ObjectReply::Got(Got::Digest { len, sha256 })) => {
+                self.on_matched(cx, job, left, *len, *sha256);
+            }
             (Aim::Recheck, ObjectReply::Got(Got::Digest { len, sha256 })) => {
                 let Some(row) = self.sessions.get(job) else { return };
                 if (*len, *sha256) != (row.source.len, row.source.sha256) {
@@ -139,6 +143,7 @@ impl Uploads {
                 | Aim::Create
                 | Aim::Probe { .. }
                 | Aim::Send
+                | Aim::Match { .. }
                 | Aim::Recheck
                 | Aim::Seal
                 | Aim::Verify,
@@ -263,11 +268,40 @@ impl Uploads {
             self.enact(cx, UploadChange::PartLost { job, part });
         }
         self.publish_progress(cx, job);
-        match self.sessions.get(job).map(|row| &row.phase) {
-            Some(Phase::Sealing { .. }) => self.aim(job, Aim::Seal),
-            Some(Phase::Open { .. } | Phase::Planned | Phase::Sealed { .. } | Phase::Abandoning { .. })
-            | None => self.send_missing(job),
+        let Some(row) = self.sessions.get(job) else { return };
+        match row.phase {
+            Phase::Sealing { .. } => self.aim(job, Aim::Seal),
+            Phase::Open { .. } | Phase::Planned | Phase::Sealed { .. } | Phase::Abandoning { .. } => {
+                let left = parts::unanswered(row.plan, row.source.len, self.sessions.parts(job), listed);
+                self.match_next(job, left);
+            }
         }
+    }
+
+    /// Goes on with the next part whose answer was lost, or sends what is missing.
+    fn match_next(&mut self, job: JobId, left: Vec<ListedPart>) {
+        if left.is_empty() { self.send_missing(job) } else { self.aim(job, Aim::Match { left }) }
+    }
+
+    /// What the source holds where a part is stored whose answer was lost: if it is the same, the part counts.
+    fn on_matched(
+        &mut self,
+        cx: &mut Cx<'_>,
+        job: JobId,
+        mut left: Vec<ListedPart>,
+        len: u64,
+        sha256: Sha256,
+    ) {
+        if let Some(listed) = left.pop()
+            && listed.len == len
+            && listed.sha256 == Some(sha256)
+        {
+            let facts = PartFacts { etag: listed.etag, sha256, len };
+            self.enact(cx, UploadChange::PartStored { job, part: listed.part, facts });
+            self.publish_progress(cx, job);
+        }
+        self.achieved(cx, job, None);
+        self.match_next(job, left);
     }
 
     /// The store lost the multipart upload, and there is no object: begin again, said aloud.
@@ -342,10 +376,12 @@ impl Uploads {
                 Fault::Vanished(What::Source) | Fault::Damaged(What::Source),
             ) => self.source_lost(cx, job, fault.clone()),
             // The edge calls its object an object; for an upload it is the source.
-            (Aim::Recheck, Fault::Vanished(_)) => {
+            (Aim::Recheck | Aim::Match { .. }, Fault::Vanished(_)) => {
                 self.source_lost(cx, job, Fault::Vanished(What::Source));
             }
-            (Aim::Recheck, Fault::Damaged(_)) => self.source_lost(cx, job, Fault::Damaged(What::Source)),
+            (Aim::Recheck | Aim::Match { .. }, Fault::Damaged(_)) => {
+                self.source_lost(cx, job, Fault::Damaged(What::Source))
+            }
             (Aim::Send, Fault::Vanished(What::Upload)) => {
                 self.forget_open(cx, job);
                 self.aim(job, Aim::Probe { doubt: Some(fault.clone()) });
@@ -377,6 +413,7 @@ impl Uploads {
                 | Aim::Create
                 | Aim::Probe { .. }
                 | Aim::Send
+                | Aim::Match { .. }
                 | Aim::Recheck
                 | Aim::Seal
                 | Aim::Verify,
@@ -393,7 +430,7 @@ impl Uploads {
         if live.unanswered > most {
             // The silence of our own store says nothing of the way to the cloud.
             let silent = match live.aim {
-                Aim::Recheck => Fault::Local("the edge store does not answer".into()),
+                Aim::Recheck | Aim::Match { .. } => Fault::Local("the edge store does not answer".into()),
                 _ => Fault::Offline,
             };
             return self.end(cx, job, UploadEnd::Failed(silent));
@@ -411,6 +448,7 @@ impl Uploads {
             | Aim::Clear { .. }
             | Aim::Probe { .. }
             | Aim::Send
+            | Aim::Match { .. }
             | Aim::Recheck
             | Aim::Verify => {}
         }
@@ -451,6 +489,7 @@ fn asks_whether(aim: &Aim) -> Option<What> {
         | Aim::Find
         | Aim::Create
         | Aim::Send
+        | Aim::Match { .. }
         | Aim::Recheck
         | Aim::Seal => None,
     }
@@ -469,6 +508,7 @@ fn nothing_there(aim: &Aim) -> ObjectReply {
         | Aim::Find
         | Aim::Create
         | Aim::Send
+        | Aim::Match { .. }
         | Aim::Recheck
         | Aim::Seal => ObjectReply::Head(None),
     }

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::id::{ETag, EpisodeId, Fence, PartNo, Ticket, UploadId};
-use crate::object::{ObjectOp, Span, Store, Verb, Want};
+use crate::object::{ListedPart, ObjectOp, Span, Store, Verb, Want};
 use crate::outcome::Fault;
 use crate::row::{Phase, UploadRow};
 use crate::time::Mono;
@@ -16,7 +16,7 @@ use crate::upload::plan;
 /// ```text
 /// Planned: Look ─► [Read] ─► [Sidecar] ─► Put ───────────────────────────────► Verify
 ///                                    └──► [Find ─► Sift ─► Clear] ─► Create ─► Send
-/// Open:    Probe ─► Send ─► Recheck ─► Seal ─► Verify      Probe ─► Look ─► (restarted) Find
+/// Open:    Probe ─► [Match] ─► Send ─► Recheck ─► Seal ─► Verify      Probe ─► Look ─► (restarted) Find
 /// Sealing: Look ─► Probe ─► Seal ─► Verify
 /// Sealed:  Verify ─► [Read] ─► the end
 /// ```
@@ -70,6 +70,11 @@ pub(super) enum Aim {
     Probe {
         /// The reason.
         doubt: Option<Fault>,
+    },
+    /// Parts are stored whose answer was lost. Is the source the same there? Asked of the edge, part by part.
+    Match {
+        /// Yet to be looked at; the last first.
+        left: Vec<ListedPart>,
     },
     /// Send parts.
     Send,
@@ -172,6 +177,11 @@ pub(super) fn question(row: &UploadRow, stored: &Parts, aim: &Aim) -> Option<Obj
         Aim::Clear { left, .. } => Verb::Abort { upload: left.last()?.clone() },
         Aim::Create => Verb::Create { sha256: row.source.sha256 },
         Aim::Probe { .. } => Verb::ListParts { upload: own() },
+        Aim::Match { left } => {
+            let span = plan::span(row.plan, row.source.len, left.last()?.part);
+            let verb = Verb::Get { span: Some(span), want: Want::Digest };
+            return Some(ObjectOp { store: Store::Edge, key: row.source.key.clone(), verb });
+        }
         Aim::Send => return None,
         Aim::Recheck => {
             let verb = Verb::Get { span: None, want: Want::Digest };

@@ -254,6 +254,7 @@ impl Uploads {
             | Aim::Clear { .. }
             | Aim::Create
             | Aim::Probe { .. }
+            | Aim::Match { .. }
             | Aim::Recheck
             | Aim::Seal
             | Aim::Verify => {}

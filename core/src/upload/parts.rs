@@ -21,8 +21,22 @@ pub(super) fn complete(plan: Plan, stored: &Parts) -> bool {
     stored.len() == usize::from(plan.parts)
 }
 
-/// Parts we counted that the store does not hold as we know them. Parts it holds that we do not know are not
-/// trusted: they are sent again.
+/// Parts that the store holds and whose answer we never got, the last first: those it keeps a SHA-256 of, so that
+/// they can be compared with the source. Others are not trusted: they are sent again.
+pub(super) fn unanswered(plan: Plan, len: u64, stored: &Parts, listed: &[ListedPart]) -> Vec<ListedPart> {
+    let ours = |l: &&ListedPart| {
+        let planned = (1..=plan.parts).contains(&l.part.0);
+        planned
+            && l.sha256.is_some()
+            && l.len == plan::span(plan, len, l.part).len
+            && !stored.contains_key(&l.part)
+    };
+    let mut found: Vec<ListedPart> = listed.iter().filter(ours).cloned().collect();
+    found.sort_by(|a, b| b.part.cmp(&a.part));
+    found
+}
+
+/// Parts we counted that the store does not hold as we know them.
 pub(super) fn lost(stored: &Parts, listed: &[ListedPart]) -> Vec<PartNo> {
     let listed: BTreeMap<PartNo, &ListedPart> = listed.iter().map(|l| (l.part, l)).collect();
     let held = |part: &PartNo, facts: &PartFacts| {
