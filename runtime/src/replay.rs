@@ -41,11 +41,14 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.base {
+            0 => write!(f, "from the beginning: ")?,
+            base => write!(f, "from the base at {base} on (what was before left the journal): ")?,
+        }
         write!(
             f,
-            "{} entries after {} ({} stepped, {} boots), {} changes, {} records: equal",
+            "{} entries ({} stepped, {} boots), {} changes, {} records: equal",
             self.entries,
-            self.base,
             self.stepped,
             self.boots,
             self.changes,
