@@ -362,6 +362,9 @@ fn a_journal_that_does_not_fit_its_base_is_dropped_and_the_site_goes_on() {
     let queued = queued.unwrap();
     let twice = life.entries[queued].changes.clone();
     life.entries[queued].changes.extend(twice);
+    let (_dir, whole) = stored(&life);
+    let found = replay::verify_changes(&whole.view()).unwrap_err();
+    assert!(matches!(found, replay::Divergence::Store(StoreError::Misfit { .. })), "{found}");
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(&RealDisk, dir.path(), 2048).unwrap();
     for n in 0..life.entries.len() {
