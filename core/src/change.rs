@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
@@ -488,6 +489,28 @@ impl Change {
                 UploadChange::Ended { .. } => "upload.ended",
                 UploadChange::Distrusted { .. } => "upload.distrusted",
             },
+        }
+    }
+}
+
+impl Change {
+    /// The existing records that it alters or consults: with these (and [`Key::Meta`]) in memory it can be applied.
+    /// A change of an upload session consults the parts of the same job as well.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        match self {
+            Change::Task(change) => vec![Key::Task(crate::task::task_of(change).clone())],
+            Change::Episode(change) => match change {
+                EpisodeChange::Bound { key, .. } => vec![Key::Binding(key.clone())],
+                EpisodeChange::Recorded(row) => vec![Key::Binding(row.key.clone())],
+                EpisodeChange::Judged { episode, .. }
+                | EpisodeChange::Queued { episode, .. }
+                | EpisodeChange::Synced { episode, .. }
+                | EpisodeChange::SyncFailed { episode, .. }
+                | EpisodeChange::Removed { episode, .. } => vec![Key::Episode(*episode)],
+            },
+            Change::Job(change) => vec![Key::Job(crate::queue::job_of(change))],
+            Change::Upload(change) => vec![Key::Upload(crate::upload::job_of(change))],
         }
     }
 }

@@ -6,15 +6,17 @@ mod keys;
 mod tests;
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::FutureExt;
 use tidegate_core::digest::Sha256;
 use tidegate_core::id::{Boot, ObjectKey, Role};
 use tidegate_core::input::Input;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::api;
 use crate::board::Board;
@@ -85,6 +87,30 @@ impl BootError {
     }
 }
 
+/// Why a running site cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// Its driver ended.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// One of its tasks ended although nobody told it to.
+    #[error("{name} ended while the site ran: {why}; the site stopped, and nothing durable is lost")]
+    Task {
+        /// Which.
+        name: &'static str,
+        /// What is known of it.
+        why: String,
+    },
+}
+
+/// How a task of the site ended.
+#[derive(Debug)]
+struct Ended {
+    name: &'static str,
+    /// The words of its panic.
+    panic: Option<String>,
+}
+
 /// Keys that devices upload with.
 #[derive(Clone, Debug)]
 pub struct EdgeKeys {
@@ -124,7 +150,9 @@ pub struct Site {
     stop: watch::Sender<bool>,
     close: watch::Sender<bool>,
     driver: Option<JoinHandle<Result<(), DriverError>>>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Ended>,
+    /// The first task that ended before it was told to.
+    early: Option<Ended>,
 }
 
 /// Starts a site: lock, store, recordings, keys, listeners, driver; then it serves. `cloud` makes the destination
@@ -188,8 +216,7 @@ pub async fn start<S: Seams>(
     let driver =
         tokio::spawn(async move { blocking.dedicate("tidegate-driver", move || driver.run()).await });
 
-    let mut tasks = JoinSet::new();
-    tasks.spawn(execute(Stores { edge: Arc::new(edge), cloud }, operations_out, inbox.clone()));
+    let objects = execute(Stores { edge: Arc::new(edge), cloud }, operations_out, inbox.clone());
     let mut site = Site {
         api_addr: address_of(&api_socket, config.listen.api),
         s3_addr: address_of(&s3_socket, config.listen.s3),
@@ -207,15 +234,18 @@ pub async fn start<S: Seams>(
         stop,
         close,
         driver: Some(driver),
-        tasks,
+        tasks: JoinSet::new(),
+        early: None,
     };
+    site.spawn("the executor of object operations", objects);
     if is_ready.await.is_err() {
-        site.wait().await?;
+        site.driver_ended().await?;
         return Err(DriverError::Panicked("it ended before it was ready".to_owned()).into());
     }
 
     let (stored, stored_out) = mpsc::channel(STORED_HINTS);
-    site.tasks.spawn(tell_stored(stored_out, bucket, site.inbox.clone()));
+    let hints = tell_stored(stored_out, bucket, site.inbox.clone());
+    site.spawn("the bearer of hints from the S3 endpoint", hints);
     let endpoint = Endpoint::new(
         spool,
         EndpointConfig {
@@ -232,12 +262,24 @@ pub async fn start<S: Seams>(
     );
     if let Some(socket) = s3_socket {
         let closed = until(close_watch.clone());
-        site.tasks.spawn(async move { endpoint.serve(socket, closed).await });
+        site.spawn("the S3 endpoint", async move { endpoint.serve(socket, closed).await });
     }
     let (routes, links) = routes(&seams, &config, &site, stage_watch);
-    site.serve(api_socket, routes, &config, &close_watch);
-    site.serve(recorder_socket, links.router_of(Role::Recorder), &config, &close_watch);
-    site.serve(transfer_socket, links.router_of(Role::Transfer), &config, &close_watch);
+    site.serve("the HTTP API", api_socket, routes, &config, &close_watch);
+    site.serve(
+        "the listener of recorders",
+        recorder_socket,
+        links.router_of(Role::Recorder),
+        &config,
+        &close_watch,
+    );
+    site.serve(
+        "the listener of uploaders",
+        transfer_socket,
+        links.router_of(Role::Transfer),
+        &config,
+        &close_watch,
+    );
     site.links = Some(links);
     site.stage.send_replace(api::Stage::Serving);
     tracing::info!(site = config.site, boot = boot.0, api = %site.api_addr, s3 = %site.s3_addr, "serving");
@@ -256,22 +298,38 @@ impl std::fmt::Debug for Site {
 }
 
 impl Site {
-    /// Waits until the driver ends by itself, which it does only if the site cannot go on. Call [`Site::shutdown`]
-    /// afterwards all the same. May be dropped and called again.
+    /// Waits until the driver or any task of the site ends by itself, which they do only if the site cannot go on.
+    /// Call [`Site::shutdown`] afterwards all the same. May be dropped and called again.
     ///
     /// # Errors
     /// Why the site cannot go on.
-    pub async fn wait(&mut self) -> Result<(), DriverError> {
+    pub async fn wait(&mut self) -> Result<(), SiteError> {
+        while self.early.is_none() {
+            let Some(driver) = &mut self.driver else { return Ok(()) };
+            tokio::select! {
+                biased;
+                ended = driver => {
+                    self.driver = None;
+                    return Ok(of_driver(ended)?);
+                }
+                Some(Ok(ended)) = self.tasks.join_next() => self.early = Some(ended),
+            }
+        }
+        // Tasks that serve the driver end by themselves when it does, a moment earlier: then its word counts.
+        if let Ok(ended) = tokio::time::timeout(DRIVER_LAST_WORD, self.driver_ended()).await {
+            ended?;
+        }
+        let Some(Ended { name, panic }) = self.early.take() else { return Ok(()) };
+        let why = panic.map_or_else(|| "it returned".to_owned(), |panic| format!("it panicked: {panic}"));
+        Err(SiteError::Task { name, why })
+    }
+
+    /// Waits for the driver alone.
+    async fn driver_ended(&mut self) -> Result<(), DriverError> {
         let Some(driver) = &mut self.driver else { return Ok(()) };
         let ended = driver.await;
         self.driver = None;
-        match ended {
-            Ok(result) => result,
-            Err(error) => Err(DriverError::Panicked(match error.try_into_panic() {
-                Ok(panic) => panic_text(&*panic),
-                Err(_cancelled) => "it was cancelled".to_owned(),
-            })),
-        }
+        of_driver(ended)
     }
 
     /// Stops in order: begin nothing, let what is in flight end within `shutdown.drain`, make the rest durable,
@@ -282,17 +340,15 @@ impl Site {
     pub async fn shutdown(mut self) -> Result<(), DriverError> {
         self.stage.send_replace(api::Stage::Stopping);
         self.stop.send_replace(true);
-        let ended = self.wait().await;
+        let ended = self.driver_ended().await;
         if let Some(links) = &self.links {
             // Devices that were told to go hear it before the process does.
             links.drained(self.drain).await;
         }
         self.close.send_replace(true);
         while let Some(task) = self.tasks.join_next().await {
-            if let Err(error) = task
-                && error.is_panic()
-            {
-                tracing::error!(%error, "a task of the site panicked");
+            if let Ok(Ended { name, panic: Some(panic) }) = task {
+                tracing::error!(name, panic, "a task of the site panicked");
             }
         }
         ended
@@ -300,6 +356,7 @@ impl Site {
 
     fn serve<L: Listener>(
         &mut self,
+        name: &'static str,
         socket: Option<L>,
         routes: Router,
         config: &Config,
@@ -307,7 +364,16 @@ impl Site {
     ) {
         let Some(socket) = socket else { return };
         let bounds = Bounds { shutdown: config.shutdown.drain, ..Bounds::default() };
-        self.tasks.spawn(server::serve(socket, routes, bounds, close.clone()));
+        self.spawn(name, server::serve(socket, routes, bounds, close.clone()));
+    }
+
+    /// Starts a task that must not end before the site is told to stop.
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            // Nothing of the task is used again after a panic: the site ends with it.
+            let panic = AssertUnwindSafe(task).catch_unwind().await.err();
+            Ended { name, panic: panic.map(|panic| panic_text(&*panic)) }
+        });
     }
 }
 
@@ -415,11 +481,24 @@ async fn until(mut watch: watch::Receiver<bool>) {
     let _ = watch.wait_for(|yes| *yes).await;
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+fn of_driver(ended: Result<Result<(), DriverError>, JoinError>) -> Result<(), DriverError> {
+    match ended {
+        Ok(result) => result,
+        Err(error) => Err(DriverError::Panicked(match error.try_into_panic() {
+            Ok(panic) => panic_text(&*panic),
+            Err(_cancelled) => "it was cancelled".to_owned(),
+        })),
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }
 
+/// How long a driver whose tasks ended may take to say why it ended itself: it closes the store first.
+const DRIVER_LAST_WORD: Duration = Duration::from_secs(1);
 const SPOOL: &str = "objects";
 /// Hints that may wait for the driver; a hint that finds no room is dropped, and the uploader's own word or the next
 /// look at the object makes up for it.

@@ -32,7 +32,8 @@ pub struct Release {
     secrets: BTreeMap<u64, Secret>,
     /// The secret that came with a request, until its reply.
     secret_of: BTreeMap<RequestId, u64>,
-    // Without a bound of its own: the core bounds the operations that are out.
+    // Without a bound of its own: the driver never waits. What lies here is a key and a verb; how many operations run
+    // at once is for the executor, which lets the others wait in their order.
     objects: mpsc::UnboundedSender<(Ticket, ObjectOp)>,
     board: Board,
     gate: watch::Sender<ingest::Gate>,

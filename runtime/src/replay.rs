@@ -12,7 +12,7 @@ use std::path::Path;
 
 use tidegate_core::change::{Change, JournalEntry};
 use tidegate_core::effect::Output;
-use tidegate_core::id::Seq;
+use tidegate_core::id::{JobId, PartNo, Seq};
 use tidegate_core::input::Input;
 use tidegate_core::machine::{Machine, Rows};
 use tidegate_core::policy::Settings;
@@ -20,7 +20,7 @@ use tidegate_core::row::{Key, Kind, Row};
 use tidegate_policies::Shelf;
 
 use crate::seam::Disk;
-use crate::store::{OpenError, Snapshot, Store, StoreError, View, apply_entry};
+use crate::store::{Before, Follower, OpenError, Snapshot, Store, StoreError, View};
 
 /// What was compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,11 +41,14 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.base {
+            0 => write!(f, "from the beginning: ")?,
+            base => write!(f, "from the base at {base} on (what was before left the journal): ")?,
+        }
         write!(
             f,
-            "{} entries after {} ({} stepped, {} boots), {} changes, {} records: equal",
+            "{} entries ({} stepped, {} boots), {} changes, {} records: equal",
             self.entries,
-            self.base,
             self.stepped,
             self.boots,
             self.changes,
@@ -187,7 +190,7 @@ fn run(view: &View, step: bool) -> Result<Report, Divergence> {
         })?;
     }
     let mut replay = Replay {
-        shadow: hot(&rows),
+        shadow: Follower::new(&Then(&rows))?,
         rows,
         machine: None,
         shelf: Shelf::with_builtin(Settings::default()),
@@ -216,13 +219,27 @@ fn hot(rows: &BTreeMap<Key, Row>) -> Machine {
     machine
 }
 
+/// The records as they stand before an entry. The shadow keeps what its changes made of them.
+struct Then<'a>(&'a BTreeMap<Key, Row>);
+
+impl Before for Then<'_> {
+    fn row(&self, key: &Key) -> Result<Option<Row>, StoreError> {
+        Ok(self.0.get(key).cloned())
+    }
+
+    fn parts(&self, job: JobId) -> Result<Vec<(Key, Row)>, StoreError> {
+        let all = Key::Part(job, PartNo(u16::MIN))..=Key::Part(job, PartNo(u16::MAX));
+        Ok(self.0.range(all).map(|(key, row)| (key.clone(), row.clone())).collect())
+    }
+}
+
 struct Replay {
     /// The records as they stand after the last entry.
     rows: BTreeMap<Key, Row>,
     /// Steps; `None` before the first boot of the journal.
     machine: Option<Machine>,
     /// Applies changes alone.
-    shadow: Machine,
+    shadow: Follower,
     shelf: Shelf,
     out: Output,
     next: Seq,
@@ -240,7 +257,6 @@ impl Replay {
         if let Input::Boot { knobs, .. } = &entry.input {
             self.report.boots += 1;
             self.shelf.add_builtin(knobs.builtin.clone());
-            self.shadow = hot(&self.rows);
             self.machine = step.then(|| hot(&self.rows));
         }
         let input = entry.input.name();
@@ -251,7 +267,7 @@ impl Replay {
                 return Err(Divergence::Consulted { seq: entry.seq, input, key: key.clone(), life, replay });
             }
         }
-        let touched = apply_entry(&mut self.shadow, entry)?;
+        let touched = self.shadow.apply(entry, &Then(&self.rows))?;
         let mut rows: BTreeMap<Key, Option<Row>> = touched
             .into_iter()
             .map(|key| {

@@ -152,7 +152,7 @@ fn go_on(row: &JobRow, change: &JobChange) -> Result<JobRow, Illegal> {
 }
 
 /// Which job a change is about.
-pub(super) fn of(change: &JobChange) -> crate::id::JobId {
+pub(crate) fn of(change: &JobChange) -> crate::id::JobId {
     match change {
         JobChange::Queued(row) => row.id,
         JobChange::Claimed { fence, .. }

@@ -30,6 +30,7 @@ use crate::refusal::{Broken, Illegal, Refusal};
 use crate::row::{Cause, FinalWhy, JobRow, JobState, Key, ParkWhy, Row};
 use crate::time::{Mono, Now};
 
+pub(crate) use job::of as job_of;
 use retry::Course;
 use waiting::Waitlist;
 use way::Way;

@@ -40,6 +40,7 @@ use crate::time::Mono;
 use crate::wire::transfer::Announced;
 
 use remove::Removal;
+pub(crate) use state::task_of;
 use verify::Verify;
 
 /// Tasks, episodes, and the recordings on their way to become episodes.

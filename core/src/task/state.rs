@@ -162,7 +162,8 @@ fn name(change: &TaskChange) -> &'static str {
     crate::change::Change::Task(change.clone()).name()
 }
 
-fn task_of(change: &TaskChange) -> &TaskId {
+/// Which task a change is about.
+pub(crate) fn task_of(change: &TaskChange) -> &TaskId {
     match change {
         TaskChange::Created { task, .. }
         | TaskChange::ConfigSent { task, .. }

@@ -40,6 +40,7 @@ use crate::timers::TimerKey;
 use live::{Aim, Asked, Live};
 use pace::Pace;
 use session::Sessions;
+pub(crate) use session::of as job_of;
 use tidy::Tidy;
 
 /// The upload sessions of a site: at most one per job.

@@ -234,7 +234,7 @@ pub(super) fn multipart(phase: &Phase) -> Option<&UploadId> {
 }
 
 /// Which session a change is about.
-pub(super) fn of(change: &UploadChange) -> JobId {
+pub(crate) fn of(change: &UploadChange) -> JobId {
     match change {
         UploadChange::Planned(row) => row.fence.job,
         UploadChange::Refenced { fence } => fence.job,

@@ -130,8 +130,9 @@ fn word(map: &Map<String, Value>, field: &str) -> Option<String> {
     text(map, field).map(|t| shortened(&t, limits::WORD_BYTES))
 }
 
+/// The task that is named. One that is longer than a wire id can be names nothing of ours: it counts as absent.
 fn task(map: &Map<String, Value>) -> Option<String> {
-    text(map, "task_id").map(|t| shortened(&t, limits::ID_BYTES))
+    text(map, "task_id").filter(|id| id.len() <= limits::WIRE_BYTES)
 }
 
 fn timestamp(frame: &Map<String, Value>) -> Option<i64> {
@@ -139,14 +140,29 @@ fn timestamp(frame: &Map<String, Value>) -> Option<i64> {
     number.as_i64().or_else(|| number.as_f64().map(|f| f as i64))
 }
 
-/// `data` as we carry and journal it.
+/// `data` as we carry and journal it: a device may repeat the configuration it was given, and the token in it is none
+/// of anybody's business.
 fn carried(data: &Value) -> String {
-    let text = sorted(data.clone());
+    let mut data = data.clone();
+    drop_tokens(&mut data);
+    let text = sorted(data);
     if text.len() <= limits::RPC_DATA_BYTES {
         return text;
     }
     let sha256 = Sha256::of(text.as_bytes());
     alloc::format!("{{\"bytes\":{},\"sha256\":\"{sha256}\",\"truncated\":true}}", text.len())
+}
+
+/// Removes every `user_token`, at any depth, however it is capitalised; the parser bounds the depth.
+fn drop_tokens(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|field, _| !field.eq_ignore_ascii_case("user_token"));
+            map.values_mut().for_each(drop_tokens);
+        }
+        Value::Array(list) => list.iter_mut().for_each(drop_tokens),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Compact, with sorted keys, whatever order the JSON library keeps.

@@ -151,21 +151,33 @@ fn data_over_the_limit_is_replaced_by_its_digest() {
 }
 
 #[test]
-fn texts_are_bounded_and_a_cut_one_is_no_id() {
+fn no_token_that_a_device_repeats_is_carried() {
+    let data = json!({
+        "state": "ready", "user_token": "hidden-1", "User_Token": {"a": "hidden-2"},
+        "task_config": {"task_id": "t", "user_token": "hidden-3", "list": [[{"USER_TOKEN": "hidden-4", "b": 1}]]},
+    });
+    let frame = json!({"type": "rpc_response", "request_id": "r", "success": true, "data": data});
+    let RecorderMessage::Response { data: Some(data), .. } = read(&frame.to_string()) else {
+        panic!("no data")
+    };
+    assert_eq!(data, r#"{"state":"ready","task_config":{"list":[[{"b":1}]],"task_id":"t"}}"#);
+}
+
+#[test]
+fn words_are_cut_and_an_id_that_is_too_long_counts_as_absent() {
     let long = "a".repeat(10_000);
     let frame = json!({"type": "state_update", "data": {"current": long, "previous": long, "task_id": long}});
-    let RecorderMessage::StateUpdate {
-        current: Some(current),
-        previous: Some(previous),
-        task: Some(task),
-        ..
-    } = read(&frame.to_string())
+    let RecorderMessage::StateUpdate { current: Some(current), previous: Some(previous), task: None, .. } =
+        read(&frame.to_string())
     else {
         panic!("no push")
     };
     assert!(current.len() <= limits::WORD_BYTES && previous.len() <= limits::WORD_BYTES);
-    assert!(task.len() <= limits::ID_BYTES);
-    assert!(crate::id::WireId::new(&task).is_err(), "a cut task must not name another task");
+    let longest = "a".repeat(limits::WIRE_BYTES);
+    let frame = json!({"type": "config_applied", "data": {"task_id": longest}}).to_string();
+    assert_eq!(names(&read(&frame)), Some(longest.as_str()), "a wire id may be longer than a task id");
+    let frame = json!({"type": "config_applied", "data": {"task_id": longest + "a"}}).to_string();
+    assert_eq!(names(&read(&frame)), None);
     let other = json!({"type": long}).to_string();
     assert!(matches!(read(&other), RecorderMessage::Other(kind) if kind.len() <= limits::WORD_BYTES));
 }

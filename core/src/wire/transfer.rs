@@ -161,7 +161,7 @@ pub fn decode(bytes: &[u8]) -> Result<TransferMessage, Unusable> {
     let kind = text(&map, "type").unwrap_or_default();
     let other = || TransferMessage::Other(shorten(&kind, limits::TYPE_BYTES));
     let Some(data) = inner(&map, "data") else { return Ok(other()) };
-    let task = text(data, "task_id");
+    let task = task(data);
     let reason = |field| text(data, field).map(|t| shorten(&t, limits::REASON_BYTES));
     Ok(match (kind.as_str(), task) {
         ("connected", _) => TransferMessage::Status(status(data, true)),
@@ -215,7 +215,8 @@ fn status(data: &Map<String, Value>, connected: bool) -> Status {
         pending_bytes: bytes("pending_bytes"),
         bytes_per_sec: bytes("bytes_per_sec"),
         waiting_ack_tasks: data.get("waiting_ack_task_ids").and_then(Value::as_array).map(|ids| {
-            let ids = ids.iter().filter_map(Value::as_str).map(str::trim).filter(|id| !id.is_empty());
+            let ids = ids.iter().filter_map(Value::as_str).map(str::trim);
+            let ids = ids.filter(|id| !id.is_empty() && id.len() <= limits::WIRE_BYTES);
             ids.take(limits::STATUS_UPLOADS).map(String::from).collect()
         }),
         uploads,
@@ -231,7 +232,7 @@ fn entries(listed: &[Value]) -> (Vec<UploadEntry>, Option<(u64, Sha256)>) {
     let mut left_out = 0;
     for value in listed {
         let Some(map) = value.as_object() else { continue };
-        let Some(task) = text(map, "task_id") else { continue };
+        let Some(task) = task(map) else { continue };
         let status = upload_status(text(map, "status").as_deref().unwrap_or_default());
         if status == UploadStatus::Completed || kept.len() >= limits::STATUS_UPLOADS {
             left_out += 1;
@@ -247,11 +248,21 @@ fn entries(listed: &[Value]) -> (Vec<UploadEntry>, Option<(u64, Sha256)>) {
 fn announced(map: &Map<String, Value>, task: String) -> Announced {
     Announced {
         task,
-        key: text(map, "s3_key").or_else(|| text(map, "object_key")),
+        key: key(map, "s3_key").or_else(|| key(map, "object_key")),
         len: number(map, "file_size_bytes"),
         sha256: text(map, "checksum_sha256").and_then(|hex| Sha256::from_hex(&hex)),
         mcap_only: text(map, "upload_mode").as_deref() == Some("mcap_only"),
     }
+}
+
+/// The recording that is named. One that is longer than a wire id can be names nothing of ours: it counts as absent.
+fn task(map: &Map<String, Value>) -> Option<String> {
+    text(map, "task_id").filter(|id| id.len() <= limits::WIRE_BYTES)
+}
+
+/// A key; one that is longer than a key can be counts as absent.
+fn key(map: &Map<String, Value>, field: &str) -> Option<String> {
+    text(map, field).filter(|key| key.len() <= limits::KEY_BYTES)
 }
 
 fn upload_status(word: &str) -> UploadStatus {

@@ -137,3 +137,36 @@ fn frames_have_their_keys_in_alphabetical_order_and_end_a_line() {
     assert_eq!(encode(&ack), "{\"task_id\":\"T\",\"type\":\"upload_ack\"}\n");
     assert_eq!(encode(&TransferFrame::StatusQuery), "{\"type\":\"status_query\"}\n");
 }
+
+#[test]
+fn a_name_that_is_longer_than_it_can_be_counts_as_absent() {
+    let (task, key) = ("t".repeat(limits::WIRE_BYTES), "k".repeat(limits::KEY_BYTES));
+    let complete = |task: &str, s3: &str, object: &str| {
+        read(&std::format!(
+            r#"{{"type":"upload_complete","data":{{"task_id":"{task}","s3_key":"{s3}","object_key":"{object}"}}}}"#
+        ))
+    };
+    let key_of = |message| match message {
+        TransferMessage::UploadComplete(announced) => announced.key,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(key_of(complete(&task, &key, "k")).as_deref(), Some(key.as_str()), "the longest legal ones");
+    assert_eq!(key_of(complete("a1", &std::format!("{key}k"), "k")).as_deref(), Some("k"));
+    assert_eq!(key_of(complete("a1", &std::format!("{key}k"), &std::format!("{key}k"))), None);
+    let long = std::format!("{task}t");
+    assert_eq!(complete(&long, "k", "k"), TransferMessage::Other("upload_complete".into()));
+    for kind in ["upload_started", "upload_failed", "upload_not_found"] {
+        let frame = std::format!(r#"{{"type":"{kind}","data":{{"task_id":"{long}"}}}}"#);
+        assert_eq!(read(&frame), TransferMessage::Other(kind.into()));
+    }
+    let many = vec![r#""w""#; limits::STATUS_UPLOADS + 5].join(",");
+    let frame = std::format!(
+        r#"{{"type":"status","data":{{"waiting_ack_task_ids":["{long}","{task}",{many}],
+            "uploads":[{{"task_id":"{long}","status":"pending"}},{{"task_id":"{task}","status":"pending"}}]}}}}"#
+    );
+    let TransferMessage::Status(status) = read(&frame) else { panic!("a status") };
+    let waiting = status.waiting_ack_tasks.expect("it said so");
+    assert_eq!((waiting.len(), &waiting[0]), (limits::STATUS_UPLOADS, &task));
+    let uploads = status.uploads.expect("it said so");
+    assert_eq!(uploads.iter().map(|entry| &entry.announced.task).collect::<vec::Vec<_>>(), [&task]);
+}

@@ -44,7 +44,7 @@ pub(crate) enum Command {
                         uploads wait, parked with reason no_destination, until a [cloud] is configured."
 )]
 pub(crate) struct Run {
-    /// Configuration file [default: ./tidegate.toml if it is there, else <data-dir>/tidegate.toml]
+    /// Configuration file [default: $TIDEGATE_CONFIG, else ./tidegate.toml if it is there, else <data-dir>/tidegate.toml]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Where the site keeps everything [default: ./tidegate-data]

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use tidegate_core::effect;
 use tidegate_core::id::DeviceId;
 use tidegate_core::input::{Action, Command, Request as Ask};
+use tidegate_core::limits;
 use tidegate_core::refusal::Refusal;
 
 use super::ApiState;
@@ -84,6 +85,10 @@ fn written(
     // `clear` tells the device nothing: its task is for us only.
     let params =
         (!fields.0.is_empty() && action != Action::Clear).then(|| Value::Object(fields.0).to_string());
+    if params.as_ref().is_some_and(|params| params.len() > limits::CONFIG_BYTES) {
+        let text = format!("the parameters of a command may have {} bytes of JSON", limits::CONFIG_BYTES);
+        return Err(Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "params_too_large", text));
+    }
     let token = secret.as_ref().map(|secret| secret.name);
     Ok((Command { device, action, task, params, token, reply: None, task_state: None }, secret))
 }
@@ -114,7 +119,8 @@ pub(super) fn refuse_tokens(fields: &Fields, taken: bool, instead: &str) -> Resu
     Err(Answer::new(StatusCode::BAD_REQUEST, "misplaced_secret", text).with("field", TOKEN))
 }
 
-/// Counts the tokens in an object, at any depth; the parser bounds the depth. An empty one is none.
+/// Counts the tokens in an object, at any depth and however they are capitalised; the parser bounds the depth. An empty
+/// one is none.
 fn tokens(map: &Map<String, Value>) -> usize {
     fn within(value: &Value) -> usize {
         match value {
@@ -123,8 +129,10 @@ fn tokens(map: &Map<String, Value>) -> usize {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
         }
     }
-    let here = map.get(TOKEN).is_some_and(|token| !token.is_null() && *token != "");
-    usize::from(here) + map.values().map(within).sum::<usize>()
+    let is_token = |(field, value): &(&String, &Value)| {
+        field.eq_ignore_ascii_case(TOKEN) && !value.is_null() && **value != ""
+    };
+    map.iter().filter(is_token).count() + map.values().map(within).sum::<usize>()
 }
 
 pub(super) async fn stats(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {

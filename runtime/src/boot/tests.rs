@@ -274,7 +274,7 @@ async fn a_commit_that_fails_ends_the_site_and_its_answer_is_never_given() {
     let request = Request::CreateTask { task, device: device(), config: None };
     assert!(site.inbox.request(request, None).await.is_err(), "nobody hears of a task that is not durable");
     let error = site.wait().await.unwrap_err();
-    assert!(matches!(error, DriverError::Store(_)), "{error}");
+    assert!(matches!(error, SiteError::Driver(DriverError::Store(_))), "{error}");
     assert!(get(site.api_addr, "/readyz").await.starts_with("HTTP/1.1 503"));
     site.shutdown().await.unwrap();
     let again = self::site(dir.path()).await;
@@ -306,4 +306,22 @@ async fn a_journal_that_outgrew_its_limit_still_gives_the_records() {
         assert!(report.base > 0 && report.entries > 10, "{report}");
         assert_eq!(report.rows[&Kind::Task], 60 * (boot + 1));
     }
+}
+
+#[tokio::test]
+async fn a_task_of_the_site_that_ends_by_itself_is_named_and_ends_the_site() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path()).await;
+    site.spawn("the planted task", async { panic!("a planted bug") });
+    let error = site.wait().await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("the planted task ended while the site ran: it panicked: a planted bug"),
+        "{error}"
+    );
+    site.spawn("another task", async {});
+    let error = site.wait().await.unwrap_err().to_string();
+    assert!(error.starts_with("another task ended while the site ran: it returned"), "{error}");
+    create(&site, "T1").await.unwrap();
+    site.shutdown().await.unwrap();
+    assert_eq!(verified(dir.path()).rows[&Kind::Task], 1);
 }

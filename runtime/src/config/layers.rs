@@ -90,7 +90,7 @@ pub(super) type Found = BTreeMap<String, (Value, Source)>;
 /// Where to look besides the defaults.
 #[derive(Clone, Default)]
 pub struct Layers {
-    /// `--config`: this file must exist.
+    /// `--config`: this file must exist. Without it `TIDEGATE_CONFIG` names one, which must exist as well.
     pub file: Option<PathBuf>,
     /// Variables of the environment; only `TIDEGATE_*` are looked at.
     pub environment: Vec<(String, String)>,
@@ -105,7 +105,7 @@ impl fmt::Debug for Layers {
 }
 
 impl Config {
-    /// Reads the configuration. Without `--config` the file is `tidegate.toml` here, else the one in the data
+    /// Reads the configuration. Without `--config` and `TIDEGATE_CONFIG` the file is `tidegate.toml` here, else the one in the data
     /// directory that environment and flags name, else none.
     ///
     /// # Errors
@@ -135,14 +135,19 @@ fn pick_file<D: Disk>(
         Some((Value::Text(dir), _)) => PathBuf::from(dir),
         _ => Config::default().data_dir,
     };
-    let candidates = match &layers.file {
+    let by_variable = || {
+        let set = layers.environment.iter().find(|(name, value)| name == FILE_VARIABLE && !value.is_empty());
+        set.map(|(_, value)| PathBuf::from(value))
+    };
+    let named = layers.file.clone().or_else(by_variable);
+    let candidates = match &named {
         Some(named) => vec![named.clone()],
         None => vec![PathBuf::from(FILE), data_dir.join(FILE)],
     };
     for path in candidates {
         match read_text(disk, &path) {
             Ok(text) => return Some((path, text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && layers.file.is_none() => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {}
             Err(error) => {
                 problems.push(Problem {
                     source: None,
@@ -240,7 +245,7 @@ fn from_flags(table: &toml::Table, prefix: &str, found: &mut Found, problems: &m
 fn from_environment(variables: &[(String, String)], found: &mut Found, problems: &mut Vec<Problem>) {
     for (variable, value) in variables {
         let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
-        if NOT_SETTINGS.contains(&variable.as_str()) {
+        if NOT_SETTINGS.contains(&variable.as_str()) || variable.starts_with(TEST_PREFIX) {
             continue;
         }
         let name = rest.to_ascii_lowercase().replace("__", ".");
@@ -290,7 +295,11 @@ pub(super) fn variable_of(key: &str) -> String {
 
 const FILE: &str = "tidegate.toml";
 const PREFIX: &str = "TIDEGATE_";
-/// Variables of ours that are no settings: the path of the file itself.
-const NOT_SETTINGS: [&str; 1] = ["TIDEGATE_CONFIG"];
+/// The environment's form of `--config`.
+const FILE_VARIABLE: &str = "TIDEGATE_CONFIG";
+/// Variables of ours that are no settings: the path of the file, and the site that `status` and `sync` ask.
+const NOT_SETTINGS: [&str; 2] = [FILE_VARIABLE, "TIDEGATE_API"];
+/// What the tests of a checkout are told, which may start a site.
+const TEST_PREFIX: &str = "TIDEGATE_TEST_";
 /// A configuration is a page or two; anything larger is another file.
 const FILE_BYTES_MAX: u64 = 1 << 20;

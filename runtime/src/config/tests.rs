@@ -63,6 +63,32 @@ fn without_a_flag_the_file_in_the_data_directory_is_read() {
 }
 
 #[test]
+fn the_environment_may_name_the_file_and_the_flag_beats_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let named = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(named("variable.toml"), "site = \"variable\"").unwrap();
+    std::fs::write(named("flag.toml"), "site = \"flag\"").unwrap();
+    let layers = |file: Option<&str>, variable: &str| Layers {
+        file: file.map(|file| named(file).into()),
+        environment: vec![("TIDEGATE_CONFIG".to_owned(), variable.to_owned())],
+        ..Layers::default()
+    };
+    let site = |layers: Layers| Config::load(&RealDisk, &layers).map(|config| config.site);
+    assert_eq!(site(layers(None, &named("variable.toml"))).unwrap(), "variable");
+    assert_eq!(site(layers(Some("flag.toml"), &named("variable.toml"))).unwrap(), "flag");
+    assert_eq!(site(layers(None, "")).unwrap(), "site", "an empty variable is an absent one");
+    let missing = site(layers(None, &named("absent.toml"))).unwrap_err().to_string();
+    assert!(missing.contains("absent.toml cannot be read"), "{missing}");
+}
+
+#[test]
+fn variables_of_ours_that_are_for_others_are_no_settings() {
+    let others = [("TIDEGATE_API", "http://127.0.0.1:1"), ("TIDEGATE_TEST_NO_SKIP", "1")];
+    assert!(load("", &others, "").unwrap().sources.is_empty());
+    assert_eq!(problems("", &[("TIDEGATE_TESTS", "1")], "").len(), 1);
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_place_and_the_nearest_one() {
     assert_eq!(
         problems("\n[sync]\npart_sise = \"8MiB\"\n", &[], ""),

@@ -133,3 +133,12 @@ fn a_change_that_cannot_follow_is_found() {
     let found = replayed(&life, false).unwrap_err();
     assert!(matches!(found, Divergence::Store(StoreError::Misfit { seq: Seq(3), .. })), "{found}");
 }
+
+#[test]
+fn a_report_says_where_the_replay_started() {
+    let whole = Report { entries: 9, stepped: 9, ..Report::default() };
+    assert!(whole.to_string().starts_with("from the beginning: 9 entries (9 stepped"), "{whole}");
+    let rest = Report { base: 41, entries: 9, stepped: 2, ..Report::default() };
+    assert!(rest.to_string().starts_with("from the base at 41 on"), "{rest}");
+    assert!(rest.to_string().contains("9 entries (2 stepped"), "{rest}");
+}

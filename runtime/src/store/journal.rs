@@ -1,20 +1,20 @@
 //! The journal as a bounded ring of entries over a base: the records as they were before the oldest entry.
 //!
 //! When the entries outgrow their limit by a quarter, the oldest ones leave: the changes of each are applied to the
-//! base by a machine of its own, and what they touched is written there. At all times base plus journal give the
-//! records. One commit moves at most [`MOVED_PER_COMMIT`] entries, so that a commit stays short; the ring may stand
+//! base by a machine of its own ([`Follower`]), and what they touched is written there. At all times base plus journal
+//! give the records. One commit moves at most [`MOVED_PER_COMMIT`] entries, so that a commit stays short; the ring may stand
 //! above its limit for a few commits meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
-use tidegate_core::change::JournalEntry;
-use tidegate_core::id::Seq;
+use tidegate_core::change::{Change, JournalEntry, UploadChange};
+use tidegate_core::id::{JobId, PartNo, Seq};
 use tidegate_core::machine::Machine;
 use tidegate_core::row::{Key, Kind, Row};
 
 use super::StoreError;
-use super::format::{self, BASE, INFO, JOURNAL, JOURNAL_BYTES, base_of};
+use super::format::{self, BASE, INFO, JOURNAL, JOURNAL_BYTES, base_of, table_of};
 
 /// Bytes of entries that the journal keeps unless configured otherwise: hours of a busy site, weeks of a quiet one.
 pub const JOURNAL_LIMIT: u64 = 64 << 20;
@@ -71,7 +71,28 @@ impl Ring {
     }
 
     fn shrink(&mut self, tx: &WriteTransaction) -> Result<(), StoreError> {
-        let mut base = Base::load(tx)?;
+        match self.move_entries(tx) {
+            Ok(()) => Ok(()),
+            Err(
+                error @ StoreError::Misfit { .. }
+                | error @ StoreError::Entry(_)
+                | error @ StoreError::Record(_),
+            ) => {
+                tracing::error!(
+                    %error,
+                    dropped_up_to = self.next.0 - 1,
+                    "the journal does not fit its base: its entries are dropped and the base begins anew with the \
+                     records of this commit; no record is lost, but what led to them cannot be replayed"
+                );
+                self.begin_anew(tx)
+            }
+            Err(error @ (StoreError::Database(_) | StoreError::Closed)) => Err(error),
+        }
+    }
+
+    fn move_entries(&mut self, tx: &WriteTransaction) -> Result<(), StoreError> {
+        let mut follower = Follower::new(&Base(tx))?;
+        let mut touched = BTreeSet::new();
         let mut last = None;
         let mut journal = tx.open_table(JOURNAL)?;
         for _ in 0..MOVED_PER_COMMIT {
@@ -80,48 +101,14 @@ impl Ring {
             }
             let Some((seq, bytes)) = journal.pop_first()? else { break };
             self.bytes -= bytes.value().len() as u64;
-            base.apply(&format::read_entry(seq.value(), bytes.value())?)?;
+            let entry = format::read_entry(seq.value(), bytes.value())?;
+            touched.extend(follower.apply(&entry, &Base(tx))?);
             last = Some(seq.value());
         }
         let Some(last) = last else { return Ok(()) };
-        base.write(tx)?;
-        tx.open_table(INFO)?.insert(BASE, last)?;
-        Ok(())
-    }
-}
-
-/// The base while entries are applied to it.
-struct Base {
-    machine: Machine,
-    touched: BTreeSet<Key>,
-}
-
-impl Base {
-    /// Hot records are enough: an entry brings the cold ones it consulted.
-    fn load(tx: &WriteTransaction) -> Result<Base, StoreError> {
-        let mut machine = Machine::new();
-        for kind in Kind::ALL {
-            let table = tx.open_table(base_of(kind))?;
-            for item in table.iter()? {
-                let (key, row) = item?;
-                let row = Row::from_bytes(kind, row.value()).map_err(StoreError::Record)?;
-                if Machine::is_hot(&row) {
-                    machine.load(&Key::from_bytes(kind, key.value()).map_err(StoreError::Record)?, row);
-                }
-            }
-        }
-        Ok(Base { machine, touched: BTreeSet::new() })
-    }
-
-    fn apply(&mut self, entry: &JournalEntry) -> Result<(), StoreError> {
-        self.touched.extend(apply(&mut self.machine, entry)?);
-        Ok(())
-    }
-
-    fn write(self, tx: &WriteTransaction) -> Result<(), StoreError> {
         let mut rows: BTreeMap<Kind, Vec<(Key, Option<Row>)>> = BTreeMap::new();
-        for key in self.touched {
-            let row = self.machine.row(&key);
+        for key in touched {
+            let row = follower.row(&key);
             rows.entry(key.kind()).or_default().push((key, row));
         }
         for (kind, rows) in rows {
@@ -133,29 +120,138 @@ impl Base {
                 };
             }
         }
+        tx.open_table(INFO)?.insert(BASE, last)?;
+        Ok(())
+    }
+
+    /// The records as this transaction leaves them become the base, and the journal is empty. The last resort: a
+    /// site must not stop, at every start again, over entries that only a replay needs.
+    fn begin_anew(&mut self, tx: &WriteTransaction) -> Result<(), StoreError> {
+        for kind in Kind::ALL {
+            tx.delete_table(base_of(kind))?;
+            let mut base = tx.open_table(base_of(kind))?;
+            // The bytes as they are: a record that this program cannot read must not stand in the way.
+            for item in tx.open_table(table_of(kind))?.iter()? {
+                let (key, row) = item?;
+                base.insert(key.value(), row.value())?;
+            }
+        }
+        tx.delete_table(JOURNAL)?;
+        tx.open_table(JOURNAL)?;
+        self.bytes = 0;
+        self.shrinking = false;
+        tx.open_table(INFO)?.insert(BASE, self.next.0 - 1)?;
         Ok(())
     }
 }
 
-/// Applies the changes of one entry. Returns the keys of the records they touched.
-///
-/// # Errors
-/// [`StoreError::Misfit`] if a change is not legal where the records stand.
-pub(crate) fn apply(machine: &mut Machine, entry: &JournalEntry) -> Result<Vec<Key>, StoreError> {
-    for (key, row) in &entry.cold {
-        // A record that an earlier entry brought or changed is in memory already, and younger than this copy is not
-        // possible: both are the record before this entry.
-        if let (Some(row), None) = (row, machine.row(key)) {
-            machine.load(key, row.clone());
-        }
-    }
-    let mut touched = Vec::new();
-    for change in &entry.changes {
-        let keys = machine.apply(change).map_err(|illegal| StoreError::Misfit {
-            seq: entry.seq,
-            why: format!("{} in state {}", illegal.change, illegal.state),
-        })?;
-        touched.extend(keys);
-    }
-    Ok(touched)
+/// Where a follower finds the records as they were before the first change it applies.
+pub(crate) trait Before {
+    /// One record; `None` was not there.
+    fn row(&self, key: &Key) -> Result<Option<Row>, StoreError>;
+    /// Every acknowledged part of a job's upload.
+    fn parts(&self, job: JobId) -> Result<Vec<(Key, Row)>, StoreError>;
 }
+
+/// The tables of the base.
+struct Base<'a>(&'a WriteTransaction);
+
+impl Before for Base<'_> {
+    fn row(&self, key: &Key) -> Result<Option<Row>, StoreError> {
+        let table = self.0.open_table(base_of(key.kind()))?;
+        let Some(bytes) = table.get(key.to_bytes().as_slice())? else { return Ok(None) };
+        Row::from_bytes(key.kind(), bytes.value()).map(Some).map_err(StoreError::Record)
+    }
+
+    fn parts(&self, job: JobId) -> Result<Vec<(Key, Row)>, StoreError> {
+        let table = self.0.open_table(base_of(Kind::Part))?;
+        let first = Key::Part(job, PartNo(u16::MIN)).to_bytes();
+        let last = Key::Part(job, PartNo(u16::MAX)).to_bytes();
+        let mut parts = Vec::new();
+        for item in table.range(first.as_slice()..=last.as_slice())? {
+            let (key, row) = item?;
+            let key = Key::from_bytes(Kind::Part, key.value()).map_err(StoreError::Record)?;
+            parts.push((key, Row::from_bytes(Kind::Part, row.value()).map_err(StoreError::Record)?));
+        }
+        Ok(parts)
+    }
+}
+
+/// A machine that is only told changes. It reads a record when a change first concerns it: what was in memory in life
+/// depends on inputs that came before the journal, so nothing else can be relied on, and what no change concerns costs
+/// nothing.
+pub(crate) struct Follower {
+    machine: Machine,
+    /// Records that were read or touched. Those that are not in memory although they are known are gone.
+    known: BTreeSet<Key>,
+    /// Uploads all of whose parts are known.
+    whole: BTreeSet<JobId>,
+}
+
+impl Follower {
+    /// One that knows the counters of the site.
+    pub(crate) fn new(before: &impl Before) -> Result<Follower, StoreError> {
+        let mut follower =
+            Follower { machine: Machine::new(), known: BTreeSet::new(), whole: BTreeSet::new() };
+        follower.read(Key::Meta, before)?;
+        Ok(follower)
+    }
+
+    /// A record after the entries applied so far, if one of them touched it.
+    pub(crate) fn row(&self, key: &Key) -> Option<Row> {
+        self.machine.row(key)
+    }
+
+    /// Applies the changes of one entry. Returns the keys of the records they touched.
+    ///
+    /// # Errors
+    /// [`StoreError::Misfit`] if a change is not legal where the records stand, and those of reading records.
+    pub(crate) fn apply(
+        &mut self,
+        entry: &JournalEntry,
+        before: &impl Before,
+    ) -> Result<Vec<Key>, StoreError> {
+        let mut touched = Vec::new();
+        for change in &entry.changes {
+            for key in change.keys() {
+                if let Key::Upload(job) = key
+                    && !matches!(change, Change::Upload(UploadChange::PartStored { .. }))
+                {
+                    self.read_parts(job, before)?;
+                }
+                self.read(key, before)?;
+            }
+            let keys = self.machine.apply(change).map_err(|illegal| StoreError::Misfit {
+                seq: entry.seq,
+                why: format!("{} in state {}", illegal.change, illegal.state),
+            })?;
+            self.known.extend(keys.iter().cloned());
+            touched.extend(keys);
+        }
+        Ok(touched)
+    }
+
+    fn read(&mut self, key: Key, before: &impl Before) -> Result<(), StoreError> {
+        if !self.known.contains(&key) {
+            if let Some(row) = before.row(&key)? {
+                self.machine.load(&key, row);
+            }
+            self.known.insert(key);
+        }
+        Ok(())
+    }
+
+    fn read_parts(&mut self, job: JobId, before: &impl Before) -> Result<(), StoreError> {
+        if self.whole.insert(job) {
+            for (key, row) in before.parts(job)? {
+                if self.known.insert(key.clone()) {
+                    self.machine.load(&key, row);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ use backend::Backend;
 use format::{BOOT, FORMAT, INFO, table_of};
 
 pub use journal::JOURNAL_LIMIT;
-pub(crate) use journal::apply as apply_entry;
+pub(crate) use journal::{Before, Follower};
 pub use view::{Snapshot, View};
 
 /// Why the store could not do what it was asked.

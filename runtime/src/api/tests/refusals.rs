@@ -4,6 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tidegate_core::id::EpisodeId;
 use tidegate_core::input::Action;
+use tidegate_core::limits::CONFIG_BYTES;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::row::{Qa, TaskState};
 
@@ -165,6 +166,14 @@ async fn a_request_that_cannot_be_meant_is_refused_before_the_driver_hears_of_it
         ),
         (begin, r#"{"task_id":"t","a":[{"user_token":"x"}]}"#, 400, "code", "misplaced_secret"),
         ("/api/v1/recorder/r1/config", r#"{"user_token":"x"}"#, 400, "code", "misplaced_secret"),
+        (begin, r#"{"task_id":"t","a":{"b":[{"User_Token":"x"}]}}"#, 400, "code", "misplaced_secret"),
+        (
+            "/api/v1/recorder/r1/config",
+            r#"{"task_config":{"task_id":"t","user_token":"x"},"USER_TOKEN":"y"}"#,
+            400,
+            "code",
+            "misplaced_secret",
+        ),
         ("/api/v1/recorder/r1/config", r#"{"task_config":{"user_token":{"k":1}}}"#, 400, "code", "bad_field"),
         ("/api/v1/episodes/x/approve", "", 400, "error", "invalid episode id"),
         ("/api/v1/episodes/0/approve", "", 400, "error", "invalid episode id"),
@@ -225,4 +234,20 @@ async fn metrics_count_requests_by_route_and_never_by_path() {
     assert!(text.contains(r#"route="unmatched",status="404"} 1"#), "{text}");
     assert!(text.contains(r#"tidegate_links{role="recorder"} 0"#) && text.ends_with("# EOF\n"), "{text}");
     assert!(!text.contains("r2"), "{text}");
+}
+
+#[tokio::test]
+async fn parameters_that_are_larger_than_any_configuration_are_refused_with_the_bound() {
+    let site = site(Vec::new(), Some(Err(Refusal::Stopping)));
+    let of = |bytes: usize| {
+        let empty = json!({"task_config": {"note": "", "task_id": "t"}}).to_string().len();
+        json!({"task_config": {"note": "x".repeat(bytes - empty), "task_id": "t"}}).to_string()
+    };
+    let (status, body) = site.post("/api/v1/recorder/r1/config", &of(CONFIG_BYTES + 1)).await;
+    assert_eq!((status, &body["code"]), (413, &json!("params_too_large")), "{body}");
+    assert!(body["error"].as_str().is_some_and(|text| text.contains("65536 bytes")), "{body}");
+    assert!(site.heard().is_empty(), "the driver does not hear of it");
+    let (status, _) = site.post("/api/v1/recorder/r1/config", &of(CONFIG_BYTES)).await;
+    assert_eq!(status, 503, "the largest one is asked");
+    assert_eq!(site.heard().len(), 1);
 }
