@@ -164,6 +164,11 @@ pub(crate) fn source(n: u64, len: u64, sidecar: bool) -> Source {
     Source { sha256: whole(&key), key, len, sidecar }
 }
 
+/// Digest of a piece of a recording that is not as it was verified, in the model.
+fn changed(span: Span) -> Sha256 {
+    Sha256::of(format!("changed {} {}", span.offset, span.len).as_bytes())
+}
+
 /// Digest of a whole object of the edge, in the model.
 pub(crate) fn whole(key: &ObjectKey) -> Sha256 {
     Sha256::of(key.as_str().as_bytes())
@@ -547,15 +552,17 @@ impl Model {
     }
 
     fn does_at_edge(&self, op: &ObjectOp) -> Outcome<ObjectReply> {
-        assert_eq!(op.verb, Verb::Get { span: None, want: Want::Digest });
-        let len = self.ends.get(&op.key).copied().unwrap_or(0);
-        match self.at_edge(&op.key) {
-            AtEdge::Whole => Outcome::Done(ObjectReply::Got(Got::Digest { len, sha256: whole(&op.key) })),
-            AtEdge::Changed => {
-                Outcome::Done(ObjectReply::Got(Got::Digest { len, sha256: Sha256::of(b"changed") }))
-            }
-            AtEdge::Gone => Outcome::Failed(Fault::Vanished(What::Object)),
-        }
+        let Verb::Get { span, want: Want::Digest } = op.verb else { panic!("the edge is only read: {op:?}") };
+        let end = self.ends.get(&op.key).copied().unwrap_or(0);
+        let len = span.map_or(end, |span| span.len);
+        let found = match (self.at_edge(&op.key), span) {
+            (AtEdge::Whole, None) => whole(&op.key),
+            (AtEdge::Whole, Some(span)) => piece(&op.key, span),
+            (AtEdge::Changed, None) => Sha256::of(b"changed"),
+            (AtEdge::Changed, Some(span)) => changed(span),
+            (AtEdge::Gone, _) => return Outcome::Failed(Fault::Vanished(What::Object)),
+        };
+        Outcome::Done(ObjectReply::Got(Got::Digest { len, sha256: found }))
     }
 
     fn tag(&mut self, sha256: Sha256) -> ETag {
@@ -630,7 +637,7 @@ impl Model {
                 *end = (*end).max(span.offset + span.len);
                 let sha256 = match true_to {
                     true => piece(source, *span),
-                    false => Sha256::of(format!("changed {} {}", span.offset, span.len).as_bytes()),
+                    false => changed(*span),
                 };
                 let facts = PartFacts { etag: self.tag(sha256), sha256, len: span.len };
                 let Some(pending) = self.uploads.get_mut(upload) else { return gone() };
