@@ -36,6 +36,7 @@ pub struct Release {
     objects: mpsc::UnboundedSender<(Ticket, ObjectOp)>,
     board: Board,
     gate: watch::Sender<ingest::Gate>,
+    frozen: ingest::Frozen,
     gauge: Gauge,
     /// What performing effects came to, for the next batch. Not sent through the inbox: that may be full, and the one
     /// who empties it is the one who would wait.
@@ -49,6 +50,7 @@ impl Release {
         objects: mpsc::UnboundedSender<(Ticket, ObjectOp)>,
         board: Board,
         gate: watch::Sender<ingest::Gate>,
+        frozen: ingest::Frozen,
         gauge: Gauge,
     ) -> Release {
         Release {
@@ -60,6 +62,7 @@ impl Release {
             objects,
             board,
             gate,
+            frozen,
             gauge,
             own: VecDeque::new(),
         }
@@ -137,6 +140,8 @@ impl Release {
                     Gate::Stopping => ingest::Gate::Closed("the site is stopping".to_owned()),
                 });
             }
+            Effect::Freeze { key } => self.frozen.freeze(key.as_str()),
+            Effect::Thaw { key } => self.frozen.thaw(key.as_str()),
         }
     }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 mod crash;
-mod http;
+pub(crate) mod http;
 
 use std::path::Path;
 
