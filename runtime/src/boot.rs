@@ -191,6 +191,7 @@ pub async fn start<S: Seams>(
     let (inbox, letters) = Inbox::new();
     let (board, gauge) = (Board::new(), Gauge::default());
     let (gate, gate_watch) = watch::channel(ingest::Gate::Open);
+    let frozen = ingest::Frozen::new(&bucket);
     let (operations, operations_out) = mpsc::unbounded_channel();
     let (stop, stop_watch) = watch::channel(false);
     let (close, close_watch) = watch::channel(false);
@@ -207,7 +208,7 @@ pub async fn start<S: Seams>(
         knobs,
         drain: config.shutdown.drain,
         letters,
-        release: Release::new(operations, board.clone(), gate, gauge.clone()),
+        release: Release::new(operations, board.clone(), gate, frozen.clone(), gauge.clone()),
         gauge: gauge.clone(),
         stop: stop_watch,
         ready,
@@ -255,6 +256,8 @@ pub async fn start<S: Seams>(
             }],
             max_skew: config.edge.max_clock_skew,
             gate: Some(gate_watch),
+            // The boot is released: what must stay is in it before the first request is served.
+            frozen: Some(frozen),
             stored: Some(stored),
             shutdown_budget: config.shutdown.drain,
             ..EndpointConfig::default()

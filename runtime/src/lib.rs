@@ -6,6 +6,7 @@ pub mod boot;
 pub mod config;
 pub mod driver;
 pub mod figures;
+mod folders;
 pub mod inbox;
 pub mod ingest;
 pub mod link;

@@ -37,6 +37,7 @@ pub struct Release {
     objects: mpsc::UnboundedSender<(Ticket, ObjectOp)>,
     board: Board,
     gate: watch::Sender<ingest::Gate>,
+    frozen: ingest::Frozen,
     gauge: Gauge,
     /// What performing effects came to, for the next batch. Not sent through the inbox: that may be full, and the one
     /// who empties it is the one who would wait.
@@ -50,6 +51,7 @@ impl Release {
         objects: mpsc::UnboundedSender<(Ticket, ObjectOp)>,
         board: Board,
         gate: watch::Sender<ingest::Gate>,
+        frozen: ingest::Frozen,
         gauge: Gauge,
     ) -> Release {
         Release {
@@ -61,6 +63,7 @@ impl Release {
             objects,
             board,
             gate,
+            frozen,
             gauge,
             own: VecDeque::new(),
         }
@@ -138,6 +141,8 @@ impl Release {
                     Gate::Stopping => ingest::Gate::Closed("the site is stopping".to_owned()),
                 });
             }
+            Effect::Freeze { key } => self.frozen.freeze(key.as_str()),
+            Effect::Thaw { key } => self.frozen.thaw(key.as_str()),
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::inbox::{Admitted, Outbound};
+use crate::ingest::tests::http::ask;
 use crate::real::{RealBlocking, RealClock, RealDisk, RealNet, RealSeams};
 use crate::replay;
 use crate::store::tests::failing::Failing;
@@ -27,6 +28,7 @@ fn config(dir: &Path) -> Config {
     let mut config = Config { data_dir: dir.join("site"), ..Config::default() };
     config.listen.api.set_port(0);
     config.listen.s3.set_port(0);
+    config.edge.max_clock_skew = None;
     config
 }
 
@@ -219,6 +221,45 @@ async fn an_announced_recording_is_verified_acknowledged_and_parked_without_a_cl
     assert_eq!(last, Some(Outbound::Close { code: 1001, reason: "site is stopping" }));
     let report = verified(dir.path());
     assert_eq!((report.boots, report.rows[&Kind::Episode], report.rows[&Kind::Job]), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn an_acknowledged_recording_cannot_be_removed_through_the_edge_before_or_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    recording(dir.path(), "robot-1/T1.mcap", b"a recording").await;
+    let mut config = config(dir.path());
+    config.edge.keys = Some(("AK".to_owned(), Secret::new("SK")));
+    let delete = async |site: &Site| {
+        let asked = ask("DELETE", "/edge-site/robot-1/T1.mcap", "", b"");
+        let answer = asked.send_to(site.s3_addr.port()).await;
+        assert!(answer.status == 409 && answer.text().contains("<Code>ObjectFrozen</Code>"), "{answer:?}");
+    };
+    let first = start(RealSeams::new(), config.clone(), |_| Ok(None)).await.unwrap();
+    create(&first, "T1").await.unwrap();
+    let mut link = uploader(&first).await;
+    let announced = Announced {
+        task: "T1".to_owned(),
+        key: Some("robot-1/T1.mcap".to_owned()),
+        len: Some(11),
+        sha256: Some(Sha256::of(b"a recording")),
+        mcap_only: true,
+    };
+    let message = TransferMessage::UploadComplete(announced);
+    first.inbox.input(Input::Transfer { conn: link.conn, message }).await.unwrap();
+    loop {
+        let sent =
+            tokio::time::timeout(Duration::from_secs(20), link.outbound.recv()).await.unwrap().unwrap();
+        if matches!(&sent, Outbound::Text(text) if text.contains("upload_ack")) {
+            break;
+        }
+    }
+    delete(&first).await;
+    drop(link);
+    first.shutdown().await.unwrap();
+    let second = start(RealSeams::new(), config, |_| Ok(None)).await.unwrap();
+    delete(&second).await;
+    second.shutdown().await.unwrap();
+    verified(dir.path());
 }
 
 /// The spool of a dropped site goes with its last task, which may take a moment.

@@ -48,7 +48,7 @@ fn bench(dir: &Path, drain: Duration) -> (Driver<RealClock>, Bench) {
         knobs: Knobs::default(),
         drain,
         letters,
-        release: Release::new(objects, Board::new(), gate, gauge.clone()),
+        release: Release::new(objects, Board::new(), gate, crate::ingest::Frozen::new("b"), gauge.clone()),
         gauge: gauge.clone(),
         stop: stop_watch,
         ready,

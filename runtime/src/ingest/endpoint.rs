@@ -59,7 +59,10 @@ impl<S: Seams> Endpoint<S> {
         limits_of_s3s.presigned_url_max_skew_time_secs =
             config.max_skew.map_or(u32::MAX, |skew| u32::try_from(skew.as_secs()).unwrap_or(u32::MAX));
         let operations = Operations {
-            spool: spool.clone(),
+            spool: match config.frozen {
+                Some(frozen) => spool.clone().obeying(frozen),
+                None => spool.clone(),
+            },
             stored: config.stored,
             region: config.region,
             body_idle: config.body_idle,
@@ -155,7 +158,8 @@ impl<S: Seams> S3 for Operations<S> {
         let object = self.spool.put(&input.bucket, &input.key, described, body, announced, condition).await?;
         self.hint(&input.bucket, &object);
         let mut out = PutObjectOutput { e_tag: Some(etag(&object.record.etag)), ..Default::default() };
-        put_sums!(out, &object.record.sums, None);
+        // Content that was there already may have come in parts.
+        put_sums!(out, &object.record.sums, answers::composed_of(&object.record));
         out.checksum_type = Some(answers::checksum_type(object.record.coverage));
         Ok(S3Response::new(out))
     }

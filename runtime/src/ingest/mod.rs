@@ -12,6 +12,7 @@ mod body;
 mod door;
 mod drain;
 mod endpoint;
+mod frozen;
 pub mod limits;
 mod listing;
 mod multipart;
@@ -24,7 +25,7 @@ mod serve;
 mod spool;
 mod sums;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use body::Announced;
 pub use endpoint::Endpoint;
+pub use frozen::Frozen;
 pub use multipart::{Completion, NamedPart, UploadInfo};
 pub use objects::{Condition, ObjectInfo, PartInfo};
 pub use observe::{Observer, Record, Stored};
@@ -80,6 +82,8 @@ pub struct EndpointConfig {
     pub region: String,
     /// Whether bytes are let in. `None`: always.
     pub gate: Option<watch::Receiver<Gate>>,
+    /// Objects that uploaders can neither change nor remove. `None`: there are none.
+    pub frozen: Option<Frozen>,
     /// Hears that an object is stored. Hints are dropped when it is full.
     pub stored: Option<mpsc::Sender<Stored>>,
     /// Hears of every finished request.
@@ -99,6 +103,7 @@ impl Default for EndpointConfig {
             max_skew: None,
             region: "us-east-1".to_owned(),
             gate: None,
+            frozen: None,
             stored: None,
             observer: None,
             connections_max: limits::CONNECTIONS_MAX,
@@ -114,6 +119,7 @@ impl fmt::Debug for EndpointConfig {
             .field("keys", &self.keys)
             .field("max_skew", &self.max_skew)
             .field("region", &self.region)
+            .field("frozen", &self.frozen)
             .field("connections_max", &self.connections_max)
             .finish_non_exhaustive()
     }

@@ -15,7 +15,7 @@ use tidegate_core::time::Wall;
 
 use super::body::Announced;
 use super::limits;
-use super::objects::{Condition, PartInfo, check_described, check_key};
+use super::objects::{Condition, PartInfo, Terms, check_described, check_key};
 use super::records::{self, Described, Layout, ObjectRecord, PartRecord, Segment, Unwritten, UploadRecord};
 use super::refusal::Refusal;
 use super::spool::{Blob, Inner, Object, Spool, locked};
@@ -222,10 +222,11 @@ impl<S: Seams> Spool<S> {
         .await
     }
 
-    /// Makes the parts an object. A repetition answers like the first while that object exists.
+    /// Makes the parts an object. A repetition answers like the first while that object exists. If the very content is
+    /// there and frozen, the upload ends and nothing else changes.
     ///
     /// # Errors
-    /// `NoSuchUpload`, `InvalidPart`, `InvalidPartOrder`, `EntityTooSmall`, `BadDigest`; those of the condition and
+    /// `Frozen`, `NoSuchUpload`, `InvalidPart`, `InvalidPartOrder`, `EntityTooSmall`, `BadDigest`; those of the condition and
     /// the disk. The upload stays open after each of them.
     pub async fn complete_upload(
         &self,
@@ -235,6 +236,8 @@ impl<S: Seams> Spool<S> {
         asked: Completion,
     ) -> Result<Arc<Object>, Refusal> {
         let at = (bucket.to_owned(), key.to_owned(), id.to_owned());
+        let terms =
+            Terms { condition: asked.condition.clone(), frozen: self.frozen.clone(), same_is_fine: true };
         self.run(move |inner| {
             let (bucket, key, id) = (&at.0, &at.1, &at.2);
             let completed = || match inner.object(bucket, key) {
@@ -253,7 +256,7 @@ impl<S: Seams> Spool<S> {
             }
             let chosen = choose(&upload, &asked)?;
             let object = inner.assemble(&upload, chosen, &asked)?;
-            let object = inner.commit(bucket, object, &asked.condition)?;
+            let object = inner.commit(bucket, object, &terms)?;
             *ended = true;
             // The object names the upload: should this fail, the next open knows that it ended.
             if let Err(error) = inner.forget_upload(&upload) {

@@ -10,6 +10,7 @@ use s3s::dto::StreamingBlob;
 use tidegate_core::time::Wall;
 
 use super::body::{Announced, Received};
+use super::frozen::Frozen;
 use super::limits;
 use super::records::{self, BucketRecord, Described, Layout, ObjectRecord, Unwritten};
 use super::refusal::Refusal;
@@ -27,6 +28,17 @@ pub enum Condition {
     Absent,
     /// There must be an object, with this ETag (without quotes) if one is given.
     Present(Option<String>),
+}
+
+/// What a commit obeys.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// On the object that is replaced.
+    pub(super) condition: Condition,
+    /// What must stay.
+    pub(super) frozen: Option<Frozen>,
+    /// Whether storing the content of a frozen object once more is answered with that object.
+    pub(super) same_is_fine: bool,
 }
 
 /// What is known of a stored object.
@@ -183,9 +195,15 @@ impl<S: Seams> Spool<S> {
         self.inner.object(bucket, key)
     }
 
-    /// What is known of an object; `None` if there is none.
+    /// What is known of an object; `None` if there is none. Waits for a commit to this key that is under way: it may
+    /// have begun before the key was frozen.
     pub async fn head(&self, bucket: &str, key: &str) -> Option<ObjectInfo> {
-        self.inner.object(bucket, key).ok().map(|object| object.info(bucket))
+        let (bucket, key) = (bucket.to_owned(), key.to_owned());
+        self.run(move |inner| {
+            let _key = inner.key_lock(&key);
+            inner.object(&bucket, &key).ok().map(|object| object.info(&bucket))
+        })
+        .await
     }
 
     /// Every object of a bucket in order of the keys; empty without the bucket.
@@ -196,10 +214,10 @@ impl<S: Seams> Spool<S> {
         objects.into_iter().flatten().map(|object| object.info(bucket)).collect()
     }
 
-    /// Stores an object from a body.
+    /// Stores an object from a body. The very content that is there and frozen is fine and changes nothing.
     ///
     /// # Errors
-    /// What the announcement or the condition says, those of the bucket and key, and those of the disk.
+    /// `Frozen`; what the announcement or the condition says, those of the bucket and key, and those of the disk.
     pub async fn put(
         &self,
         bucket: &str,
@@ -216,6 +234,7 @@ impl<S: Seams> Spool<S> {
         }
         let Received { segment, blob } = self.receive(body, announced).await?;
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
+        let terms = Terms { condition, frozen: self.frozen.clone(), same_is_fine: true };
         self.run(move |inner| {
             let mut sums = segment.sums.clone();
             sums.insert(Algorithm::Sha256, segment.sha256.to_vec());
@@ -231,7 +250,7 @@ impl<S: Seams> Spool<S> {
                 sums,
                 coverage: Coverage::FullObject,
             };
-            inner.commit(&bucket, Object { record, blobs: vec![blob] }, &condition)
+            inner.commit(&bucket, Object { record, blobs: vec![blob] }, &terms)
         })
         .await
     }
@@ -255,7 +274,7 @@ impl<S: Seams> Spool<S> {
     /// Copies an object without copying its bytes. `described` replaces what the first uploader said.
     ///
     /// # Errors
-    /// `NoSuchBucket`, `NoSuchKey`; those of the condition, the key and the disk.
+    /// `NoSuchBucket`, `NoSuchKey`, `Frozen`; those of the condition, the key and the disk.
     pub async fn copy(
         &self,
         source: Arc<Object>,
@@ -269,6 +288,7 @@ impl<S: Seams> Spool<S> {
             check_described(described)?;
         }
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
+        let terms = Terms { condition, frozen: self.frozen.clone(), same_is_fine: false };
         self.run(move |inner| {
             let mut record = source.record.clone();
             record.key = key;
@@ -276,7 +296,7 @@ impl<S: Seams> Spool<S> {
             if let Some(described) = described {
                 record.described = described;
             }
-            inner.commit(&bucket, Object { record, blobs: source.blobs.clone() }, &condition)
+            inner.commit(&bucket, Object { record, blobs: source.blobs.clone() }, &terms)
         })
         .await
     }
@@ -284,9 +304,10 @@ impl<S: Seams> Spool<S> {
     /// Removes an object durably. A missing one is fine.
     ///
     /// # Errors
-    /// `NoSuchBucket`, `PreconditionFailed`; those of the disk.
+    /// `NoSuchBucket`, `Frozen`, `PreconditionFailed`; those of the disk.
     pub async fn delete_if(&self, bucket: &str, key: &str, condition: Condition) -> Result<(), Refusal> {
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
+        let frozen = self.frozen.clone();
         self.run(move |inner| {
             let _gate = inner.bucket_gate.read().unwrap_or_else(PoisonError::into_inner);
             let _key = inner.key_lock(&key);
@@ -296,6 +317,9 @@ impl<S: Seams> Spool<S> {
                 Err(refusal) => return Err(refusal),
             };
             condition.check(Some(&object))?;
+            if frozen.is_some_and(|frozen| frozen.holds(&bucket, &key)) {
+                return Err(Refusal::Frozen);
+            }
             let folder = inner.layout.bucket(&bucket);
             match inner.disk().remove_file(&folder.join(Layout::object_name(&key))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -378,19 +402,23 @@ impl<S: Seams> Inner<S> {
         found.objects.get(key).cloned().ok_or(Refusal::NoSuchKey)
     }
 
-    /// Makes an object visible: its record is written, then indexed. What it replaces goes with its last reader.
-    pub(super) fn commit(
-        &self,
-        bucket: &str,
-        object: Object,
-        condition: &Condition,
-    ) -> Result<Arc<Object>, Refusal> {
+    /// Makes an object visible: its record is written, then indexed. What it replaces goes with its last reader. The
+    /// answer is the object that is there then.
+    pub(super) fn commit(&self, bucket: &str, object: Object, terms: &Terms) -> Result<Arc<Object>, Refusal> {
         let _gate = self.bucket_gate.read().unwrap_or_else(PoisonError::into_inner);
         let key = object.record.key.clone();
         let _key = self.key_lock(&key);
         match self.object(bucket, &key) {
-            Ok(old) => condition.check(Some(&old))?,
-            Err(Refusal::NoSuchKey) => condition.check(None)?,
+            Ok(old) => {
+                terms.condition.check(Some(&old))?;
+                if terms.frozen.as_ref().is_some_and(|frozen| frozen.holds(bucket, &key)) {
+                    let same = |a: &ObjectRecord, b: &ObjectRecord| (a.len, a.sha256) == (b.len, b.sha256);
+                    let fine = terms.same_is_fine && same(&old.record, &object.record);
+                    return if fine { Ok(old) } else { Err(Refusal::Frozen) };
+                }
+            }
+            // One that was lost may be brought back: there is nothing to protect.
+            Err(Refusal::NoSuchKey) => terms.condition.check(None)?,
             Err(refusal) => return Err(refusal),
         }
         let object = Arc::new(object);

@@ -17,6 +17,9 @@ pub enum Refusal {
     /// The upload was never created, was aborted, or completed an object that is gone.
     #[error("the multipart upload does not exist; it may have been aborted or completed")]
     NoSuchUpload,
+    /// The object is one that uploaders must leave as it is.
+    #[error("the recording under this key is acknowledged; it cannot be changed")]
+    Frozen,
     /// Only an empty bucket is removed.
     #[error("the bucket holds objects or uploads; delete them first")]
     BucketNotEmpty,
@@ -96,6 +99,7 @@ impl From<Refusal> for S3Error {
             Refusal::NoSuchBucket => (S3ErrorCode::NoSuchBucket, None),
             Refusal::NoSuchKey => (S3ErrorCode::NoSuchKey, None),
             Refusal::NoSuchUpload => (S3ErrorCode::NoSuchUpload, None),
+            Refusal::Frozen => (S3ErrorCode::Custom("ObjectFrozen".into()), Some(StatusCode::CONFLICT)),
             Refusal::BucketNotEmpty => (S3ErrorCode::BucketNotEmpty, None),
             Refusal::InvalidArgument(_) => (S3ErrorCode::InvalidArgument, None),
             Refusal::InvalidRequest(_) => (S3ErrorCode::InvalidRequest, None),

@@ -4,26 +4,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use minicbor::Decode;
 
+use super::frozen::Frozen;
 use super::limits;
 use super::multipart::Upload;
-use super::records::{self, BucketRecord, Layout, ObjectRecord, PartRecord, UploadRecord};
+use super::records::{self, BucketRecord, Layout, ObjectRecord, PartRecord, Unwritten, UploadRecord};
 use super::sums::hex;
+use crate::folders;
 use crate::seam::{Blocking, Clock, Disk, Seams};
 
 /// The object store of this process. Cheap to clone; all clones are one store.
 pub struct Spool<S: Seams> {
     pub(super) inner: Arc<Inner<S>>,
+    /// What this way to the store must leave as it is.
+    pub(super) frozen: Option<Frozen>,
 }
 
 impl<S: Seams> Clone for Spool<S> {
     fn clone(&self) -> Self {
-        Spool { inner: self.inner.clone() }
+        Spool { inner: self.inner.clone(), frozen: self.frozen.clone() }
     }
 }
 
@@ -162,6 +166,7 @@ impl<S: Seams> Spool<S> {
         let mut loading = Loading {
             disk,
             layout: &layout,
+            now_ms: seams.clock().now().wall.0,
             ledger: &ledger,
             opened: Opened::default(),
             sizes: BTreeMap::new(),
@@ -181,7 +186,13 @@ impl<S: Seams> Spool<S> {
         };
         // Blobs of records that were dropped while loading.
         inner.bury();
-        Ok((Spool { inner: Arc::new(inner) }, opened))
+        Ok((Spool { inner: Arc::new(inner), frozen: None }, opened))
+    }
+
+    /// A way to the same store that leaves frozen objects as they are. The store given in is not bound by it.
+    #[must_use]
+    pub fn obeying(self, frozen: Frozen) -> Spool<S> {
+        Spool { frozen: Some(frozen), ..self }
     }
 
     /// Runs disk work of an operation where blocking is allowed, then removes blobs that nobody holds any more.
@@ -251,24 +262,17 @@ impl<S: Seams> Inner<S> {
 }
 
 fn create_folders<D: Disk>(disk: &D, layout: &Layout) -> io::Result<()> {
-    // The names of folders that do not exist yet must survive as well, up to the first that does.
-    let missing = layout.root.ancestors().take_while(|folder| disk.meta(folder).is_err());
-    let parents: Vec<_> = missing.filter_map(|folder| folder.parent().map(Path::to_path_buf)).collect();
-    disk.create_dir_all(&layout.root)?;
+    folders::create(disk, &layout.root)?;
     for folder in [layout.tmp(), layout.blobs(), layout.uploads(), layout.buckets()] {
         disk.create_dir_all(&folder)?;
     }
-    disk.sync_dir(&layout.root)?;
-    for parent in parents {
-        let here = parent.as_os_str().is_empty();
-        disk.sync_dir(if here { Path::new(".") } else { &parent })?;
-    }
-    Ok(())
+    disk.sync_dir(&layout.root)
 }
 
 struct Loading<'a, D: Disk> {
     disk: D,
     layout: &'a Layout,
+    now_ms: i64,
     ledger: &'a Arc<Ledger>,
     opened: Opened,
     /// Blobs on disk and their lengths.
@@ -312,19 +316,13 @@ impl<D: Disk> Loading<'_, D> {
     ) -> io::Result<()> {
         let folder = self.layout.bucket(bucket);
         let names = self.disk.list(&folder)?;
-        if !names.iter().any(|name| name == Layout::BUCKET) {
+        if names.is_empty() {
             // The creation or the removal of the bucket was interrupted. Only an empty one is removed.
-            if names.is_empty() {
-                self.disk.remove_dir(&folder)?;
-                self.opened.swept += 1;
-            } else {
-                self.opened.damaged.push(folder);
-            }
+            self.disk.remove_dir(&folder)?;
+            self.opened.swept += 1;
             return Ok(());
         }
-        let Some(BucketRecord { created_ms }) = self.read(folder.join(Layout::BUCKET))? else {
-            return Ok(());
-        };
+        let BucketRecord { created_ms } = self.bucket_record(bucket)?;
         let mut objects = BTreeMap::new();
         for name in names.iter().filter(|name| *name != Layout::BUCKET) {
             let path = folder.join(name);
@@ -345,6 +343,26 @@ impl<D: Disk> Loading<'_, D> {
         }
         index.buckets.insert(bucket.to_owned(), Bucket { created_ms, objects });
         Ok(())
+    }
+
+    /// The record of a bucket. It says nothing but a date: a damaged or missing one is written anew, and hides no
+    /// object.
+    fn bucket_record(&self, bucket: &str) -> io::Result<BucketRecord> {
+        let folder = self.layout.bucket(bucket);
+        let path = folder.join(Layout::BUCKET);
+        let error = match records::read(&self.disk, &path) {
+            Ok(record) => return Ok(record),
+            Err(error) => error,
+        };
+        if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound) {
+            return Err(error);
+        }
+        let record = BucketRecord { created_ms: self.now_ms };
+        let temporary = self.layout.tmp().join(bucket);
+        records::write(&self.disk, &temporary, &folder, Layout::BUCKET, &record)
+            .map_err(Unwritten::into_error)?;
+        tracing::warn!(record = %path.display(), %error, "the record of a bucket could not be read and was made anew");
+        Ok(record)
     }
 
     fn load_uploads(

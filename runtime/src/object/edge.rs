@@ -192,6 +192,7 @@ fn fault(refusal: Refusal) -> Fault {
         Refusal::BadDigest(_) | Refusal::InvalidRange => Fault::Damaged(What::Object),
         Refusal::Disk(error) => disk_fault(error.kind(), What::Object),
         Refusal::Full => Fault::Local(io::ErrorKind::StorageFull.to_string()),
+        Refusal::Frozen => Fault::Rejected("ObjectFrozen".to_owned()),
         Refusal::BucketNotEmpty => Fault::Rejected("BucketNotEmpty".to_owned()),
         Refusal::InvalidArgument(_) => Fault::Rejected("InvalidArgument".to_owned()),
         Refusal::InvalidRequest(_) => Fault::Rejected("InvalidRequest".to_owned()),

@@ -13,6 +13,7 @@ struct Bench {
     release: Release,
     objects: mpsc::UnboundedReceiver<(Ticket, ObjectOp)>,
     gate: watch::Receiver<ingest::Gate>,
+    frozen: ingest::Frozen,
     board: Board,
     gauge: Gauge,
 }
@@ -21,8 +22,9 @@ fn bench() -> Bench {
     let (objects, operations) = mpsc::unbounded_channel();
     let (gate, watching) = watch::channel(ingest::Gate::Open);
     let (board, gauge) = (Board::new(), Gauge::default());
-    let release = Release::new(objects, board.clone(), gate, gauge.clone());
-    Bench { release, objects: operations, gate: watching, board, gauge }
+    let frozen = ingest::Frozen::new("b");
+    let release = Release::new(objects, board.clone(), gate, frozen.clone(), gauge.clone());
+    Bench { release, objects: operations, gate: watching, frozen, board, gauge }
 }
 
 fn conn(n: u32) -> ConnId {
@@ -147,4 +149,17 @@ fn operations_notices_and_the_gate_go_where_they_belong() {
     assert!(matches!(&*bench.gate.borrow(), ingest::Gate::Closed(_)));
     bench.release.perform(Wall(0), Effect::Gate(Gate::Open));
     assert_eq!(*bench.gate.borrow(), ingest::Gate::Open);
+}
+
+#[test]
+fn a_key_is_frozen_in_its_bucket_until_it_is_thawed() {
+    let mut bench = bench();
+    let key = ObjectKey::new("f/d1/T.mcap").unwrap();
+    bench.release.perform(Wall(0), Effect::Freeze { key: key.clone() });
+    bench.release.perform(Wall(0), Effect::Freeze { key: key.clone() });
+    assert!(bench.frozen.holds("b", key.as_str()));
+    assert!(!bench.frozen.holds("c", key.as_str()), "another bucket");
+    assert!(!bench.frozen.holds("b", "f/d1/T.json"));
+    bench.release.perform(Wall(0), Effect::Thaw { key: key.clone() });
+    assert!(!bench.frozen.holds("b", key.as_str()));
 }

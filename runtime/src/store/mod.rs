@@ -30,6 +30,7 @@ use tidegate_core::id::{Boot, Seq};
 use tidegate_core::machine::Machine;
 use tidegate_core::row::{BadRow, Key, Kind, Row};
 
+use crate::folders;
 use crate::seam::{Disk, Open};
 use backend::Backend;
 use format::{BOOT, FORMAT, INFO, table_of};
@@ -144,7 +145,7 @@ impl Store {
     /// [`OpenError`], each naming the directory.
     pub fn open<D: Disk>(disk: &D, dir: &Path, journal_limit: u64) -> Result<Store, OpenError> {
         let failed = |error| OpenError::Disk { dir: dir.to_owned(), error };
-        disk.create_dir_all(dir).map_err(failed)?;
+        folders::create(disk, dir).map_err(failed)?;
         let lock = take_lock(disk, dir)?;
         let path = dir.join(DATABASE);
         match disk.meta(&path) {
@@ -333,7 +334,7 @@ fn create<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
     disk.rename(&temporary, &dir.join(DATABASE)).map_err(failed)?;
     disk.sync_dir(dir).map_err(failed)?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        // The directory itself may be new as well.
+        // The directory itself may be new as well, if the start that made it was interrupted.
         disk.sync_dir(parent).map_err(failed)?;
     }
     Ok(())

@@ -205,22 +205,39 @@ fn a_failed_disk_fails_the_commit_and_nothing_of_the_batch_is_seen_later() {
     assert!(journal(&store).is_empty());
 }
 
+#[test]
+fn the_name_of_every_folder_above_a_new_store_is_synced() {
+    // The incident: data_dir was several levels below what existed. After a power loss the upper ones were gone.
+    let dir = tempfile::tempdir().unwrap();
+    let disk = failing::Failing::default();
+    let _store = Store::open(&disk, &dir.path().join("a/b/c"), JOURNAL_LIMIT).unwrap();
+    let synced = disk.synced();
+    for folder in ["", "a", "a/b", "a/b/c"] {
+        assert!(synced.contains(&dir.path().join(folder)), "{folder:?} in {synced:?}");
+    }
+}
+
 /// A disk that stops writing when it is told to.
 pub(crate) mod failing {
     use std::io;
-    use std::path::Path;
-    use std::sync::Arc;
+    use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
 
     use crate::real::{RealDisk, RealFile, RealLock};
     use crate::seam::{Disk, DiskFile, Meta, Open};
 
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct Failing(Arc<AtomicBool>);
+    pub(crate) struct Failing(Arc<AtomicBool>, Arc<Mutex<Vec<PathBuf>>>);
 
     impl Failing {
         pub(crate) fn break_now(&self) {
             self.0.store(true, Ordering::SeqCst);
+        }
+
+        /// Folders that were synced.
+        pub(crate) fn synced(&self) -> Vec<PathBuf> {
+            self.1.lock().unwrap().clone()
         }
     }
 
@@ -273,6 +290,7 @@ pub(crate) mod failing {
             RealDisk.remove_dir(path)
         }
         fn sync_dir(&self, path: &Path) -> io::Result<()> {
+            self.1.lock().unwrap().push(path.to_owned());
             RealDisk.sync_dir(path)
         }
         fn meta(&self, path: &Path) -> io::Result<Meta> {

@@ -244,3 +244,30 @@ fn a_damaged_record_hides_its_object_and_stops_the_sweep() {
     });
     assert_eq!(files(dir.path(), "blobs"), 2);
 }
+
+#[test]
+fn a_damaged_record_of_a_bucket_is_made_anew_and_hides_no_object() {
+    // The incident: the file that holds only a date was torn. All recordings were gone, and every job failed.
+    for lost in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        block_on(async {
+            let spool = with_bucket(dir.path()).await;
+            put(&spool, "k", &content(1, 10)).await.unwrap();
+            spool.create_upload("bkt", "big", Described::default(), None, None).await.unwrap();
+        });
+        let path = dir.path().join("buckets/bkt/.bucket");
+        if lost {
+            std::fs::remove_file(&path).unwrap();
+        } else {
+            std::fs::write(&path, b"TGSPOOL1 torn").unwrap();
+        }
+        for _ in 0..2 {
+            block_on(async {
+                let (spool, opened) = open(dir.path()).await;
+                assert_eq!(opened, Opened { objects: 1, uploads: 1, swept: 0, damaged: Vec::new() });
+                assert_eq!(spool.digest("bkt", "k").await.unwrap().0, sha(&content(1, 10)));
+            });
+        }
+        assert_eq!(files(dir.path(), "tmp"), 0);
+    }
+}

@@ -43,7 +43,7 @@ fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
 }
 
 #[derive(Clone)]
-struct Ask {
+pub(crate) struct Ask {
     method: &'static str,
     path: String,
     query: String,
@@ -54,7 +54,8 @@ struct Ask {
     date: &'static str,
 }
 
-fn ask(method: &'static str, path: &str, query: &str, body: &[u8]) -> Ask {
+/// A request, signed with the keys `AK` and `SK`.
+pub(crate) fn ask(method: &'static str, path: &str, query: &str, body: &[u8]) -> Ask {
     Ask {
         method,
         path: path.to_owned(),
@@ -68,8 +69,8 @@ fn ask(method: &'static str, path: &str, query: &str, body: &[u8]) -> Ask {
 }
 
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
     body: Vec<u8>,
 }
@@ -81,7 +82,7 @@ impl Answer {
             n.eq_ignore_ascii_case(name).then_some(value)
         })
     }
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
@@ -143,8 +144,12 @@ impl Ask {
     }
 
     async fn send(self, site: &Site) -> Answer {
-        let mut stream = RealSeams::new().net().connect("127.0.0.1", site.port).await.unwrap();
-        stream.write_all(self.head(site.port).as_bytes()).await.unwrap();
+        self.send_to(site.port).await
+    }
+
+    pub(crate) async fn send_to(self, port: u16) -> Answer {
+        let mut stream = RealSeams::new().net().connect("127.0.0.1", port).await.unwrap();
+        stream.write_all(self.head(port).as_bytes()).await.unwrap();
         stream.write_all(&self.body).await.unwrap();
         let mut all = Vec::new();
         stream.read_to_end(&mut all).await.unwrap();
@@ -457,5 +462,76 @@ fn an_observer_hears_of_requests_and_can_withhold_an_answer() {
         site.stop.take().unwrap().send(()).unwrap();
         site.served.await.unwrap();
         drop(idle);
+    });
+}
+
+#[test]
+fn an_acknowledged_recording_can_be_sent_again_but_neither_changed_nor_removed() {
+    // The incident: all devices share one pair of keys, and one overwrote what another had deleted its copy of.
+    block_on(async {
+        let frozen = Frozen::new("bkt");
+        let site = site(EndpointConfig { frozen: Some(frozen.clone()), ..EndpointConfig::default() }).await;
+        let (ours, theirs) = (content(1, 900), content(2, 900));
+        let first = ask("PUT", "/bkt/k", "", &ours).with("x-amz-meta-checksum-sha256", "of the first");
+        assert_eq!(first.send(&site).await.status, 200);
+        put(&site.spool, "other", &theirs).await.unwrap();
+        let stored = site.spool.head("bkt", "k").await.unwrap();
+        frozen.freeze("k");
+
+        let copy = ask("PUT", "/bkt/k", "", b"").with("x-amz-copy-source", "/bkt/other");
+        let itself = ask("PUT", "/bkt/k", "", b"")
+            .with("x-amz-copy-source", "/bkt/k")
+            .with("x-amz-metadata-directive", "REPLACE");
+        for refused in [ask("PUT", "/bkt/k", "", &theirs), ask("DELETE", "/bkt/k", "", b""), copy, itself] {
+            let answer = refused.clone().send(&site).await;
+            let told =
+                answer.text().contains("<Code>ObjectFrozen</Code><Message>the recording under this key is");
+            assert!(answer.status == 409 && told, "{} {answer:?}", refused.method);
+        }
+        let xml = "<Delete><Object><Key>k</Key></Object><Object><Key>none</Key></Object></Delete>";
+        let answer = ask("POST", "/bkt", "delete=", xml.as_bytes()).send(&site).await.text();
+        assert!(
+            answer.contains("<Code>ObjectFrozen</Code>") && answer.contains("<Key>none</Key></Deleted>"),
+            "{answer}"
+        );
+
+        let upload = async |bytes: Bytes| {
+            let upload =
+                site.spool.create_upload("bkt", "k", Described::default(), None, None).await.unwrap();
+            let etag = part(&site.spool, &upload, 1, &bytes).await.unwrap();
+            let xml = format!(
+                "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>\"{etag}\"</ETag></Part></CompleteMultipartUpload>"
+            );
+            let query = format!("uploadId={}", upload.id);
+            ask("POST", "/bkt/k", &query, xml.as_bytes()).send(&site).await
+        };
+        let answer = upload(theirs.clone()).await;
+        assert!(answer.status == 409 && answer.text().contains("<Code>ObjectFrozen</Code>"), "{answer:?}");
+        assert_eq!(site.spool.list_uploads("bkt").len(), 1, "it can be aborted");
+
+        // An uploader that lost its state sends the same again, whole or in parts.
+        let again = ask("PUT", "/bkt/k", "", &ours).with("x-amz-meta-checksum-sha256", "of the second");
+        let answer = again.send(&site).await;
+        assert_eq!(
+            (answer.status, answer.header("etag")),
+            (200, Some(format!("\"{}\"", stored.etag).as_str()))
+        );
+        let answer = upload(ours.clone()).await;
+        assert!(answer.status == 200 && answer.text().contains(&stored.etag), "{answer:?}");
+        assert_eq!(site.spool.list_uploads("bkt").len(), 1, "that upload is over");
+        assert_eq!(site.spool.head("bkt", "k").await, Some(stored), "nothing changed, its metadata neither");
+        assert_eq!(site.spool.digest("bkt", "k").await.unwrap().0, sha(&ours));
+
+        // Other keys are free, the site itself is not bound, and a thawed key is free again.
+        assert_eq!(ask("PUT", "/bkt/other", "", &ours).send(&site).await.status, 200);
+        site.spool.delete("bkt", "k").await.unwrap();
+        assert_eq!(
+            ask("PUT", "/bkt/k", "", &ours).send(&site).await.status,
+            200,
+            "what was lost may come back"
+        );
+        frozen.thaw("k");
+        assert_eq!(ask("PUT", "/bkt/k", "", &theirs).send(&site).await.status, 200);
+        assert_eq!(ask("DELETE", "/bkt/k", "", b"").send(&site).await.status, 204);
     });
 }
