@@ -156,6 +156,7 @@ impl Tasks {
     /// `upload_complete`, or the same told again in a status.
     fn on_uploaded(&mut self, cx: &mut Cx<'_>, device: &DeviceId, announced: &Announced, fresh: bool) {
         let Some(named) = self.own_or_refuse(cx, device, &announced.task) else { return };
+        let announced = &self.with_earlier(&named, announced);
         self.note_upload(cx, &named, announced, fresh);
         self.verify(cx, device, &named, announced, fresh);
     }
@@ -215,6 +216,18 @@ impl Tasks {
         if let Some(announced) = announced.filter(|announced| announced.key.is_some()) {
             self.verify(cx, device, &named, &announced, false);
         }
+    }
+
+    /// A claim with what an earlier one of the same key said and this one leaves out: the stored bytes must equal
+    /// everything that was ever announced, so saying less later takes nothing back.
+    fn with_earlier(&self, named: &Named, announced: &Announced) -> Announced {
+        let mut all = announced.clone();
+        let earlier = self.sides.get(&named.task).and_then(|side| side.announced.as_ref());
+        if let Some(earlier) = earlier.filter(|e| e.key == all.key && e.task == all.task) {
+            all.len = all.len.or(earlier.len);
+            all.sha256 = all.sha256.or(earlier.sha256);
+        }
+        all
     }
 
     /// The attempt named, if it is this device's; otherwise viewers are told.

@@ -460,11 +460,17 @@ impl Tasks {
             verify.tries = verify.tries.saturating_add(1);
         }
         let Some(trouble) = trouble.filter(|trouble| verify.told != Some(trouble.code)) else { return };
-        verify.told = Some(trouble.code);
+        let first = verify.told.replace(trouble.code).is_none();
         let task = verify.task.clone();
         let row = self.tasks.get(&task).expect("I15: tasks of verifications stay in memory");
         if row.wire == at.1 && row.state == TaskState::Uploading {
-            let error = alloc::format!("{}: {}", trouble.code, trouble.detail);
+            // What the uploader said of it stays in front of what we found.
+            let said = row
+                .error
+                .as_deref()
+                .filter(|_| first)
+                .map_or_else(alloc::string::String::new, |e| alloc::format!("{e}; "));
+            let error = alloc::format!("{said}{}: {}", trouble.code, trouble.detail);
             self.note(cx, &task, Some(error));
         }
         self.refused(cx, &at.0, trouble.code, alloc::format!("{}: {}", at.1, trouble.detail));

@@ -337,7 +337,7 @@ impl Rig {
         for effect in &out.effects {
             match effect {
                 Effect::Object { ticket, op } => {
-                    let reads = matches!(op.verb, Verb::Get { span: None, .. });
+                    let reads = matches!(op.verb, Verb::Get { want: Want::Digest, .. });
                     assert!(op.store == Store::Cloud || reads, "the edge is only read: {op:?}");
                     self.open.insert(*ticket, op.clone());
                 }
