@@ -320,8 +320,9 @@ fn sigint_ends_with_zero_and_a_second_signal_ends_at_once() {
         site.signal("INT");
         assert_eq!(site.exit(STEP).await.code(), Some(0));
 
-        // Again, with all the time in the world to drain: the second signal does not wait for it.
-        cloud.watcher.hold("UploadPart", 0);
+        // Again, with all the time in the world to drain: the second signal does not wait for it. All parts are in
+        // the store by now, answered or not, and are found there.
+        cloud.watcher.hold("CompleteMultipartUpload", 0);
         let mut site = site.with_setting("shutdown.drain", "5m");
         site.start().await;
         cloud.watcher.held(1).await;
