@@ -32,7 +32,7 @@ pub(super) fn unanswered(plan: Plan, len: u64, stored: &Parts, listed: &[ListedP
             && !stored.contains_key(&l.part)
     };
     let mut found: Vec<ListedPart> = listed.iter().filter(ours).cloned().collect();
-    found.sort_by(|a, b| b.part.cmp(&a.part));
+    found.sort_by_key(|l| core::cmp::Reverse(l.part));
     found
 }
 
