@@ -605,7 +605,7 @@ impl World {
         let wire = pick(&wires, b / 4).unwrap_or_else(|| self.own_task(d, b / 4));
         let task = self.own_task(d, b / 4);
         let honest = self.fleet[d].announce(&wire);
-        self.fleet[d].lied |= matches!(a / 3 % 12, 3..=5 | 9 | 10);
+        self.fleet[d].lied |= matches!(a / 3 % 12, 3..=5 | 10);
         let message = match a / 3 % 12 {
             0 => TransferMessage::UploadComplete(honest),
             1 => self.fleet[d].status(true, false),

@@ -231,6 +231,7 @@ async fn verdict(
                 continue;
             }
         };
+        let parts = cloud.spool.head(BUCKET, &one.key).await.map_or(0, |object| object.parts.len().max(1));
         let equal = digest == one.sha256 && len == one.len;
         if !equal {
             faults.push(format!(
@@ -254,7 +255,7 @@ async fn verdict(
             one.task.clone(),
             one.episode.to_string(),
             bytes(one.len),
-            seen.acknowledged.len().max(1).to_string(),
+            parts.to_string(),
             bytes(seen.bytes),
             if again == 0 { "nothing".to_string() } else { bytes(again) },
             one.sha256[..12].to_string(),
