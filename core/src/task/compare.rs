@@ -67,6 +67,29 @@ pub(super) fn judge_digest(
     same_digest("in the sidecar", sidecar.and_then(|facts| facts.sha256), "read", sha256)
 }
 
+/// Whether anybody but the store itself says what the bytes must be. What is only there proves nothing: a disk that
+/// rotted, or a stranger's upload under the same key, is there as well. `callback` is the length of the recorder's
+/// finish callback.
+pub(super) fn judge_evidence(
+    claim: &Announced,
+    head: &ObjectFacts,
+    sidecar: Option<&SidecarFacts>,
+    callback: Option<u64>,
+    len: u64,
+) -> Result<(), Trouble> {
+    let said = sidecar.is_some_and(|facts| facts.len.is_some() || facts.sha256.is_some());
+    if claim.len.is_some()
+        || claim.sha256.is_some()
+        || head.announced.is_some()
+        || said
+        || callback == Some(len)
+    {
+        return Ok(());
+    }
+    let detail = "nobody said how long it is or what its SHA-256 is".into();
+    Err(Trouble { code: "no_evidence", detail, rest: Rest::Retry })
+}
+
 fn same_len(whose: &str, said: Option<u64>, found: u64) -> Result<(), Trouble> {
     match said {
         Some(said) if said != found => {

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::compare::{Rest, Trouble, judge_digest, judge_head, judge_sidecar};
+use super::compare::{Rest, Trouble, judge_digest, judge_evidence, judge_head, judge_sidecar};
 use super::memory::Named;
 use super::{Errand, Tasks, transfer};
 use crate::change::{EpisodeChange, TaskChange};
@@ -372,7 +372,11 @@ impl Tasks {
             }
             (Step::Digest(_, head, sidecar), ObjectReply::Got(Got::Digest { len, sha256 })) => {
                 let said = sidecar.as_ref().map(|(_, facts)| facts);
-                if let Err(trouble) = judge_digest(&claim, &head, said, *len, *sha256) {
+                let row = self.tasks.get(&verify.task).filter(|row| row.wire == *wire);
+                let callback = row.and_then(|row| row.recording.as_ref()?.len);
+                let judged = judge_digest(&claim, &head, said, *len, *sha256)
+                    .and_then(|()| judge_evidence(&claim, &head, said, callback, *len));
+                if let Err(trouble) = judged {
                     return self.take_rest(cx, &at, Some(trouble));
                 }
                 // These bytes may have been replaced while they were read.

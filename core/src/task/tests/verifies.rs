@@ -52,6 +52,26 @@ fn a_lone_mcap_needs_no_sidecar() {
 }
 
 #[test]
+fn what_is_there_does_not_vouch_for_itself() {
+    // The object was replaced at the edge; the uploader says neither size nor digest, and that there is no sidecar.
+    let vague = Announced { mcap_only: true, len: None, sha256: None, ..claim("T") };
+    let silent = ObjectReply::Head(Some(ObjectFacts { announced: None, ..head_facts() }));
+    for (callback, acknowledged) in [(None, false), (Some(LEN + 1), false), (Some(LEN), true)] {
+        let mut rig = Rig::new();
+        rig.link_up(&d1(), 1);
+        rig.create("T", &d1());
+        rig.finish("T", &d1(), crate::row::RecordingFacts { len: callback, ..Default::default() });
+        let (head, _) = rig.say(&d1(), TransferMessage::UploadComplete(vague.clone())).op();
+        let (digest, _) = rig.done(head, silent.clone()).op();
+        let seen = rig.done(digest, digest_reply());
+        let goes_on = seen.ops().iter().any(|(_, op)| op == "head f/d1/T.mcap");
+        assert_eq!(goes_on, acknowledged, "callback {callback:?}");
+        assert_eq!(seen.codes().contains(&"no_evidence"), !acknowledged);
+        assert_eq!(rig.parts.tasks.counter(), 1, "it is no episode yet");
+    }
+}
+
+#[test]
 fn the_finish_callback_dates_a_recording_whose_sidecar_does_not() {
     let mut rig = Rig::new();
     rig.link_up(&d1(), 1);
