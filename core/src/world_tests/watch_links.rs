@@ -280,6 +280,10 @@ impl LinkWatch {
                 rpc.ended = step;
                 let rpc = rpc.clone();
                 let get_state = rpc.action == Action::GetState;
+                // Counters are no report (device protocol, actions: `get_stats` has no side effect).
+                if rpc.action == Action::GetStats {
+                    return;
+                }
                 let kind = state.as_deref().map(Reported::of).filter(|_| *success);
                 let named = task.clone().or_else(|| if get_state { None } else { rpc.task.clone() });
                 let inherited = named.or_else(|| {
