@@ -14,7 +14,7 @@ use crate::wire::TransferMessage;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     // hub → tasks
-    /// A link is up (after `LinkReplaced` if it took over).
+    /// A link is up; if it took over, the one before it is gone already.
     LinkUp {
         /// Whose.
         device: DeviceId,

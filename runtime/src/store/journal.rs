@@ -86,7 +86,9 @@ impl Ring {
                 );
                 self.begin_anew(tx)
             }
-            Err(error @ (StoreError::Database(_) | StoreError::Closed)) => Err(error),
+            Err(error @ (StoreError::Database(_) | StoreError::Damaged(_) | StoreError::Closed)) => {
+                Err(error)
+            }
         }
     }
 

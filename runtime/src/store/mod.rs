@@ -59,6 +59,11 @@ pub enum StoreError {
         /// What did not fit.
         why: String,
     },
+    /// The database stumbled over its own pages: they are damaged.
+    #[error(
+        "the database is damaged ({0}); restore it from a copy, the recordings beside it are files of their own"
+    )]
+    Damaged(String),
     /// The store was closed: the site stopped.
     #[error("the store is closed")]
     Closed,
@@ -112,6 +117,20 @@ pub enum OpenError {
         /// What failed.
         error: StoreError,
     },
+}
+
+/// Runs what reads the database at the start. redb checks its pages by assertions: what a power loss leaves it
+/// repairs, but a page that somebody overwrote makes it panic, and that must read as what it is.
+fn unless_damaged<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    // Nothing of what the closure made survives a panic.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(StoreError::Damaged(text.unwrap_or_else(|| "it panicked".to_owned())))
+        }
+    }
 }
 
 /// What one commit makes durable.
@@ -184,15 +203,17 @@ impl Store {
         let file = disk
             .open(&dir.join(DATABASE), Open::ReadWrite)
             .map_err(|error| OpenError::Disk { dir: dir.to_owned(), error })?;
-        let database = redb::Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(Backend(file))
-            .map_err(|error| broken(error.into()))?;
-        let found = format::read_info(&database, FORMAT).map_err(broken)?;
+        let (database, found) = unless_damaged(|| {
+            let builder = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(Backend(file));
+            let database = builder.map_err(StoreError::from)?;
+            let found = format::read_info(&database, FORMAT)?;
+            Ok((database, found))
+        })
+        .map_err(broken)?;
         if found > format::VERSION {
             return Err(OpenError::Newer { dir: dir.to_owned(), found, known: format::VERSION });
         }
-        let ring = journal::Ring::open(&database, journal_limit).map_err(broken)?;
+        let ring = unless_damaged(|| journal::Ring::open(&database, journal_limit)).map_err(broken)?;
         let (disk, dir) = (disk.clone(), dir.to_owned());
         let epoch = move |boot: Boot| write_epoch(&disk, &dir, boot);
         Ok(Store { inner: Arc::new(Inner { database, _lock: lock }), ring, epoch: Box::new(epoch) })
@@ -203,15 +224,19 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub fn begin_boot(&mut self) -> Result<Boot, StoreError> {
-        let mut tx = self.inner.database.begin_write()?;
-        tx.set_durability(Durability::Immediate)?;
-        let boot = {
-            let mut info = tx.open_table(INFO)?;
-            let last = info.get(BOOT)?.map_or(0, |n| n.value());
-            info.insert(BOOT, last + 1)?;
-            Boot(last + 1)
-        };
-        tx.commit()?;
+        let database = &self.inner.database;
+        let boot = unless_damaged(|| {
+            let mut tx = database.begin_write()?;
+            tx.set_durability(Durability::Immediate)?;
+            let boot = {
+                let mut info = tx.open_table(INFO)?;
+                let last = info.get(BOOT)?.map_or(0, |n| n.value());
+                info.insert(BOOT, last + 1)?;
+                Boot(last + 1)
+            };
+            tx.commit()?;
+            Ok(boot)
+        })?;
         if let Err(error) = (self.epoch)(boot) {
             // It only makes the refusal of a second process more telling.
             tracing::debug!(%error, "the epoch could not be written beside the lock");

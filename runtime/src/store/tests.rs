@@ -310,3 +310,26 @@ pub(crate) mod failing {
         }
     }
 }
+
+#[test]
+fn a_database_whose_pages_were_overwritten_is_refused_in_words() {
+    // redb answers some damage by an error and some by a panic; a person must read the same of both.
+    let mut refused = 0;
+    for page in 1..12 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        store.begin_boot().unwrap();
+        drop(store);
+        let file = RealDisk.open(&dir.path().join(DATABASE), Open::ReadWrite).unwrap();
+        crate::seam::DiskFile::write_all_at(&file, &[0xA5; 4096], page * 4096).unwrap();
+        let opened = Store::open(&RealDisk, dir.path(), JOURNAL_LIMIT).and_then(|mut store| {
+            store.begin_boot().map_err(|error| OpenError::Store { dir: dir.path().to_owned(), error })
+        });
+        if let Err(error) = opened {
+            refused += 1;
+            let text = error.to_string();
+            assert!(text.contains(&dir.path().display().to_string()), "page {page}: {text}");
+        }
+    }
+    assert!(refused > 0, "no damage was noticed at all");
+}

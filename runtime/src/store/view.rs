@@ -186,6 +186,7 @@ fn unreadable(error: StoreError) -> api::Unreadable {
         StoreError::Database(_)
         | StoreError::Record(_)
         | StoreError::Entry(_)
+        | StoreError::Damaged(_)
         | StoreError::Misfit { .. } => api::Unreadable::Broken(error.to_string()),
     }
 }
