@@ -1,4 +1,14 @@
-//! Deterministic worlds for Tidegate. Owns what simulation puts in place of sockets, disk, clock and threads; holds no
-//! second copy of production logic.
+//! The core's own world: sites, devices, stores, networks, disks and clocks as data around the real state machine, in
+//! simulated time. Depends on the core alone and decides nothing that the core decides.
+//!
+//! Reading order: [`scenario`] (what will happen), [`plan`] (how a seed becomes one), [`world`] (how it happens), [`watch`]
+//! (what must hold), [`run`] (one run and its report).
 
-pub mod socket_world;
+pub mod device;
+pub mod run;
+pub mod scenario;
+pub mod store;
+pub mod stream;
+pub mod time;
+pub mod watch;
+pub mod world;

@@ -1,0 +1,5 @@
+//! The recorder program of a device, as stock ones behave.
+
+/// A recorder.
+#[derive(Clone, Debug, Default)]
+pub struct Recorder {}

@@ -1,0 +1,656 @@
+//! A scenario: everything that will happen to a world, explicit and readable. A seed becomes one (`plan`), a failure is
+//! stored in one, the shrinker works on one, and people write them by hand (docs/simulation.md). Holds no behaviour.
+//!
+//! The seed that stays in a scenario only feeds what is too fine to write down (latencies, jitter, who is first).
+
+pub mod text;
+
+use std::time::Duration;
+
+use tidegate_core::bug::Bug;
+use tidegate_core::id::Role;
+use tidegate_core::input::Action;
+use tidegate_core::knobs::Knobs;
+
+/// A whole scenario.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// A short name: letters, digits and dashes.
+    pub name: String,
+    /// What it is about, for people. May be empty.
+    pub about: String,
+    /// Feeds the streams of chances that are not written down.
+    pub seed: u64,
+    /// The planted bug it runs with; only a build with planted bugs can run it then.
+    pub bug: Option<Bug>,
+    /// The invariant that must break first, for scenarios that must fail; `None` must pass.
+    pub expect: Option<String>,
+    /// How long faults come. At its end faults that heal are over and the others are for ever.
+    pub chaos: Duration,
+    /// How long, at most, the world may then take to finish what can be finished.
+    pub settle: Duration,
+    /// The sites; at least one.
+    pub sites: Vec<Site>,
+    /// The devices.
+    pub devices: Vec<DeviceSpec>,
+    /// What people and devices do.
+    pub steps: Vec<Step>,
+    /// What goes wrong.
+    pub faults: Vec<FaultSpec>,
+}
+
+/// One site: one machine with its disk, its edge store, its clocks, and the cloud it sends to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Its name; also the first segment of its keys in the cloud.
+    pub name: String,
+    /// The core's configuration. `site` is the name, `public_url` is set by the world.
+    pub knobs: Knobs,
+    /// Which checksums the cloud keeps.
+    pub flavour: Flavour,
+    /// How long a flush of its disk takes, about.
+    pub flush: Duration,
+    /// One way to the cloud, about.
+    pub cloud_latency: Duration,
+    /// Bytes per second to the cloud.
+    pub cloud_speed: u64,
+}
+
+/// Which checksums a store keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flavour {
+    /// Over the whole content, also of multipart objects.
+    Full,
+    /// Over the parts' checksums.
+    Composite,
+    /// None, but tags are MD5 sums.
+    Tags,
+    /// None, and tags mean nothing.
+    Opaque,
+}
+
+/// A device: one recorder and one uploader program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceSpec {
+    /// Its id.
+    pub id: String,
+    /// Index of its site in [`Scenario::sites`].
+    pub site: usize,
+    /// What its programs can do.
+    pub firmware: Firmware,
+    /// One way to its site, about; it keeps this for life.
+    pub latency: Duration,
+    /// Bytes per second to its site.
+    pub speed: u64,
+}
+
+/// Generations of device programs that differ on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Firmware {
+    /// Axon 0.3: no state report on connect, `connected` with counts only, `upload_complete` without a key.
+    Old,
+    /// Axon 0.4: reports on connect, `connected` without the list of uploads.
+    Middle,
+    /// Today's.
+    New,
+}
+
+/// What somebody does, when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When, since the beginning.
+    pub at: Duration,
+    /// What.
+    pub act: Act,
+}
+
+/// What people and devices do on purpose. Tasks are named by their public id; devices and sites by name and index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// An operator carries one recording from its task to the cloud: creates the task, configures, begins, ends, judges,
+    /// and triggers the sync; what is refused is tried again every few seconds as long as it makes sense.
+    Record(Recording),
+    /// An operator creates a task, once.
+    Create {
+        /// Index in [`Scenario::devices`].
+        device: usize,
+        /// Its id.
+        task: String,
+        /// Whether it comes with a configuration.
+        config: bool,
+    },
+    /// An operator sends a command, once.
+    Command {
+        /// Index in [`Scenario::devices`].
+        device: usize,
+        /// Which.
+        action: Action,
+        /// The task it names.
+        task: Option<String>,
+    },
+    /// An operator calls a task off, once.
+    Cancel {
+        /// Which.
+        task: String,
+        /// Index in [`Scenario::sites`].
+        site: usize,
+    },
+    /// An operator judges the oldest episode of a task, if there is one.
+    Judge {
+        /// Whose.
+        task: String,
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// Approve or reject.
+        approve: bool,
+    },
+    /// An operator triggers the sync of the episodes of a task, or of everything.
+    Sync {
+        /// Whose; `None` is the batch trigger.
+        task: Option<String>,
+        /// Index in [`Scenario::sites`].
+        site: usize,
+    },
+    /// Somebody asks for the state of a recorder.
+    Refresh {
+        /// Index in [`Scenario::devices`].
+        device: usize,
+        /// How old the answer may be.
+        max_age: Duration,
+    },
+    /// Somebody stops the site in an orderly way; it starts again at once, with or without a cloud.
+    Restart {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// Whether a cloud is configured from now on.
+        destination: bool,
+    },
+    /// Somebody stops a recording at the device itself (SIGTERM of the recorder): the file is kept, nobody is told.
+    StopRecorder {
+        /// Index in [`Scenario::devices`].
+        device: usize,
+    },
+    /// The uploader is restarted.
+    RestartUploader {
+        /// Index in [`Scenario::devices`].
+        device: usize,
+    },
+}
+
+/// A recording that an operator carries through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recording {
+    /// Index in [`Scenario::devices`].
+    pub device: usize,
+    /// Public id of its task.
+    pub task: String,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// How long it records.
+    pub lasts: Duration,
+    /// Without a sidecar.
+    pub bare: bool,
+    /// Whether it is paused and resumed on the way.
+    pub pause: bool,
+    /// Whether it is approved; rejected otherwise.
+    pub approve: bool,
+    /// How it gets to the cloud.
+    pub sync: Sync,
+}
+
+/// How an approved episode gets to the cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sync {
+    /// The operator triggers it by name.
+    Named,
+    /// The operator uses the batch trigger.
+    Batch,
+    /// Nobody does; auto-scan may.
+    Left,
+}
+
+/// What goes wrong, when, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultSpec {
+    /// When.
+    pub when: When,
+    /// Until when; what happens in a moment ignores it.
+    pub lasts: Lasts,
+    /// What.
+    pub fault: Fault,
+}
+
+/// When a fault begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// So long after the beginning.
+    At(Duration),
+    /// At the n-th commit (from 1) of a site, over all its boots. Only for faults that stop the site.
+    Commit {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// Which commit.
+        n: u32,
+        /// Which moment of it.
+        point: CommitPoint,
+    },
+    /// At the n-th operation (from 1) that a site asks of its cloud, over all its boots.
+    Object {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// Which operation.
+        n: u32,
+        /// Which moment of it.
+        point: ObjectPoint,
+    },
+}
+
+/// A moment of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CommitPoint {
+    /// Written and not flushed: what survives is the disk's choice.
+    Torn,
+    /// Durable, and nothing released.
+    Durable,
+    /// Released.
+    Released,
+}
+
+/// A moment of an object operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ObjectPoint {
+    /// Asked for, and not on its way.
+    Asked,
+    /// It took effect at the store; the answer is on its way.
+    Applied,
+    /// The answer arrived and was not heard.
+    Answered,
+}
+
+/// Until when a fault lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    /// So long.
+    For(Duration),
+    /// Until the end of the chaos phase.
+    Chaos,
+    /// For ever: the liveness phase must do without.
+    Forever,
+}
+
+/// What part of the network a fault concerns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Path {
+    /// One link of a device.
+    Link(usize, Role),
+    /// A device: both links, its callbacks and its uploads to the edge store.
+    Device(usize),
+    /// All devices of a site.
+    Site(usize),
+    /// A site's way to the cloud.
+    Cloud(usize),
+}
+
+/// Which direction is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// Both.
+    Both,
+    /// From the device (or the site, towards the cloud).
+    Up,
+    /// To the device (or from the cloud).
+    Down,
+}
+
+/// What survives of what was not flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keep {
+    /// Nothing.
+    Nothing,
+    /// What was written first, up to some point.
+    Prefix,
+    /// Any of it: a later write may survive without an earlier one.
+    Subset,
+}
+
+/// Which store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Store {
+    /// The edge store of a site.
+    Edge(usize),
+    /// The cloud of a site.
+    Cloud(usize),
+}
+
+/// Operations of a store, to choose some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ops {
+    /// All.
+    Any,
+    /// `Create`.
+    Create,
+    /// `Put` and `PutPart`.
+    Put,
+    /// `Complete`.
+    Complete,
+    /// `Head`, `Get` and lists.
+    Look,
+    /// `Abort` and `Delete`.
+    Remove,
+}
+
+/// What goes wrong. Ids F01... are those of docs/simulation.md.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// F01: messages take longer.
+    Slow {
+        /// Where.
+        path: Path,
+        /// By how much, about.
+        by: Duration,
+    },
+    /// F02: nothing passes, and all of it passes later, in order.
+    Hold {
+        /// Where.
+        path: Path,
+    },
+    /// F03, F04: what is sent is gone. Links that were open never speak again; new ones hang while it lasts.
+    Cut {
+        /// Where.
+        path: Path,
+        /// Which direction.
+        way: Way,
+    },
+    /// F06: open connections are reset, once.
+    Reset {
+        /// Where.
+        path: Path,
+    },
+    /// F07: new connections are refused.
+    Refuse {
+        /// Where.
+        path: Path,
+    },
+    /// F08: the last messages of a device's earlier and present connections arrive again, out of order, once.
+    Replay {
+        /// Whose link.
+        device: usize,
+        /// Which.
+        role: Role,
+        /// How many messages.
+        count: u32,
+    },
+    /// F11: the site's process is killed; it is started again after `down`.
+    Kill {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// What survives of the unflushed.
+        keep: Keep,
+        /// How long it stays down.
+        down: Duration,
+    },
+    /// F12, F26: the site loses power: as `Kill`, and its links end without a word.
+    PowerLoss {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// What survives of the unflushed.
+        keep: Keep,
+        /// How long it stays down.
+        down: Duration,
+    },
+    /// F14: the site's process stands still; sockets stay open.
+    Pause {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+    },
+    /// F15: the site's wall clock is set, once.
+    Step {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// By so many milliseconds.
+        by_ms: i64,
+    },
+    /// F15: the site's wall clock runs fast or slow.
+    Drift {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// Millionths; negative is slow.
+        ppm: i64,
+    },
+    /// F16: the disk refuses the next flush; the process ends and is started again.
+    DiskFails {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// How long it stays down.
+        down: Duration,
+    },
+    /// F16: flushes take longer.
+    DiskSlow {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// By how much, about.
+        by: Duration,
+    },
+    /// F20: nobody answers at the store's address: connections are refused.
+    Outage {
+        /// Which.
+        store: Store,
+    },
+    /// F18: it asks to slow down (503 SlowDown).
+    Throttle {
+        /// Which.
+        store: Store,
+        /// Of a thousand requests.
+        permille: u32,
+    },
+    /// F18: it is broken (500).
+    Broken {
+        /// Which.
+        store: Store,
+        /// Of a thousand requests.
+        permille: u32,
+    },
+    /// F18: it refuses the credentials (403).
+    Expired {
+        /// Which.
+        store: Store,
+    },
+    /// F18: it finds our clock wrong.
+    Skewed {
+        /// Which.
+        store: Store,
+    },
+    /// F19: it does what is asked, and the answer is lost.
+    LoseAnswers {
+        /// Which.
+        store: Store,
+        /// Of which operations.
+        ops: Ops,
+        /// Of a thousand.
+        permille: u32,
+    },
+    /// F19: the request is lost on the way and nobody knows.
+    LoseRequests {
+        /// Which.
+        store: Store,
+        /// Of which operations.
+        ops: Ops,
+        /// Of a thousand.
+        permille: u32,
+    },
+    /// F20: it drops all unfinished multipart uploads, once.
+    Lifecycle {
+        /// Which.
+        store: Store,
+    },
+    /// F20: a third party overwrites what a task left in a store, once.
+    Overwrite {
+        /// Which.
+        store: Store,
+        /// Whose objects.
+        task: String,
+    },
+    /// F20: a third party deletes what a task left in a store, once.
+    Delete {
+        /// Which.
+        store: Store,
+        /// Whose objects.
+        task: String,
+    },
+    /// F05: a device loses power without a word; it comes back when the fault is over, what it recorded is lost.
+    PowerOff {
+        /// Which.
+        device: usize,
+    },
+    /// F21: one of a device's programs dies and is started again at once.
+    Crash {
+        /// Which.
+        device: usize,
+        /// Which program.
+        role: Role,
+    },
+    /// F21: a second program with the same id connects, again and again, as long as it lasts.
+    Twin {
+        /// Whose id.
+        device: usize,
+        /// Which program.
+        role: Role,
+    },
+    /// F21, F22: a device says something that is not so, once.
+    Lie {
+        /// Which.
+        device: usize,
+        /// What.
+        lie: Lie,
+    },
+}
+
+/// What a buggy or hostile device says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lie {
+    /// A state update without a state.
+    EmptyState,
+    /// The answer to a get_state without data, or with rubbish.
+    EmptyAnswer,
+    /// That it is idle though it is not.
+    FalseIdle,
+    /// That it records a task it does not have.
+    FalseRecording,
+    /// A state update with an old timestamp.
+    OldUpdate,
+    /// Idle, and the id of its current task with it.
+    IdleWithTask,
+    /// The answer to its last command again, with the opposite word.
+    RepeatedAnswer,
+    /// An answer to a command nobody sent.
+    StrayAnswer,
+    /// No JSON.
+    Garbage,
+    /// JSON with fields of the wrong type.
+    WrongTypes,
+    /// `upload_complete` for a recording it never uploaded.
+    FalseComplete,
+    /// `upload_complete` with a digest that is not that of the file.
+    WrongDigest,
+    /// `upload_complete` that names the key of another device's recording.
+    ForeignKey,
+    /// `upload_not_found` for the task it is about to upload.
+    FalseNotFound,
+    /// `upload_failed` for a task.
+    FalseFailed,
+    /// A finish callback for a task of another device.
+    ForeignCallback,
+    /// A finish callback in the middle of a recording.
+    EarlyFinish,
+    /// The same finish callback again.
+    RepeatedFinish,
+    /// A start callback for a finished task.
+    LateStart,
+    /// Its recording again, with other content under the same key.
+    OtherContent,
+    /// A status with the short form only.
+    ShortStatus,
+}
+
+impl Lie {
+    /// Every lie.
+    pub const ALL: [Lie; 21] = [
+        Lie::EmptyState,
+        Lie::EmptyAnswer,
+        Lie::FalseIdle,
+        Lie::FalseRecording,
+        Lie::OldUpdate,
+        Lie::IdleWithTask,
+        Lie::RepeatedAnswer,
+        Lie::StrayAnswer,
+        Lie::Garbage,
+        Lie::WrongTypes,
+        Lie::FalseComplete,
+        Lie::WrongDigest,
+        Lie::ForeignKey,
+        Lie::FalseNotFound,
+        Lie::FalseFailed,
+        Lie::ForeignCallback,
+        Lie::EarlyFinish,
+        Lie::RepeatedFinish,
+        Lie::LateStart,
+        Lie::OtherContent,
+        Lie::ShortStatus,
+    ];
+}
+
+impl Fault {
+    /// Its id in the catalogue and a short stable word, for logs, coverage and the file.
+    #[must_use]
+    pub fn name(&self) -> (&'static str, &'static str) {
+        match self {
+            Fault::Slow { .. } => ("F01", "slow"),
+            Fault::Hold { .. } => ("F02", "hold"),
+            Fault::Cut { way: Way::Both, .. } => ("F03", "cut"),
+            Fault::Cut { .. } => ("F04", "cut"),
+            Fault::PowerOff { .. } => ("F05", "power-off"),
+            Fault::Reset { .. } => ("F06", "reset"),
+            Fault::Refuse { .. } => ("F07", "refuse"),
+            Fault::Replay { .. } => ("F08", "replay"),
+            Fault::Kill { .. } => ("F11", "kill"),
+            Fault::PowerLoss { .. } => ("F12", "power-loss"),
+            Fault::Pause { .. } => ("F14", "pause"),
+            Fault::Step { .. } => ("F15", "step"),
+            Fault::Drift { .. } => ("F15", "drift"),
+            Fault::DiskFails { .. } => ("F16", "disk-fails"),
+            Fault::DiskSlow { .. } => ("F16", "disk-slow"),
+            Fault::Throttle { .. } => ("F18", "throttle"),
+            Fault::Broken { .. } => ("F18", "broken"),
+            Fault::Expired { .. } => ("F18", "expired"),
+            Fault::Skewed { .. } => ("F18", "skewed"),
+            Fault::LoseAnswers { .. } => ("F19", "lose-answers"),
+            Fault::LoseRequests { .. } => ("F19", "lose-requests"),
+            Fault::Outage { .. } => ("F20", "outage"),
+            Fault::Lifecycle { .. } => ("F20", "lifecycle"),
+            Fault::Overwrite { .. } => ("F20", "overwrite"),
+            Fault::Delete { .. } => ("F20", "delete"),
+            Fault::Crash { .. } => ("F21", "crash"),
+            Fault::Twin { .. } => ("F21", "twin"),
+            Fault::Lie { .. } => ("F22", "lie"),
+        }
+    }
+
+    /// Whether it happens in a moment, so that there is nothing to end.
+    #[must_use]
+    pub fn is_momentary(&self) -> bool {
+        matches!(
+            self,
+            Fault::Reset { .. }
+                | Fault::Replay { .. }
+                | Fault::Kill { .. }
+                | Fault::PowerLoss { .. }
+                | Fault::Step { .. }
+                | Fault::DiskFails { .. }
+                | Fault::Lifecycle { .. }
+                | Fault::Overwrite { .. }
+                | Fault::Delete { .. }
+                | Fault::Crash { .. }
+                | Fault::Lie { .. }
+        )
+    }
+}

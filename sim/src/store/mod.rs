@@ -1,0 +1,8 @@
+//! Object stores as they really behave, without bytes: the truth that invariants read. Never lies and loses nothing;
+//! what goes wrong on the way to it is the world's business. Knows nothing of the core's records.
+
+mod bucket;
+mod content;
+
+pub use bucket::{Bucket, Object, Open};
+pub use content::Content;
