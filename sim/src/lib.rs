@@ -4,11 +4,14 @@
 //! Reading order: [`scenario`] (what will happen), [`plan`] (how a seed becomes one), [`world`] (how it happens), [`watch`]
 //! (what must hold), [`run`] (one run and its report).
 
+pub mod coverage;
 pub mod device;
+pub mod liveness;
 pub mod run;
 pub mod scenario;
 pub mod store;
 pub mod stream;
 pub mod time;
+pub mod trace;
 pub mod watch;
-pub mod world;
+mod world;

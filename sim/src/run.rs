@@ -108,5 +108,5 @@ pub struct Report {
 /// Runs a scenario to its end or to its first failure.
 #[must_use]
 pub fn run(scenario: &Scenario, options: Options) -> Report {
-    crate::world::World::run(scenario, options)
+    crate::world::run(scenario, options)
 }

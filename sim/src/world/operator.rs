@@ -1,0 +1,211 @@
+//! People who carry one recording each from its task to the cloud. They look at what the site shows (its durable records),
+//! do the next sensible thing, and come back later if it is refused.
+
+use std::time::Duration;
+
+use tidegate_core::id::{EpisodeId, TaskId};
+use tidegate_core::input::{Action, Command, Request};
+use tidegate_core::row::{EpisodeRow, JobState, Key, Qa, Row, SyncMark, TaskState};
+
+use super::site::{Caller, Letter};
+use super::{Event, World};
+use crate::scenario::{Recording, Scenario, Sync};
+use crate::stream::Stream;
+use crate::time::SimTime;
+use crate::watch::Broken;
+
+/// How long people wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(150);
+/// First wait before they look again.
+const LOOK_MIN: Duration = Duration::from_secs(2);
+/// Longest wait before they look again.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+
+/// Somebody who carries a recording through.
+#[derive(Debug)]
+pub(super) struct Operator {
+    recording: Recording,
+    luck: Stream,
+    stamp: u64,
+    wait: Duration,
+    /// Until when they wait for an answer.
+    asked: Option<SimTime>,
+    paused: bool,
+    resumed: bool,
+    began: Option<SimTime>,
+    /// Tries of a sync after it had failed.
+    again: u32,
+    done: bool,
+}
+
+impl Operator {
+    pub(super) fn new(scenario: &Scenario, recording: Recording, n: usize) -> Operator {
+        Operator {
+            recording,
+            luck: Stream::new(scenario.seed, "operator", n as u64),
+            stamp: 0,
+            wait: LOOK_MIN,
+            asked: None,
+            paused: false,
+            resumed: false,
+            began: None,
+            again: 0,
+            done: false,
+        }
+    }
+
+    /// An answer came; the stamp of the look that follows.
+    pub(super) fn answered(&mut self, ok: bool) -> u64 {
+        self.asked = None;
+        if ok {
+            self.wait = LOOK_MIN;
+        }
+        self.stamp += 1;
+        self.stamp
+    }
+
+    /// Whether there is nothing left to do for them, or nothing that they could do now.
+    pub(super) fn is_done(&self) -> bool {
+        self.done || (self.asked.is_none() && self.wait >= LOOK_MAX)
+    }
+}
+
+/// What an operator does next.
+enum Next {
+    Ask(Request),
+    Wait,
+    Done,
+}
+
+impl World<'_> {
+    /// An operator looks.
+    pub(super) fn look(&mut self, n: usize, stamp: u64) -> Result<(), Broken> {
+        if self.operators[n].done || self.operators[n].stamp != stamp {
+            return Ok(());
+        }
+        if self.operators[n].asked.is_some_and(|until| self.now < until) {
+            return Ok(());
+        }
+        let device = self.operators[n].recording.device;
+        let site = self.devices[device].spec.site;
+        let next = if self.nodes[site].up && !self.nodes[site].paused { self.next_of(n, site) } else { Next::Wait };
+        let operator = &mut self.operators[n];
+        operator.stamp += 1;
+        let stamp = operator.stamp;
+        match next {
+            Next::Done => operator.done = true,
+            Next::Wait => {
+                let jitter = operator.luck.duration(Duration::ZERO, operator.wait / 4);
+                self.queue.plan(self.now + operator.wait + jitter, Event::Look { operator: n, stamp });
+                operator.wait = (operator.wait * 2).min(LOOK_MAX);
+            }
+            Next::Ask(request) => {
+                operator.asked = Some(self.now + PATIENCE);
+                // Refused at once, they come back a little later each time.
+                operator.wait = (operator.wait * 3 / 2).min(LOOK_MAX / 2);
+                self.queue.plan(self.now + PATIENCE, Event::Look { operator: n, stamp });
+                return self.letter(site, Letter::Request { caller: Caller::Operator(n), request });
+            }
+        }
+        Ok(())
+    }
+
+    fn next_of(&mut self, n: usize, site: usize) -> Next {
+        let recording = self.operators[n].recording.clone();
+        let Ok(id) = TaskId::new(&recording.task) else { return Next::Done };
+        let device = self.devices[recording.device].id.clone();
+        let row = match self.images[site].get(&Key::Task(id.clone())) {
+            Some(Row::Task(row)) => row.clone(),
+            _ => {
+                let config = Some("{\"scene\":\"kitchen\",\"topics\":[\"/camera\"]}".to_string());
+                return Next::Ask(Request::CreateTask { task: Some(id), device, config });
+            }
+        };
+        let command = |action| {
+            Next::Ask(Request::Command(Command {
+                device: device.clone(),
+                action,
+                task: Some(recording.task.clone()),
+                params: None,
+                token: None,
+                reply: None,
+                task_state: None,
+            }))
+        };
+        let now = self.now;
+        let operator = &mut self.operators[n];
+        // An answer that refuses must not be followed by the same request at once.
+        if operator.wait > LOOK_MIN && operator.luck.below(2) == 0 {
+            return Next::Wait;
+        }
+        match row.state {
+            TaskState::Pending => {
+                operator.began = None;
+                command(Action::Config)
+            }
+            TaskState::Ready => command(Action::Begin),
+            TaskState::InProgress => {
+                let began = *operator.began.get_or_insert(now);
+                if recording.pause && !operator.paused {
+                    operator.paused = true;
+                    return command(Action::Pause);
+                }
+                if now - began < recording.lasts {
+                    return Next::Wait;
+                }
+                if operator.paused && !operator.resumed {
+                    operator.resumed = true;
+                    return command(Action::Resume);
+                }
+                command(Action::Finish)
+            }
+            TaskState::Uploading => Next::Wait,
+            TaskState::Failed | TaskState::Cancelled | TaskState::Completed => self.carry(n, site, &recording),
+        }
+    }
+
+    /// The recording's episodes: judge and sync.
+    fn carry(&mut self, n: usize, site: usize, recording: &Recording) -> Next {
+        let of_task: Vec<EpisodeId> = self.episodes(site, &recording.task).collect();
+        let mut open = false;
+        for id in of_task {
+            let Some(Row::Episode(row)) = self.images[site].get(&Key::Episode(id)) else { continue };
+            match self.with_episode(n, site, recording, row) {
+                Next::Done => {}
+                Next::Wait => open = true,
+                ask @ Next::Ask(_) => return ask,
+            }
+        }
+        let operator = &mut self.operators[n];
+        // A later attempt's recording may still come for a task that is over; nobody waits for it.
+        if open { Next::Wait } else { operator.done = true; Next::Done }
+    }
+
+    fn with_episode(&self, n: usize, site: usize, recording: &Recording, row: &EpisodeRow) -> Next {
+        if row.qa == Qa::Pending || row.qa == Qa::NeedsInspection {
+            return Next::Ask(Request::Judge { episode: row.id, approve: recording.approve, reason: None });
+        }
+        if !row.qa.is_approved() {
+            return Next::Done;
+        }
+        let trigger = || match recording.sync {
+            Sync::Named => Next::Ask(Request::Sync { episode: row.id }),
+            Sync::Batch => Next::Ask(Request::SyncBatch),
+            Sync::Left => Next::Wait,
+        };
+        match &row.sync {
+            SyncMark::NotStarted => trigger(),
+            SyncMark::Synced { .. } => Next::Done,
+            // A job that gave up is asked for once more by name, not for ever.
+            SyncMark::Failed(_) if recording.sync == Sync::Left || self.operators[n].again > 3 => Next::Done,
+            SyncMark::Failed(_) => Next::Ask(Request::Sync { episode: row.id }),
+            SyncMark::Queued(job) => match self.images[site].get(&Key::Job(*job)) {
+                Some(Row::Job(job)) if matches!(job.state, JobState::Parked { .. }) => match recording.sync {
+                    Sync::Left => Next::Done,
+                    Sync::Named | Sync::Batch => Next::Ask(Request::Sync { episode: row.id }),
+                },
+                _ => Next::Wait,
+            },
+        }
+    }
+}

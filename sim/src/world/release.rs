@@ -1,0 +1,86 @@
+//! What a site's effects do in the world, once they may leave.
+
+use std::time::Duration;
+
+use tidegate_core::effect::{CloseWhy, Effect, Gate, Notice};
+use tidegate_core::id::ConnId;
+use tidegate_core::input::{Input, LostWhy};
+use tidegate_core::machine::describe;
+
+use super::site::{Caller, Letter};
+use super::{Event, World};
+use crate::watch::Broken;
+
+impl World<'_> {
+    /// Performs one effect of a site.
+    pub(super) fn perform(&mut self, site: usize, effect: Effect) -> Result<(), Broken> {
+        match effect {
+            Effect::Admit { socket, conn } => match self.nodes[site].sockets.remove(&socket) {
+                Some(link) => self.answers(link, Some(conn)),
+                None => self.letter(site, Letter::Input(Input::Lost { conn, why: LostWhy::Broken })),
+            },
+            Effect::TurnAway { socket, refusal } => {
+                let name = self.nodes[site].name.clone();
+                self.say(&name, "x", || format!("turned away: {refusal:?}"));
+                match self.nodes[site].sockets.remove(&socket) {
+                    Some(link) => self.answers(link, None),
+                    None => Ok(()),
+                }
+            }
+            Effect::Send { conn, frame } => match self.link_of(site, conn) {
+                Some(link) => self.send_down(link, frame.text),
+                None => Ok(()),
+            },
+            Effect::Close { conn, why } => {
+                let code = match why {
+                    CloseWhy::Replaced => 4001,
+                    CloseWhy::GoingAway => 1001,
+                };
+                match self.link_of(site, conn) {
+                    Some(link) => self.closes(link, code),
+                    None => Ok(()),
+                }
+            }
+            Effect::Object { ticket, op } => self.asks(site, ticket, op),
+            Effect::Reply { to, answer } => {
+                let caller = self.nodes[site].callers.remove(&to);
+                let name = self.nodes[site].name.clone();
+                if self.trace.talks() {
+                    let text: String = format!("{answer:?}").chars().take(160).collect();
+                    self.say(&name, "<", || format!("{to:?} {text}"));
+                }
+                if let Some(Caller::Operator(operator)) = caller {
+                    let stamp = self.operators[operator].answered(answer.is_ok());
+                    self.queue.plan(self.now + Duration::from_millis(5), Event::Look { operator, stamp });
+                }
+                Ok(())
+            }
+            Effect::Publish(notice) => {
+                let name = self.nodes[site].name.clone();
+                self.say(&name, "*", || describe(&notice));
+                if let Notice::Recorder(view) = notice
+                    && let Some(device) = self.device_of(site, &view.device)
+                {
+                    self.views.insert(device, view);
+                }
+                Ok(())
+            }
+            Effect::Gate(gate) => {
+                self.nodes[site].gate_open = gate == Gate::Open;
+                Ok(())
+            }
+            Effect::Freeze { key } => {
+                self.edges[site].frozen.insert(key);
+                Ok(())
+            }
+            Effect::Thaw { key } => {
+                self.edges[site].frozen.remove(&key);
+                Ok(())
+            }
+        }
+    }
+
+    fn link_of(&self, site: usize, conn: ConnId) -> Option<usize> {
+        self.nodes[site].conns.get(&conn).copied()
+    }
+}
