@@ -1,4 +1,1 @@
-//! Deterministic worlds for Tidegate. Owns what simulation puts in place of sockets, disk, clock and threads; holds no
-//! second copy of production logic.
-
-pub mod socket_world;
+//! The simulator of the core, still empty: worlds of the core alone belong here, anything that needs the runtime never does.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tidegate_device::{Http, Incoming, RawLink};
 use tidegate_runtime::boot;
 use tidegate_runtime::config::Config;
-use tidegate_sim::socket_world::{Keep, SimDisk, SimNet, SimSeams};
+use tidegate_sim_socket::socket_world::{Keep, SimDisk, SimNet, SimSeams};
 
 const SECOND: Duration = Duration::from_secs(1);
 
