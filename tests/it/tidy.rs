@@ -1,6 +1,6 @@
 //! The repository's own rules, as tests: dependency arrows, the seams, the shape of files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -74,7 +74,8 @@ fn dependencies_between_our_crates_point_one_way() {
             "runtime/cli",
             &["tidegate-core", "tidegate-policies", "tidegate-runtime", "tidegate-s3", "tidegate-device"][..],
         ),
-        ("sim", &["tidegate-core", "tidegate-policies", "tidegate-runtime", "tidegate-device"][..]),
+        ("sim", &["tidegate-core"][..]),
+        ("sim/socket", &["tidegate-core", "tidegate-policies", "tidegate-runtime", "tidegate-device"][..]),
         ("tests", &["tidegate"][..]),
     ]);
     for (folder, allowed) in allowed {
@@ -88,11 +89,97 @@ fn dependencies_between_our_crates_point_one_way() {
 
 #[test]
 fn only_the_s3_crate_knows_the_sdk() {
-    for folder in ["core", "policies", "runtime", "runtime/cli", "sim", "tests", "tests/device"] {
+    for folder in ["core", "policies", "runtime", "runtime/cli", "sim", "sim/socket", "tests", "tests/device"]
+    {
         for name in dependencies(&format!("{folder}/Cargo.toml"), "dependencies") {
             assert!(!name.starts_with("aws-"), "{folder} depends on {name}; only runtime/s3 may");
         }
     }
+}
+
+/// Everything that building `package` needs, by Cargo.lock: "name version" with the one that asked for it first. What
+/// only tests of our own packages need is left out. It may hold more than Cargo builds (other targets' dependencies,
+/// optional ones that another package of ours turns on), never less.
+fn needs(package: &str) -> BTreeMap<String, String> {
+    let read = |file: &str| -> toml::Table {
+        fs::read_to_string(root().join(file)).expect(file).parse().expect("it is TOML")
+    };
+    let members = read("Cargo.toml")["workspace"]["members"].as_array().expect("a list of folders").clone();
+    let manifests: BTreeMap<String, toml::Table> = members
+        .iter()
+        .map(|folder| read(&format!("{}/Cargo.toml", folder.as_str().expect("a folder"))))
+        .map(|manifest| (manifest["package"]["name"].as_str().expect("a name").to_owned(), manifest))
+        .collect();
+    let only_for_tests = |package: &str, name: &str| {
+        let lists = |table: &str| {
+            manifests
+                .get(package)
+                .and_then(|manifest| manifest.get(table))
+                .is_some_and(|t| t.get(name).is_some())
+        };
+        lists("dev-dependencies") && !lists("dependencies") && !lists("build-dependencies")
+    };
+
+    let lock = read("Cargo.lock");
+    let locked = lock["package"].as_array().expect("a list of packages");
+    let mut found = BTreeMap::new();
+    let mut open = vec![(package.to_owned(), String::new())];
+    while let Some((wanted, by)) = open.pop() {
+        // A dependency is written as its name, with the version where the name alone is not enough.
+        let mut words = wanted.split(' ');
+        let (name, version) = (words.next(), words.next());
+        let entry = locked
+            .iter()
+            .find(|p| p["name"].as_str() == name && (version.is_none() || p["version"].as_str() == version))
+            .unwrap_or_else(|| panic!("Cargo.lock has no {wanted}"));
+        let name = name.expect("a name");
+        let key = format!("{name} {}", entry["version"].as_str().expect("a version"));
+        if found.contains_key(&key) {
+            continue;
+        }
+        found.insert(key.clone(), by);
+        for next in entry.get("dependencies").and_then(|list| list.as_array()).into_iter().flatten() {
+            let next = next.as_str().expect("a dependency");
+            if !only_for_tests(name, next.split(' ').next().unwrap_or("")) {
+                open.push((next.to_owned(), key.clone()));
+            }
+        }
+    }
+    found
+}
+
+/// Whether the core's simulator must never be built with this package.
+fn is_heavy(name: &str) -> bool {
+    let names = ["hyper", "redb", "s3s", "tokio", "turmoil", "wasmtime"];
+    names.contains(&name) || name.starts_with("aws-")
+}
+
+#[test]
+fn the_simulator_of_the_core_is_built_without_runtime_and_sdk() {
+    let found = needs("tidegate-sim");
+    for key in found.keys() {
+        if is_heavy(key.split(' ').next().unwrap_or("")) {
+            let mut way = vec![key.as_str()];
+            while let Some(by) = found.get(way[way.len() - 1]) {
+                way.push(by);
+            }
+            panic!("tidegate-sim must depend on the core alone, not on {}", way.join(" <- "));
+        }
+    }
+}
+
+#[test]
+fn what_a_build_needs_is_followed_to_its_end() {
+    let names = |package: &str| -> BTreeSet<String> {
+        needs(package).keys().map(|key| key.split(' ').next().unwrap_or("").to_owned()).collect()
+    };
+    let heavy = |package: &str| -> Vec<String> {
+        names(package).into_iter().filter(|name| is_heavy(name) && !name.starts_with("aws-")).collect()
+    };
+    assert_eq!(heavy("tidegate-sim-socket"), ["hyper", "redb", "s3s", "tokio", "turmoil"]);
+    assert!(names("tidegate").contains("aws-sdk-s3"), "through tidegate-s3");
+    assert!(names("tidegate-sim").contains("minicbor"), "through the core");
+    assert!(!names("tidegate-core").contains("proptest"), "only the core's tests need it");
 }
 
 #[test]
@@ -198,7 +285,8 @@ fn only_listed_files_touch_sockets_files_clocks_and_threads() {
         "block_in_place",
     ];
     let mut used = vec![false; SYSTEM.len()];
-    for (name, text) in sources(&["runtime", "policies/src", "tests/device/src", "sim/src"]) {
+    for (name, text) in sources(&["runtime", "policies/src", "tests/device/src", "sim/src", "sim/socket/src"])
+    {
         let listed = SYSTEM.iter().position(|(file, _)| name.starts_with(file));
         // Test modules inside a file stand at its end.
         let body = paths(&code(text.split("#[cfg(test)]\nmod ").next().unwrap_or("")));
@@ -220,7 +308,8 @@ fn only_listed_files_touch_sockets_files_clocks_and_threads() {
 
 #[test]
 fn every_select_is_biased() {
-    for (name, text) in sources(&["runtime", "tests/device/src", "sim/src", "policies/src"]) {
+    for (name, text) in sources(&["runtime", "tests/device/src", "sim/src", "sim/socket/src", "policies/src"])
+    {
         let body = code(&text);
         for (at, _) in body.match_indices("select! {") {
             let rest = body[at + "select! {".len()..].trim_start();
@@ -234,7 +323,9 @@ fn every_select_is_biased() {
 
 #[test]
 fn every_file_says_first_what_it_owns() {
-    for (name, text) in sources(&["core/src", "policies/src", "runtime", "sim/src", "tests"]) {
+    for (name, text) in
+        sources(&["core/src", "policies/src", "runtime", "sim/src", "sim/socket/src", "tests"])
+    {
         assert!(text.starts_with("//!"), "{name} must begin with a //! line that says what it owns");
     }
 }
@@ -244,7 +335,9 @@ const LINES_MAX: usize = 700;
 
 #[test]
 fn no_file_outgrows_a_single_purpose() {
-    for (name, text) in sources(&["core/src", "policies/src", "runtime", "sim/src", "tests/device"]) {
+    for (name, text) in
+        sources(&["core/src", "policies/src", "runtime", "sim/src", "sim/socket/src", "tests/device"])
+    {
         if is_test(&name) {
             continue;
         }
@@ -255,7 +348,9 @@ fn no_file_outgrows_a_single_purpose() {
 
 #[test]
 fn nothing_is_left_unfinished() {
-    for (name, text) in sources(&["core/src", "policies/src", "runtime", "sim/src", "tests/device/src"]) {
+    for (name, text) in
+        sources(&["core/src", "policies/src", "runtime", "sim/src", "sim/socket/src", "tests/device/src"])
+    {
         let body = code(&text);
         for word in ["todo!(", "unimplemented!(", "dbg!("] {
             assert!(!body.contains(word), "{name} still has {word}");
