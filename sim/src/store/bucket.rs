@@ -1,21 +1,23 @@
-//! Two object stores as they really behave, without bytes: the truth that invariants read. Knows nothing of the core's
-//! records, and never lies; lies are the business of `chaos`.
+//! One object store as it really behaves, without bytes: the truth that invariants read. Knows nothing of the core's
+//! records, and never lies; what goes wrong on the way to it is the world's business.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::digest::{Sha256, multipart_etag};
 use tidegate_core::id::{ETag, ObjectKey, PartNo, UploadId};
 use tidegate_core::object::{
-    Composite, Got, ListedPart, ObjectFacts, ObjectOp, ObjectReply, PartFacts, SidecarFacts, Span, Verb, Want,
+    Composite, Got, ListedPart, ObjectFacts, ObjectOp, ObjectReply, PartFacts, Span, Verb, Want,
 };
 use tidegate_core::outcome::{Fault, What};
 
 use super::Content;
+use super::past::{Past, UploadFate};
 use crate::scenario::Flavour;
 
 /// What an object is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stuff {
+    /// A file, from its first byte to its last.
     Whole(Content),
     /// Pieces that are not one file in order.
     Jumble(Vec<(Content, Span)>),
@@ -60,20 +62,41 @@ pub struct Object {
 }
 
 impl Object {
+    /// Bytes.
+    #[must_use]
     pub fn len(&self) -> u64 {
         self.stuff.len()
     }
 
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Digest of its bytes: the truth, not what the store would tell.
+    #[must_use]
     pub fn sha256(&self) -> Sha256 {
         self.stuff.sha256(Span { offset: 0, len: self.len() })
+    }
+
+    /// What it is, if it is one file from its first byte to its last.
+    #[must_use]
+    pub fn content(&self) -> Option<&Content> {
+        match &self.stuff {
+            Stuff::Whole(content) => Some(content),
+            Stuff::Jumble(_) => None,
+        }
     }
 }
 
 /// A multipart upload that is neither completed nor aborted.
 #[derive(Clone, Debug)]
 pub struct Open {
+    /// Where its object will be.
     pub key: ObjectKey,
     announced: Sha256,
+    /// Its parts: what the store says of each, and which bytes of which file it is.
     pub parts: BTreeMap<PartNo, (PartFacts, Content, Span)>,
 }
 
@@ -81,34 +104,36 @@ pub struct Open {
 #[derive(Clone, Debug)]
 pub struct Bucket {
     flavour: Flavour,
+    /// Objects that are there.
     pub objects: BTreeMap<ObjectKey, Object>,
+    /// Multipart uploads that are neither completed, aborted nor dropped.
     pub open: BTreeMap<UploadId, Open>,
-    /// Uploads ever created, for names.
-    created: u64,
-    /// Completes that had an effect, by upload.
-    pub completed: BTreeMap<UploadId, ObjectKey>,
     /// Keys that the core told the store's door to keep as they are.
     pub frozen: BTreeSet<ObjectKey>,
+    /// What ever happened to it.
+    pub past: Past,
 }
 
 impl Bucket {
+    /// An empty one that keeps such checksums.
+    #[must_use]
     pub fn new(flavour: Flavour) -> Bucket {
         Bucket {
             flavour,
             objects: BTreeMap::new(),
             open: BTreeMap::new(),
-            created: 0,
-            completed: BTreeMap::new(),
             frozen: BTreeSet::new(),
+            past: Past::default(),
         }
     }
 
-    /// Stores a file that a device brings to the door. A frozen key keeps what it has; the same content is welcome.
+    /// Stores a file that a device brings to the door; whether it may. A frozen key keeps what it has; the same content
+    /// is welcome. `announced` is the digest in the object's metadata.
     pub fn offer(&mut self, key: &ObjectKey, content: Content, announced: Option<Sha256>) -> bool {
         if self.frozen.contains(key)
             && let Some(there) = self.objects.get(key)
         {
-            return there.stuff == Stuff::Whole(content);
+            return there.content() == Some(&content);
         }
         self.put(key, content, announced);
         true
@@ -117,15 +142,47 @@ impl Bucket {
     /// Stores a file, as a client other than the core does.
     pub fn put(&mut self, key: &ObjectKey, content: Content, announced: Option<Sha256>) {
         let object = self.object(content, announced);
+        self.past.key(key).puts += 1;
         self.objects.insert(key.clone(), object);
     }
 
-    /// What a whole object is, if it is a file in one piece.
-    pub fn content(&self, key: &ObjectKey) -> Option<&Content> {
-        match &self.objects.get(key)?.stuff {
-            Stuff::Whole(content) => Some(content),
-            Stuff::Jumble(_) => None,
+    /// A third party puts something else there, whatever the door says.
+    pub fn overwrite(&mut self, key: &ObjectKey, content: Content) {
+        let object = self.object(content, None);
+        self.objects.insert(key.clone(), object);
+        self.past.tampered.insert(key.clone());
+    }
+
+    /// A third party removes an object; whether there was one.
+    pub fn remove(&mut self, key: &ObjectKey) -> bool {
+        self.past.tampered.insert(key.clone());
+        self.objects.remove(key).is_some()
+    }
+
+    /// The store drops every unfinished multipart upload, as lifecycle rules do; how many.
+    pub fn drop_uploads(&mut self) -> usize {
+        let open = std::mem::take(&mut self.open);
+        for id in open.keys() {
+            self.past.ended(id, UploadFate::Dropped);
         }
+        open.len()
+    }
+
+    /// What a whole object is, if it is a file in one piece.
+    #[must_use]
+    pub fn content(&self, key: &ObjectKey) -> Option<&Content> {
+        self.objects.get(key)?.content()
+    }
+
+    /// Whether an object of exactly these bytes is there.
+    #[must_use]
+    pub fn holds(&self, key: &ObjectKey, len: u64, sha256: Sha256) -> bool {
+        self.objects.get(key).is_some_and(|object| object.len() == len && object.sha256() == sha256)
+    }
+
+    /// Unfinished multipart uploads of exactly this key, the oldest first.
+    pub fn open_at<'a>(&'a self, key: &'a ObjectKey) -> impl Iterator<Item = &'a UploadId> {
+        self.open.iter().filter(move |(_, open)| open.key == *key).map(|(id, _)| id)
     }
 
     fn object(&self, content: Content, announced: Option<Sha256>) -> Object {
@@ -149,7 +206,10 @@ impl Bucket {
         }
     }
 
-    /// Does what an operation asks. `edge` is where sources are.
+    /// Does what an operation asks. `edge` is where sources are; `None` is this very bucket.
+    ///
+    /// # Errors
+    /// What a store of this kind answers to what cannot be done.
     pub fn run(&mut self, op: &ObjectOp, edge: Option<&Bucket>) -> Result<ObjectReply, Fault> {
         match &op.verb {
             Verb::Head => Ok(ObjectReply::Head(self.objects.get(&op.key).map(|object| ObjectFacts {
@@ -167,12 +227,13 @@ impl Bucket {
                 }
                 let object = self.object(content, Some(*sha256));
                 let etag = object.etag.clone();
+                self.past.key(&op.key).puts += 1;
                 self.objects.insert(op.key.clone(), object);
                 Ok(ObjectReply::Put(etag))
             }
             Verb::Create { sha256 } => {
-                self.created += 1;
-                let id = UploadId::new(format!("up-{:05}", self.created));
+                let id = UploadId::new(format!("up-{:05}", self.past.uploads.len() + 1));
+                self.past.created(&id, &op.key);
                 let open = Open { key: op.key.clone(), announced: *sha256, parts: BTreeMap::new() };
                 self.open.insert(id.clone(), open);
                 Ok(ObjectReply::Created(id))
@@ -182,7 +243,9 @@ impl Bucket {
             }
             Verb::Complete { upload, parts } => self.complete(&op.key, upload, parts),
             Verb::Abort { upload } => {
-                self.open.remove(upload);
+                if self.open.remove(upload).is_some() {
+                    self.past.ended(upload, UploadFate::Aborted);
+                }
                 Ok(ObjectReply::Aborted)
             }
             Verb::ListParts { upload } => Ok(ObjectReply::Parts(self.open.get(upload).map(|open| {
@@ -195,11 +258,9 @@ impl Bucket {
                 };
                 open.parts.iter().map(listed).collect()
             }))),
-            Verb::ListUploads => Ok(ObjectReply::Uploads(
-                self.open.iter().filter(|(_, open)| open.key == op.key).map(|(id, _)| id.clone()).collect(),
-            )),
+            Verb::ListUploads => Ok(ObjectReply::Uploads(self.open_at(&op.key).cloned().collect())),
             Verb::Delete => {
-                self.objects.remove(&op.key);
+                self.past.key(&op.key).deletes += u32::from(self.objects.remove(&op.key).is_some());
                 Ok(ObjectReply::Deleted)
             }
         }
@@ -239,6 +300,7 @@ impl Bucket {
         let open = self.open.get_mut(upload).filter(|open| open.key == *key);
         let open = open.ok_or(Fault::Vanished(What::Upload))?;
         open.parts.insert(part, (facts.clone(), content, span));
+        self.past.stored(upload, part, span.len);
         Ok(ObjectReply::PartStored(facts))
     }
 
@@ -280,7 +342,7 @@ impl Bucket {
         let etag = object.etag.clone();
         self.objects.insert(key.clone(), object);
         self.open.remove(upload);
-        self.completed.insert(upload.clone(), key.clone());
+        self.past.ended(upload, UploadFate::Completed);
         Ok(ObjectReply::Completed(etag))
     }
 }

@@ -3,6 +3,10 @@
 
 mod bucket;
 mod content;
+mod past;
+#[cfg(test)]
+mod tests;
 
 pub use bucket::{Bucket, Object, Open};
 pub use content::Content;
+pub use past::{KeyPast, PartPast, Past, UploadFate, UploadPast};
