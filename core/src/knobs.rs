@@ -45,6 +45,10 @@ pub struct Knobs {
     /// Shortest time between two `upload_request`s for one task.
     #[n(11)]
     pub request_again_ms: u64,
+    /// The bug planted in this machine. In ordinary builds there is no such field.
+    #[cfg(tidegate_bugs)]
+    #[n(12)]
+    pub bug: Option<crate::bug::Bug>,
 }
 
 impl Default for Knobs {
@@ -62,6 +66,8 @@ impl Default for Knobs {
             batch: 100,
             builtin: crate::policy::Settings::default(),
             request_again_ms: 30_000,
+            #[cfg(tidegate_bugs)]
+            bug: None,
         }
     }
 }

@@ -12,6 +12,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod bug;
 pub mod chance;
 pub mod change;
 mod check;

@@ -1,0 +1,224 @@
+//! The bank of planted bugs: their names, and the only door through which one gets into a machine. The bugs themselves
+//! stand where a person would have made them, behind `planted!`. Must not change what an ordinary build does.
+//!
+//! A build with `TIDEGATE_BUGS=1` in its environment has them all compiled in and every one switched off; the boot input
+//! picks one ([`Knobs::planting`]). B: patterns known from systems of this kind. X: further ones, so that every
+//! invariant has one. H: bugs this core had; the old behaviour is planted again.
+
+use core::fmt;
+use minicbor::{Decode, Decoder, Encode, Encoder};
+
+use crate::knobs::Knobs;
+
+#[cfg(all(tidegate_bugs, not(debug_assertions)))]
+compile_error!("planted bugs never get into a release: unset TIDEGATE_BUGS, or build with debug assertions");
+
+/// Whether this build has the bugs compiled in.
+pub const PLANTED: bool = cfg!(tidegate_bugs);
+
+macro_rules! bank {
+    ($($(#[$doc:meta])* $id:ident,)*) => {
+        /// A planted bug; its documentation says what is wrong. Ids are never reused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug { $($(#[$doc])* $id,)* }
+
+        impl Bug {
+            /// Every bug.
+            pub const ALL: &[Bug] = &[$(Bug::$id,)*];
+
+            /// Its id, for instance `B01`.
+            #[must_use]
+            pub fn id(self) -> &'static str {
+                match self { $(Bug::$id => stringify!($id),)* }
+            }
+        }
+    };
+}
+
+bank! {
+    /// A lost link takes its device's newer link with it.
+    B01,
+    /// What a replaced link says still counts.
+    B02,
+    /// A newcomer is turned away while its device's old link counts as up.
+    B03,
+    /// An answer to `get_state` that names no state counts as confirmed.
+    B04,
+    /// `config` and `begin` are sent though the state is not confirmed.
+    B05,
+    /// A command that is not answered in time counts as failed, and is sent again under another request id.
+    B06,
+    /// An answer counts although its call has ended, or belongs to another link.
+    B07,
+    /// Calls of a link that is lost or replaced are dropped, and nobody is told.
+    B08,
+    /// A sync request claims a claimed job once more, and the first claim's outcomes still count.
+    B09,
+    /// Jobs claimed in an earlier boot are not taken up again.
+    B10,
+    /// An outcome counts for whatever has the same number in this boot.
+    B11,
+    /// A job is completed when `Complete` is sent, not when it is confirmed.
+    B14,
+    /// When the answer to `Complete` is lost, the recording is sent again under another key.
+    B15,
+    /// Parts that the store lists are believed without comparing them with anything.
+    B16,
+    /// The multipart upload of a job that gave up is never aborted.
+    B17,
+    /// Progress counts parts that are sent and not acknowledged.
+    B18,
+    /// Refused credentials fail the job for good.
+    B19,
+    /// A recording is acknowledged as soon as its uploader says that it is there.
+    B20,
+    /// Attempts spent are forgotten at every boot.
+    B26,
+    /// The order of effects depends on addresses in memory.
+    B29,
+    /// Nothing bounds the calls that wait on one link.
+    B30,
+    /// A push confirms a state that was never answered for on this link.
+    X01,
+    /// `begin` is sent once more for an attempt that was begun.
+    X02,
+    /// A late finish callback brings a failed or cancelled task back.
+    X03,
+    /// A recorder that reports idle gives its running task back.
+    X04,
+    /// While the way is down a sync request is accepted and not recorded.
+    X05,
+    /// A job that used up its attempts is queued again by itself.
+    X06,
+    /// The edge copy is removed when the store completed the upload, before the job is.
+    X07,
+    /// Edge copies are removed when the wall clock says so.
+    X08,
+    /// A retry waits for the wall clock.
+    X09,
+    /// A `get_state` that failed is never asked again.
+    X10,
+    /// A takeover closes the newer link as well.
+    X11,
+    /// A delay is not clamped, whatever a policy asks for.
+    X12,
+    /// A policy that lets nothing begin is not asked again by itself.
+    X13,
+    /// Nothing bounds the parts in flight.
+    X14,
+    /// A command that changes the device is sent while another one is out.
+    X15,
+    /// A push whose clock lies before that of an earlier one counts.
+    X16,
+    /// A task's owner is not compared with the device that speaks of it.
+    X17,
+}
+
+impl Bug {
+    /// The bug of an id.
+    #[must_use]
+    pub fn from_id(id: &str) -> Option<Bug> {
+        Bug::ALL.iter().copied().find(|bug| bug.id() == id)
+    }
+}
+
+impl<C> Encode<C> for Bug {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.str(self.id())?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Bug {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let id = d.str()?;
+        Bug::from_id(id).ok_or_else(|| minicbor::decode::Error::message("no such bug"))
+    }
+}
+
+/// This build has no bugs to plant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotCompiled {
+    /// The one that was asked for.
+    pub bug: Bug,
+}
+
+impl fmt::Display for NotCompiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bug {} is not compiled in: build with TIDEGATE_BUGS=1", self.bug.id())
+    }
+}
+
+impl core::error::Error for NotCompiled {}
+
+impl Knobs {
+    /// The same settings with this bug in the machine that boots with them. An error in an ordinary build.
+    #[cfg(tidegate_bugs)]
+    pub fn planting(mut self, bug: Bug) -> Result<Knobs, NotCompiled> {
+        self.bug = Some(bug);
+        Ok(self)
+    }
+
+    /// The same settings with this bug in the machine that boots with them. An error in an ordinary build.
+    #[cfg(not(tidegate_bugs))]
+    pub fn planting(self, bug: Bug) -> Result<Knobs, NotCompiled> {
+        Err(NotCompiled { bug })
+    }
+}
+
+/// Whether this bug is planted: `$at` is something with a field `bug`, the knobs or a part that took it from them at
+/// boot. In an ordinary build it is the word `false`, and neither the field nor the branch is compiled in.
+#[cfg(tidegate_bugs)]
+macro_rules! planted {
+    ($at:expr, $bug:ident) => {
+        ($at).bug == Some($crate::bug::Bug::$bug)
+    };
+}
+
+/// As above, in an ordinary build.
+#[cfg(not(tidegate_bugs))]
+macro_rules! planted {
+    ($at:expr, $bug:ident) => {
+        false
+    };
+}
+
+#[allow(unused_imports, reason = "the first bug uses it")]
+pub(crate) use planted;
+
+#[cfg(test)]
+mod tests {
+    use super::{Bug, PLANTED};
+    use crate::knobs::Knobs;
+    use std::string::ToString;
+
+    #[test]
+    fn every_bug_is_found_by_its_id_and_the_ids_are_in_order() {
+        for bug in Bug::ALL {
+            assert_eq!(Bug::from_id(bug.id()), Some(*bug));
+        }
+        assert!(Bug::ALL.is_sorted());
+        assert_eq!(Bug::from_id("b01"), None);
+    }
+
+    #[test]
+    fn a_bug_survives_the_boot_input_and_an_ordinary_build_has_none_to_plant() {
+        for bug in Bug::ALL {
+            match Knobs::default().planting(*bug) {
+                Ok(knobs) => {
+                    assert!(PLANTED);
+                    assert_ne!(knobs, Knobs::default());
+                    let bytes = minicbor::to_vec(&knobs).expect("writing to a vector cannot fail");
+                    assert_eq!(minicbor::decode::<Knobs>(&bytes).expect("just written"), knobs);
+                }
+                Err(refused) => {
+                    assert!(!PLANTED);
+                    assert!(refused.to_string().contains("TIDEGATE_BUGS=1"));
+                }
+            }
+        }
+    }
+}
