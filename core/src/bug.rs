@@ -8,6 +8,7 @@
 use core::fmt;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
+use crate::id::{ConnId, DeviceId, Role};
 use crate::knobs::Knobs;
 
 #[cfg(all(tidegate_bugs, not(debug_assertions)))]
@@ -80,7 +81,7 @@ bank! {
     B30,
     /// A push confirms a state that was never answered for on this link.
     X01,
-    /// `begin` is sent once more for an attempt that was begun.
+    /// A task that a device gave back keeps its wire id although that was begun.
     X02,
     /// A late finish callback brings a failed or cancelled task back.
     X03,
@@ -112,6 +113,52 @@ bank! {
     X16,
     /// A task's owner is not compared with the device that speaks of it.
     X17,
+    /// A lost `upload_request` is never made again.
+    X18,
+    /// A look at a recording that ended without an answer is never repeated.
+    X19,
+    /// A retry does not say which policies decided it.
+    X20,
+    /// The record that counts jobs is not written with the job that it counts.
+    X21,
+    /// A `Create` whose answer was lost is asked again without looking for what it left.
+    X22,
+    /// Another's object at our key is overwritten.
+    X23,
+    /// A command that waited for a fresh state is sent without asking the tasks again.
+    H01,
+    /// Any "not there" ends the duty to abort an upload.
+    H02,
+    /// Any "not there" answers any question about something being there.
+    H03,
+    /// An upload is sealed without checking its source again.
+    H04,
+    /// A source that was once not as verified ends the job for good.
+    H05,
+    /// Our own upload stays open beside an equal object of another writer.
+    H06,
+    /// Parts of a source that was not checked again prove what stands at our key.
+    H07,
+    /// Parts sent while the source was another one count later.
+    H08,
+    /// A store that once refuses to list makes the janitor forget.
+    H09,
+    /// A later claim that says less takes back the digest that was announced.
+    H10,
+    /// A recording of which nobody said anything is believed.
+    H11,
+    /// Recordings at the edge are not frozen.
+    H12,
+    /// A recording is accepted without a last look at whether it was replaced.
+    H13,
+    /// A repeated claim is acknowledged without evidence.
+    H14,
+    /// Parts whose answer was lost are sent again though the store lists them.
+    H15,
+    /// The records of tasks that waiting commands name are not read before the step that may end them.
+    H16,
+    /// A policy may put more parts in flight than there is memory for.
+    H17,
 }
 
 impl Bug {
@@ -169,6 +216,38 @@ impl Knobs {
     }
 }
 
+/// Links that were replaced, for the bugs that take them for current ones. Empty in an ordinary build.
+#[derive(Debug, Default)]
+pub(crate) struct Replaced {
+    #[cfg(tidegate_bugs)]
+    links: alloc::collections::BTreeMap<ConnId, (DeviceId, Role)>,
+}
+
+impl Replaced {
+    /// Remembers whose link it was.
+    pub(crate) fn put(&mut self, conn: ConnId, device: &DeviceId, role: Role) {
+        #[cfg(tidegate_bugs)]
+        self.links.insert(conn, (device.clone(), role));
+        let _ = (conn, device, role);
+    }
+
+    /// Whose link it was.
+    pub(crate) fn whose(&self, conn: ConnId) -> Option<(DeviceId, Role)> {
+        #[cfg(tidegate_bugs)]
+        return self.links.get(&conn).cloned();
+        #[cfg(not(tidegate_bugs))]
+        {
+            let _ = conn;
+            None
+        }
+    }
+}
+
+/// Where a value lies, spread as by a table that hashes addresses: another order in every process.
+pub(crate) fn scattered<T>(value: &T) -> usize {
+    core::ptr::from_ref(value).addr().wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as usize)
+}
+
 /// Whether this bug is planted: `$at` is something with a field `bug`, the knobs or a part that took it from them at
 /// boot. In an ordinary build it is the word `false`, and neither the field nor the branch is compiled in.
 #[cfg(tidegate_bugs)]
@@ -186,7 +265,6 @@ macro_rules! planted {
     };
 }
 
-#[allow(unused_imports, reason = "the first bug uses it")]
 pub(crate) use planted;
 
 #[cfg(test)]

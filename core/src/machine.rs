@@ -7,13 +7,14 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+use crate::bug::planted;
 use crate::chance::Chance;
 use crate::change::Change;
 use crate::cx::{Cx, Owner, Tickets};
 use crate::effect::{Effect, Gate, Notice, Output};
 use crate::fact::Fact;
 use crate::hub::Hub;
-use crate::id::{Boot, PolicySetId, RequestId, Role};
+use crate::id::{Boot, PolicySetId, RequestId, Role, Ticket};
 use crate::input::{Action, Input, Request};
 use crate::knobs::Knobs;
 use crate::limits;
@@ -193,6 +194,12 @@ impl Machine {
         self.knobs = knobs.clone();
         self.active = Builtin::new(knobs.builtin.clone()).id();
         self.stopping = false;
+        #[cfg(tidegate_bugs)]
+        {
+            self.parts.hub.bug = knobs.bug;
+            self.parts.tasks.bug = knobs.bug;
+            self.parts.queue.bug = knobs.bug;
+        }
     }
 
     fn situation(&self, now: Now) -> Situation {
@@ -308,11 +315,15 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, cx: &mut Cx<'_>, input: &Input
             }
         }
         Input::Request { id, request } => request_in(parts, cx, *id, request),
-        Input::Object { ticket, outcome } => match cx.tickets.take(*ticket) {
-            Some(Owner::Tasks) => parts.tasks.on_object(cx, *ticket, outcome),
-            Some(Owner::Uploads) => parts.uploads.on_object(cx, *ticket, outcome),
-            None => stats.stale_outcomes += 1,
-        },
+        Input::Object { ticket, outcome } => {
+            let ticket =
+                if planted!(cx.knobs, B11) { Ticket { boot: cx.boot(), ..*ticket } } else { *ticket };
+            match cx.tickets.take(ticket) {
+                Some(Owner::Tasks) => parts.tasks.on_object(cx, ticket, outcome),
+                Some(Owner::Uploads) => parts.uploads.on_object(cx, ticket, outcome),
+                None => stats.stale_outcomes += 1,
+            }
+        }
         Input::Stored { key, .. } => parts.tasks.on_stored(cx, key),
         Input::Shutdown => {
             cx.effect(Effect::Gate(Gate::Stopping));

@@ -13,6 +13,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+use crate::bug::{Replaced, planted};
 use crate::cx::Cx;
 use crate::effect::{CloseWhy, Effect, Frame, LinkView, Notice, RecorderView, Response};
 use crate::fact::{Fact, Report, TransferFrame};
@@ -42,6 +43,9 @@ pub struct Hub {
     recording: BTreeSet<DeviceId>,
     versions: Versions,
     unmatched: u64,
+    replaced: Replaced,
+    #[cfg(tidegate_bugs)]
+    pub(crate) bug: Option<crate::bug::Bug>,
 }
 
 impl Hub {
@@ -62,6 +66,9 @@ impl Hub {
             Role::Transfer => (self.transfers.len(), self.transfers.contains_key(device)),
         };
         let full = links >= limits::LINKS_MAX && !known;
+        if planted!(cx.knobs, B03) && known {
+            return cx.effect(Effect::TurnAway { socket, refusal: Refusal::TooManyLinks });
+        }
         let Some(n) = self.admitted.checked_add(1).filter(|_| !full) else {
             return cx.effect(Effect::TurnAway { socket, refusal: Refusal::TooManyLinks });
         };
@@ -98,14 +105,22 @@ impl Hub {
 
     fn supersede(&mut self, cx: &mut Cx<'_>, old: ConnId, new: ConnId) {
         assert!(old < new, "I02: {new:?} takes over from {old:?}");
-        self.lines.remove(&old);
+        if let Some((device, role)) = self.lines.remove(&old)
+            && (planted!(cx.knobs, B01) || planted!(cx.knobs, B02))
+        {
+            self.replaced.put(old, &device, role);
+        }
         cx.effect(Effect::Close { conn: old, why: CloseWhy::Replaced });
+        if planted!(cx.knobs, X11) {
+            cx.effect(Effect::Close { conn: new, why: CloseWhy::Replaced });
+        }
     }
 
     /// Whether this link is its device's current one. Everything said on any other is dropped at the door.
     #[must_use]
     pub fn is_current(&self, conn: ConnId, role: Role) -> bool {
         self.lines.get(&conn).is_some_and(|(_, known)| *known == role)
+            || (planted!(self, B02) && self.replaced.whose(conn).is_some_and(|(_, known)| known == role))
     }
 
     /// A current recorder link said something.
@@ -153,6 +168,7 @@ impl Hub {
 
     /// A link is gone. False if it is not a current one: then nothing changed.
     pub fn on_lost(&mut self, cx: &mut Cx<'_>, conn: ConnId, _why: LostWhy) -> bool {
+        let conn = if planted!(cx.knobs, B01) { self.newest(conn) } else { conn };
         let Some((device, role)) = self.lines.remove(&conn) else { return false };
         match role {
             Role::Recorder => {
@@ -170,6 +186,12 @@ impl Hub {
             self.publish_recorder(cx, &device, false);
         }
         true
+    }
+
+    /// The link its device has now.
+    fn newest(&self, conn: ConnId) -> ConnId {
+        let Some(line) = self.replaced.whose(conn) else { return conn };
+        self.lines.iter().find(|(_, known)| **known == line).map_or(conn, |(newest, _)| *newest)
     }
 
     /// Somebody sent `config`, `get_state` or `get_stats`. Every other command goes to the tasks first.
@@ -214,6 +236,9 @@ impl Hub {
         };
         match gate::judge(&view, &command) {
             Verdict::Pass => return Some(command),
+            Verdict::No(refusal) if planted!(cx.knobs, B05) && *refusal == Refusal::StateSyncing => {
+                return Some(command);
+            }
             Verdict::No(refusal) => refuse(cx, &command, *refusal),
             Verdict::Refresh => {
                 let device = command.device.clone();
@@ -227,6 +252,9 @@ impl Hub {
     /// asked (again) before it is sent.
     fn go_on(&mut self, cx: &mut Cx<'_>, command: Command) {
         if let Some(command) = self.judged(cx, command) {
+            if planted!(cx.knobs, H01) && command.action != Action::Config {
+                return self.send_command(cx, command);
+            }
             cx.tell(Fact::CommandGated(command));
         }
     }
@@ -301,8 +329,15 @@ impl Hub {
     /// the recorder named last. The tasks need their records in memory before the step.
     pub(crate) fn names(&self, input: &Input) -> Vec<&str> {
         let of_device = |device: &DeviceId| self.recorders.get(device).into_iter().collect::<Vec<_>>();
-        let of_link =
-            |conn: &ConnId| self.lines.get(conn).map_or_else(Vec::new, |(device, _)| of_device(device));
+        let of_link = |conn: &ConnId| match self.lines.get(conn) {
+            None if planted!(self, B02) => {
+                self.device(*conn).map_or_else(Vec::new, |device| of_device(&device))
+            }
+            line => line.map_or_else(Vec::new, |(device, _)| of_device(device)),
+        };
+        if planted!(self, H16) {
+            return Vec::new();
+        }
         let recorders = match input {
             Input::Recorder { conn, .. } | Input::Lost { conn, .. } => of_link(conn),
             Input::Knock { device, role: Role::Recorder, .. } => of_device(device),
@@ -319,14 +354,25 @@ impl Hub {
     }
 
     fn device(&self, conn: ConnId) -> Option<DeviceId> {
+        if planted!(self, B02)
+            && let Some((device, _)) = self.replaced.whose(conn)
+        {
+            return Some(device);
+        }
         self.lines.get(&conn).map(|(device, _)| device.clone())
     }
 
     /// A recorder said its state without being asked for it.
     fn hear(&mut self, cx: &mut Cx<'_>, device: &DeviceId, origin: Origin, said: Said<'_>) {
         let Some(recorder) = self.recorders.get_mut(device) else { return };
+        let said = if planted!(cx.knobs, X16) { Said { timestamp_ms: None, ..said } } else { said };
         match recorder.confidence.hear(cx.now, origin, said) {
             Heard::Accepted(report) => self.accepted(cx, device, report),
+            Heard::Provisional if planted!(cx.knobs, X01) => {
+                if let Some(report) = recorder.confidence.answered(cx.now, said) {
+                    self.accepted(cx, device, report);
+                }
+            }
             Heard::Provisional => {
                 self.note_recording(device);
                 self.publish_recorder(cx, device, false);

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::bug::planted;
 use crate::cx::Cx;
 use crate::effect::{Frame, Notice, Response};
 use crate::fact::{CallEnd, Fact};
@@ -180,15 +181,19 @@ impl Hub {
             let device = command.device.clone();
             return self.ask_state(cx, &device, Some(Waiter::Plain(command)));
         }
-        if let Some(out) = recorder.calls.mutating().filter(|_| command.action.mutates()) {
+        let alone = command.action.mutates() && !planted!(cx.knobs, X15);
+        if let Some(out) = recorder.calls.mutating().filter(|_| alone) {
             return refuse(cx, &command, Refusal::CommandInFlight(out));
         }
         // One slot is kept for `get_state`: without it a link full of commands could not be confirmed.
-        if recorder.calls.commands().count() >= limits::CALLS_PER_LINK - 1 {
+        if recorder.calls.commands().count() >= limits::CALLS_PER_LINK - 1 && !planted!(cx.knobs, B30) {
             return refuse(cx, &command, Refusal::TooManyCalls);
         }
+        let gated = !planted!(cx.knobs, B05) && !planted!(cx.knobs, B06);
         assert!(
-            !matches!(command.action, Action::Config | Action::Begin) || recorder.confidence.is_confirmed(),
+            !matches!(command.action, Action::Config | Action::Begin)
+                || recorder.confidence.is_confirmed()
+                || !gated,
             "I06: {} leaves for {} unconfirmed",
             command.action.name(),
             command.device
@@ -245,7 +250,8 @@ impl Hub {
         let request_id = cx.chance().uuid();
         let text = encode_rpc(&request_id, action.name(), params, cx.now.wall.0);
         recorder.calls.open.push(Call { ticket, request_id, asks });
-        assert!(recorder.calls.open.len() <= limits::CALLS_PER_LINK, "I10: too many calls on {conn:?}");
+        let bounded = recorder.calls.open.len() <= limits::CALLS_PER_LINK || planted!(cx.knobs, B30);
+        assert!(bounded, "I10: too many calls on {conn:?}");
         self.waiting.insert(ticket, conn);
         cx.arm(TimerKey::Call(ticket), cx.knobs.rpc_timeout());
         cx.send(conn, Frame { text, secret });
@@ -259,6 +265,9 @@ impl Hub {
             .and_then(|recorder| recorder.calls.take(|call| call.request_id == answer.request_id));
         let Some(call) = call else {
             self.unmatched += 1;
+            if planted!(cx.knobs, B07) {
+                self.on_late(cx, device, answer);
+            }
             return;
         };
         self.close(cx, call.ticket);
@@ -275,9 +284,23 @@ impl Hub {
         }
     }
 
+    /// An answer that no call waits for.
+    fn on_late(&mut self, cx: &mut Cx<'_>, device: &DeviceId, answer: Answer<'_>) {
+        let Some(recorder) = self.recorders.get_mut(device).filter(|_| answer.success) else { return };
+        let said = Said { state: answer.state, task: answer.task, ..Said::default() };
+        if answer.state.is_some()
+            && let Some(report) = recorder.confidence.answered(cx.now, said)
+        {
+            self.accepted(cx, device, report);
+        }
+    }
+
     fn on_state(&mut self, cx: &mut Cx<'_>, device: &DeviceId, answer: Answer<'_>, waiters: Vec<Waiter>) {
         let recorder = self.recorders.get_mut(device).expect("the call was taken from this recorder");
-        let said = Said { state: answer.state, task: answer.task, ..Said::default() };
+        let mut said = Said { state: answer.state, task: answer.task, ..Said::default() };
+        if planted!(cx.knobs, B04) && said.state.is_none_or(|state| state.trim().is_empty()) {
+            said.state = Some("idle");
+        }
         let report = if answer.success {
             recorder.confidence.answered(cx.now, said)
         } else {
@@ -307,6 +330,14 @@ impl Hub {
                 recorder.confidence.unanswered(SILENT);
                 self.ask_later(cx, &device);
                 self.serve(cx, &device, waiters, Asked::Silent);
+            }
+            Asks::Command(command) if planted!(cx.knobs, B06) => {
+                let (action, again) = (command.action, Command { reply: None, ..command.clone() });
+                let first = command.reply.is_some();
+                end(cx, command, CallEnd::Refused, Err(Refusal::RpcTimeout(action)));
+                if first {
+                    self.send_command(cx, again);
+                }
             }
             Asks::Command(command) => {
                 let (action, task) = (command.action, command.task.clone());
@@ -342,6 +373,9 @@ impl Hub {
         cx.disarm(&TimerKey::Sync(recorder.link.conn));
         for call in core::mem::take(&mut recorder.calls.open) {
             self.close(cx, call.ticket);
+            if planted!(cx.knobs, B08) && over == Over::Lost {
+                continue;
+            }
             match call.asks {
                 Asks::Command(command) => lost(cx, command),
                 Asks::State(waiters) => {
@@ -394,6 +428,7 @@ impl Hub {
     fn ask_later(&mut self, cx: &mut Cx<'_>, device: &DeviceId) {
         if let Some(recorder) = self.recorders.get(device)
             && !cx.stopping
+            && !planted!(cx.knobs, X10)
         {
             cx.arm(TimerKey::Sync(recorder.link.conn), recorder.confidence.retry_after());
         }

@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
+use crate::bug::{planted, scattered};
 use crate::change::JobChange;
 use crate::cx::Cx;
 use crate::effect::{Notice, QueueCounts};
@@ -39,7 +40,7 @@ impl Queue {
             return;
         }
         let situation = self.situation(cx, counts);
-        let most = cx.knobs.uploads_max();
+        let most = if planted!(cx.knobs, H17) { limits::UPLOADS_MAX } else { cx.knobs.uploads_max() };
         let (limit, mut by) = cx.rule(
             Slot::Concurrency,
             |p| p.limits(&situation),
@@ -69,7 +70,11 @@ impl Queue {
             scores = ruled.unwrap_or(scores);
             by = author;
         }
-        for job in claim::choose(&due, &scores, free) {
+        let mut chosen = claim::choose(&due, &scores, free);
+        if planted!(cx.knobs, B29) {
+            chosen.sort_by_key(|job| self.jobs.get(job).map(scattered));
+        }
+        for job in chosen {
             let Some(row) = self.jobs.get(&job) else { continue };
             let fence = Fence { job, attempt: row.claims + 1, boot: cx.boot() };
             self.enact(cx, JobChange::Claimed { fence, at: cx.now.wall, ruled_by: by.set() });
@@ -83,6 +88,7 @@ impl Queue {
         let shown = |job: JobId| {
             let row = self.jobs.get(&job)?;
             let waited = match row.state {
+                JobState::Pending { due, .. } if planted!(self, X09) && due > now.wall => return None,
                 JobState::Pending { due, .. } => due.until(now.wall),
                 JobState::Claimed { .. }
                 | JobState::Parked { .. }
@@ -122,6 +128,7 @@ impl Queue {
             _ if counts.due == 0 => None,
             Some(until) => Some(until),
             None if counts.uploading >= self.way.cap() => None,
+            None if planted!(cx.knobs, X13) => None,
             None => Some(now.after(limits::LIMITS_AGAIN)),
         };
         match [again, self.waiting.next_after(now)].into_iter().flatten().min() {

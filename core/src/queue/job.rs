@@ -13,6 +13,17 @@ pub(super) fn after(row: Option<&JobRow>, change: &JobChange) -> Result<JobRow, 
     }
 }
 
+/// A job that is over and is queued again, where a bug does that.
+pub(super) fn revived(row: &JobRow, change: &JobChange) -> Result<JobRow, Illegal> {
+    match change {
+        JobChange::Returned { due, cause, .. } => {
+            let state = JobState::Pending { due: *due, cause: cause.clone() };
+            Ok(JobRow { state, ..row.clone() })
+        }
+        _ => Err(Illegal::job(Some(&row.state), "job.*")),
+    }
+}
+
 fn begin(change: &JobChange) -> Result<JobRow, Illegal> {
     match change {
         JobChange::Queued(row) => match row.state {

@@ -17,7 +17,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
+use crate::bug::planted;
 use crate::change::{Change, JobChange, UploadEnd};
 use crate::cx::Cx;
 use crate::effect::{QueueCounts, Response};
@@ -25,7 +27,7 @@ use crate::fact::{Fact, JobEnd, Wanted};
 use crate::id::{EpisodeId, Fence, JobId, PolicySetId, RequestId};
 use crate::limits;
 use crate::outcome::{Budget, Fault};
-use crate::policy::{RetryQuery, Slot};
+use crate::policy::{GiveUp, RetryQuery, Slot};
 use crate::refusal::{Broken, Illegal, Refusal};
 use crate::row::{Cause, FinalWhy, JobRow, JobState, Key, ParkWhy, Row};
 use crate::time::{Mono, Now};
@@ -52,6 +54,8 @@ pub struct Queue {
     shown: QueueCounts,
     /// The last verdict on concurrency, and when: at one and the same moment it is not asked for again in vain.
     allowed: Option<(Mono, u32)>,
+    #[cfg(tidegate_bugs)]
+    pub(crate) bug: Option<crate::bug::Bug>,
 }
 
 impl Queue {
@@ -108,11 +112,17 @@ impl Queue {
     /// Alters durable state: the only way. Returns the records touched.
     pub fn apply(&mut self, change: &JobChange) -> Result<Vec<Key>, Illegal> {
         let id = job::of(change);
-        let row = job::after(self.jobs.get(&id), change)?;
+        let old = self.jobs.get(&id);
+        let row = match old {
+            Some(row) if planted!(self, X06) && row.state.is_final() => job::revived(row, change)?,
+            old => job::after(old, change)?,
+        };
         let mut touched = alloc::vec![Key::Job(id)];
         if let JobChange::Queued(_) = change {
             self.numbered = self.numbered.max(id.0);
-            touched.push(Key::Meta);
+            if !planted!(self, X21) {
+                touched.push(Key::Meta);
+            }
         }
         self.put(row);
         Ok(touched)
@@ -125,7 +135,11 @@ impl Queue {
         }
         self.claimed.remove(&id);
         match row.state {
-            JobState::Pending { .. } => {}
+            JobState::Pending { .. } => {
+                if planted!(self, X06) {
+                    self.over.retain(|over| *over != id);
+                }
+            }
             JobState::Claimed { .. } => {
                 self.claimed.insert(id);
             }
@@ -144,7 +158,8 @@ impl Queue {
         };
         match self.jobs.get(&id).map(|row| &row.state) {
             Some(JobState::Pending { due, .. }) => {
-                self.waiting.put(id, cx.now.deadline(*due, limits::DELAY_MAX));
+                let most = if planted!(cx.knobs, X12) { Duration::MAX } else { limits::DELAY_MAX };
+                self.waiting.put(id, cx.now.deadline(*due, most));
             }
             Some(
                 JobState::Claimed { .. }
@@ -231,6 +246,11 @@ impl Queue {
         let at = cx.now.wall;
         let here = cx.knobs.destination;
         let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
+        if planted!(cx.knobs, B26) {
+            for row in self.jobs.values_mut() {
+                row.spent = 0;
+            }
+        }
         for id in jobs {
             let Some(row) = self.jobs.get(&id) else { continue };
             let spent = row.spent;
@@ -238,6 +258,7 @@ impl Queue {
                 JobState::Claimed { .. } | JobState::Pending { .. } if !here => {
                     self.park(cx, id, ParkWhy::NoDestination, spent, None, None);
                 }
+                JobState::Claimed { .. } if planted!(cx.knobs, B10) => {}
                 JobState::Claimed { fence, .. } => {
                     let boot = cx.boot();
                     if fence.boot < boot {
@@ -261,6 +282,12 @@ impl Queue {
     /// An episode is to be carried to the cloud: a new job.
     pub fn on_episode_wanted(&mut self, cx: &mut Cx<'_>, wanted: Wanted) {
         let Wanted { episode, device, source, key, approved_at, reply } = wanted;
+        if let Some(to) = reply
+            && planted!(cx.knobs, X05)
+            && self.way.streak() > 0
+        {
+            return cx.reply(to, Ok(Response::SyncAccepted { episode }));
+        }
         let id = JobId(self.counter());
         let at = cx.now.wall;
         let state = if cx.knobs.destination {
@@ -301,6 +328,12 @@ impl Queue {
             return cx.reply(reply, Err(Refusal::Internal("the job of a queued episode is not in memory")));
         };
         let answer = match &row.state {
+            JobState::Claimed { .. }
+                if planted!(cx.knobs, B09) && !cx.stopping && self.way.blocked(cx.now.mono).is_none() =>
+            {
+                self.back(cx, job, Cause::Asked);
+                accepted
+            }
             JobState::Claimed { .. } => Err(Refusal::SyncActive(episode)),
             JobState::Pending { .. } if self.is_due(job, cx.now.mono) => Err(Refusal::SyncActive(episode)),
             JobState::Parked { why: ParkWhy::NoDestination, .. } if !cx.knobs.destination => accepted,
@@ -343,6 +376,9 @@ impl Queue {
             }
             UploadEnd::Failed(fault) => match fault.budget() {
                 Budget::Connectivity => self.on_way_fault(cx, job, fault),
+                Budget::Operator if planted!(cx.knobs, B19) && *fault == Fault::Auth => {
+                    self.give_up(cx, job, FinalWhy::GivenUp(fault.clone()), spent, None);
+                }
                 Budget::Operator => {
                     let why = ParkWhy::Fault(fault.clone());
                     self.park(cx, job, why, spent, Some(fault.clone()), None);
@@ -351,6 +387,9 @@ impl Queue {
             },
             UploadEnd::Foreign => self.give_up(cx, job, FinalWhy::Foreign, spent + 1, None),
             // One reading may be wrong, and a device may send the recording again: not final at once.
+            UploadEnd::SourceLost(fault) if planted!(cx.knobs, H05) => {
+                self.give_up(cx, job, FinalWhy::SourceLost(fault.clone()), spent + 1, None);
+            }
             UploadEnd::SourceLost(fault) => self.on_data_fault(cx, job, fault),
         }
         self.settle(cx);
@@ -401,8 +440,10 @@ impl Queue {
         let len = row.source.len;
         let seed = cx.chance().next_u64();
         let query = RetryQuery { job, fault: fault.clone(), spent, len, seed };
-        let (course, by) = cx.rule(Slot::Retry, |p| p.retry(&query), |v| retry::clamp(v, spent));
-        let ruled_by = Some(by.set());
+        let unclamped = planted!(cx.knobs, X12);
+        let clamp = |v| if unclamped { retry::obey(v, spent) } else { retry::clamp(v, spent) };
+        let (course, by) = cx.rule(Slot::Retry, |p| p.retry(&query), clamp);
+        let ruled_by = Some(by.set()).filter(|_| !planted!(cx.knobs, X20));
         match course {
             Course::After(delay) => {
                 let (due, at) = (cx.now.wall.after(delay), cx.now.wall);
@@ -410,6 +451,13 @@ impl Queue {
                 self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by });
             }
             Course::Park => self.park(cx, job, ParkWhy::Policy, spent, Some(fault.clone()), ruled_by),
+            Course::GiveUp(GiveUp::Exhausted) if planted!(cx.knobs, X06) => {
+                let at = cx.now.wall;
+                let why = FinalWhy::Exhausted(fault.clone());
+                self.enact(cx, JobChange::Failed { job, why, spent, at, ruled_by });
+                let (due, cause) = (at.after(limits::WAY_DELAY_MAX), Cause::Retry(fault.clone()));
+                self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by });
+            }
             Course::GiveUp(why) => {
                 self.give_up(cx, job, retry::final_why(why, fault.clone()), spent, ruled_by);
             }

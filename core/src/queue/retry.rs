@@ -40,6 +40,16 @@ pub(super) fn clamp(verdict: RetryVerdict, spent: u32) -> (Course, String) {
     }
 }
 
+/// A verdict as it is, where a bug obeys it.
+pub(super) fn obey(verdict: RetryVerdict, spent: u32) -> (Course, String) {
+    match verdict {
+        RetryVerdict::After { delay_ms } => {
+            (Course::After(Duration::from_millis(delay_ms)), format!("after {delay_ms} ms"))
+        }
+        RetryVerdict::Park | RetryVerdict::GiveUp(_) => clamp(verdict, spent),
+    }
+}
+
 /// Why a job is over, in its own words. A source that was not right to the last attempt is lost.
 pub(super) fn final_why(why: GiveUp, fault: Fault) -> FinalWhy {
     match (why, &fault) {

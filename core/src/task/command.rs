@@ -4,6 +4,7 @@
 use alloc::string::ToString;
 
 use super::{Tasks, refuse};
+use crate::bug::planted;
 use crate::change::{TaskCause, TaskChange};
 use crate::cx::Cx;
 use crate::fact::{CallEnd, Fact};
@@ -160,7 +161,7 @@ impl Tasks {
                 self.enact_task(cx, TaskChange::Started { task, cause, at });
             }
             (Action::Cancel, TaskState::Ready | TaskState::InProgress)
-            | (Action::Clear, TaskState::Ready) => self.give_back(cx, &task),
+            | (Action::Clear, TaskState::Ready) => self.give_back(cx, &task, cause),
             // A repeated or overtaken answer, or a command that moves no task.
             (
                 Action::Config
@@ -179,17 +180,18 @@ impl Tasks {
     }
 
     /// The device dropped the task: it waits again, as another attempt if something was recorded as this one.
-    fn give_back(&mut self, cx: &mut Cx<'_>, task: &TaskId) {
+    pub(super) fn give_back(&mut self, cx: &mut Cx<'_>, task: &TaskId, cause: TaskCause) {
         let row = self.tasks.get(task).expect("the caller has just seen the task");
         let side = self.sides.remove(task).unwrap_or_default();
         let attempt = match (row.begun, side.successor) {
+            (true, _) if planted!(cx.knobs, X02) => row.attempt,
             (false, _) => row.attempt,
             (true, Some(attempt)) => attempt,
             // The command was cleared in this boot, and clearing chose.
             (true, None) => row.attempt.saturating_add(1),
         };
         let wire = if row.begun { WireId::of_attempt(task, attempt) } else { row.wire.clone() };
-        let (task, cause, at) = (task.clone(), TaskCause::Answer, cx.now.wall);
+        let (task, at) = (task.clone(), cx.now.wall);
         self.enact_task(cx, TaskChange::Returned { task, attempt, wire, cause, at });
     }
 }

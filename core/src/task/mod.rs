@@ -67,6 +67,8 @@ pub struct Tasks {
     errands: BTreeMap<Ticket, Errand>,
     /// Devices that announced more recordings than we verify at once: they are asked again when there is room.
     crowded: BTreeSet<DeviceId>,
+    #[cfg(tidegate_bugs)]
+    pub(crate) bug: Option<crate::bug::Bug>,
 }
 
 /// What is known of a task in memory and forgotten by a restart.
@@ -110,6 +112,8 @@ impl Default for Tasks {
             removals: BTreeMap::new(),
             errands: BTreeMap::new(),
             crowded: BTreeSet::new(),
+            #[cfg(tidegate_bugs)]
+            bug: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use core::time::Duration;
 use alloc::vec::Vec;
 
 use super::{Errand, Tasks};
+use crate::bug::{planted, scattered};
 use crate::change::EpisodeChange;
 use crate::cx::{Cx, Owner};
 use crate::effect::Effect;
@@ -72,10 +73,17 @@ impl Tasks {
         if cx.stopping {
             return;
         }
+        let now = cx.now;
+        let by_wall = cx.knobs.keep_edge_ms.map(Duration::from_millis).filter(|_| planted!(cx.knobs, X08));
         let mut room = limits::REMOVALS_AT_ONCE.saturating_sub(self.removals_out());
         for (id, removal) in &mut self.removals {
             if room == 0 {
                 break;
+            }
+            if let Some(keep) = by_wall
+                && let Some(SyncMark::Synced { at, .. }) = self.episodes.get(id).map(|row| &row.sync)
+            {
+                removal.at = now.deadline(at.after(keep), keep);
             }
             if removal.is_asked() || removal.at > cx.now.mono {
                 continue;
@@ -131,10 +139,25 @@ impl Tasks {
 
     /// Freezes every recording whose copy is at the edge: nothing was frozen before this boot.
     pub(super) fn freeze_all(&self, cx: &mut Cx<'_>) {
+        if planted!(cx.knobs, H12) {
+            return;
+        }
+        if planted!(cx.knobs, B29) {
+            return self.freeze_scattered(cx);
+        }
         for row in self.episodes.values().filter(|row| row.removed_at.is_none()) {
             for key in frozen_keys(row) {
                 cx.effect(Effect::Freeze { key: key.clone() });
             }
+        }
+    }
+
+    /// The same in another order.
+    fn freeze_scattered(&self, cx: &mut Cx<'_>) {
+        let mut rows: Vec<&EpisodeRow> = self.episodes.values().filter(|r| r.removed_at.is_none()).collect();
+        rows.sort_by_key(|row| scattered(*row));
+        for key in rows.into_iter().flat_map(frozen_keys) {
+            cx.effect(Effect::Freeze { key: key.clone() });
         }
     }
 

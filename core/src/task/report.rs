@@ -2,8 +2,10 @@
 //! task that is not its own, nor about an attempt that is over.
 
 use alloc::string::ToString;
+use alloc::vec::Vec;
 
 use super::Tasks;
+use crate::bug::planted;
 use crate::change::{TaskCause, TaskChange};
 use crate::cx::Cx;
 use crate::effect::{Finish, Response};
@@ -11,7 +13,7 @@ use crate::fact::{Report, Reported};
 use crate::id::{DeviceId, RequestId, TaskId, WireId};
 use crate::limits;
 use crate::refusal::Refusal;
-use crate::row::{RecordingFacts, TaskState, shorten};
+use crate::row::{RecordingFacts, TaskRow, TaskState, shorten};
 use crate::wire::params;
 
 impl Tasks {
@@ -24,6 +26,12 @@ impl Tasks {
 
     /// A recorder's state. It moves its own task forward, never back.
     pub fn on_recorder_reported(&mut self, cx: &mut Cx<'_>, device: &DeviceId, report: &Report) {
+        if planted!(cx.knobs, X04) && report.state == Reported::Idle {
+            let runs = |row: &&TaskRow| row.device == *device && row.state == TaskState::InProgress;
+            for task in self.tasks.values().filter(runs).map(|row| row.id.clone()).collect::<Vec<_>>() {
+                self.give_back(cx, &task, TaskCause::Report);
+            }
+        }
         let Some(row) = report.task.as_ref().and_then(|wire| self.live(device, wire.as_str())) else {
             return;
         };
@@ -101,6 +109,14 @@ impl Tasks {
             }
             TaskState::Uploading | TaskState::Completed => {
                 cx.reply(reply, Ok(Response::Finished { state, handled: Finish::Repeated }));
+            }
+            TaskState::Failed | TaskState::Cancelled if planted!(cx.knobs, X03) => {
+                let (task, cause, at) = (named.task, TaskCause::Callback, cx.now.wall);
+                let facts = Some(bounded(facts));
+                self.enact_task(cx, TaskChange::Finished { task: task.clone(), cause, facts, at });
+                self.request_upload(cx, device, &task);
+                let handled = Finish::Requested;
+                cx.reply(reply, Ok(Response::Finished { state: TaskState::Uploading, handled }));
             }
             TaskState::Failed | TaskState::Cancelled => {
                 cx.reply(reply, Err(Refusal::NotUploadable { owned: true }));

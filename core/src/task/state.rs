@@ -7,6 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::Tasks;
+use crate::bug::planted;
 use crate::change::TaskChange;
 use crate::id::{TaskId, WireId};
 use crate::limits;
@@ -44,7 +45,14 @@ impl Tasks {
         let old = self.tasks.get(id);
         let state = old.map(|row| row.state);
         let illegal = || Illegal { state: alloc::format!("task {id} {state:?}"), change: name(change) };
-        let state = next(state, change).ok_or_else(illegal)?;
+        let state = match (state, change) {
+            (Some(TaskState::Failed | TaskState::Cancelled), TaskChange::Finished { .. })
+                if planted!(self, X03) =>
+            {
+                TaskState::Uploading
+            }
+            _ => next(state, change).ok_or_else(illegal)?,
+        };
         let mut row = match (old, change) {
             (Some(row), _) => row.clone(),
             (None, TaskChange::Created { device, config, at, .. }) => {
@@ -78,6 +86,9 @@ impl Tasks {
                 row.begun = true;
                 row.error = facts.as_ref().and_then(|f| f.error.clone());
                 row.recording = facts.clone().or(row.recording);
+                if planted!(self, X03) {
+                    row.completed_at = None;
+                }
                 row.updated_at = *at;
             }
             TaskChange::Completed { at, .. } => {
@@ -91,6 +102,9 @@ impl Tasks {
                 row.updated_at = *at;
             }
             TaskChange::Returned { attempt, wire, at, .. } => {
+                if planted!(self, X02) && *attempt == row.attempt {
+                    row.begun = false;
+                }
                 if !follows(&row, *attempt, wire) {
                     return Err(illegal());
                 }

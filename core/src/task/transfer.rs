@@ -4,6 +4,7 @@ use alloc::string::{String, ToString};
 
 use super::memory::Named;
 use super::{Side, Tasks};
+use crate::bug::planted;
 use crate::change::{EpisodeChange, TaskCause, TaskChange};
 use crate::cx::Cx;
 use crate::effect::Notice;
@@ -50,7 +51,7 @@ impl Tasks {
         message: &TransferMessage,
     ) {
         debug_assert!(
-            self.uploaders.get(device).is_none_or(|up| *up <= conn),
+            self.uploaders.get(device).is_none_or(|up| *up <= conn) || planted!(cx.knobs, B02),
             "I03: a superseded link spoke"
         );
         match message {
@@ -120,6 +121,9 @@ impl Tasks {
                 && !asked(&row.id)
                 && !self.verifies.contains_key(&(device.clone(), row.wire.clone()))
         };
+        if planted!(cx.knobs, X18) {
+            return;
+        }
         let lost: alloc::vec::Vec<TaskId> =
             self.tasks.values().filter(lost).map(|row| row.id.clone()).collect();
         for task in lost {
@@ -156,8 +160,12 @@ impl Tasks {
     /// `upload_complete`, or the same told again in a status.
     fn on_uploaded(&mut self, cx: &mut Cx<'_>, device: &DeviceId, announced: &Announced, fresh: bool) {
         let Some(named) = self.own_or_refuse(cx, device, &announced.task) else { return };
-        let announced = &self.with_earlier(&named, announced);
+        let announced =
+            &if planted!(cx.knobs, H10) { announced.clone() } else { self.with_earlier(&named, announced) };
         self.note_upload(cx, &named, announced, fresh);
+        if planted!(cx.knobs, B20) && fresh {
+            self.acknowledge(cx, device, &named.wire);
+        }
         self.verify(cx, device, &named, announced, fresh);
     }
 

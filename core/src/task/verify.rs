@@ -8,6 +8,7 @@ use core::time::Duration;
 use super::compare::{Rest, Trouble, judge_digest, judge_evidence, judge_head, judge_sidecar};
 use super::memory::Named;
 use super::{Errand, Tasks, transfer};
+use crate::bug::planted;
 use crate::change::{EpisodeChange, TaskChange};
 use crate::cx::{Cx, Owner};
 use crate::digest::Sha256;
@@ -186,7 +187,7 @@ impl Tasks {
             return self.refused(cx, device, "digest_mismatch", detail);
         };
         let at = (device.clone(), wire.clone());
-        if announced.len.is_some() || announced.sha256.is_some() {
+        if announced.len.is_some() || announced.sha256.is_some() || planted!(cx.knobs, H14) {
             self.drop_verify(cx, &at);
             return self.acknowledge(cx, device, wire);
         }
@@ -211,6 +212,9 @@ impl Tasks {
     /// Freezes what the last look is at.
     fn hold(&self, cx: &mut Cx<'_>, at: &(DeviceId, WireId), sidecar: bool) {
         let verify = self.verifies.get(at).expect("the caller has just seen it");
+        if planted!(cx.knobs, H12) {
+            return;
+        }
         cx.effect(Effect::Freeze { key: verify.key.clone() });
         if sidecar {
             cx.effect(Effect::Freeze { key: verify.sidecar_key() });
@@ -229,7 +233,7 @@ impl Tasks {
         }
     }
 
-    fn acknowledge(&self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId) {
+    pub(super) fn acknowledge(&self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId) {
         let frame = TransferFrame::UploadAck { task: wire.clone() };
         cx.tell(Fact::TransferFrame { device: device.clone(), frame });
     }
@@ -375,9 +379,13 @@ impl Tasks {
                 let row = self.tasks.get(&verify.task).filter(|row| row.wire == *wire);
                 let callback = row.and_then(|row| row.recording.as_ref()?.len);
                 let judged = judge_digest(&claim, &head, said, *len, *sha256)
-                    .and_then(|()| judge_evidence(&claim, &head, said, callback, *len));
+                    .and_then(|()| judge_evidence(&claim, &head, said, callback, *len))
+                    .or_else(|trouble| forgive(planted!(cx.knobs, H11), trouble));
                 if let Err(trouble) = judged {
                     return self.take_rest(cx, &at, Some(trouble));
+                }
+                if planted!(cx.knobs, H13) && aim == Aim::Record {
+                    return self.accept(cx, &at, Read { head, len: *len, sha256: *sha256, sidecar });
                 }
                 // These bytes may have been replaced while they were read.
                 if stored_since {
@@ -458,7 +466,7 @@ impl Tasks {
             return self.look(cx, at);
         }
         if rest == Rest::Retry {
-            if connected {
+            if connected && !planted!(cx.knobs, X19) {
                 cx.arm(TimerKey::Verify(at.0.clone(), at.1.clone()), pause(verify.tries));
             }
             verify.tries = verify.tries.saturating_add(1);
@@ -543,6 +551,11 @@ impl Tasks {
             cx.tell(Fact::TransferFrame { device: device.clone(), frame: TransferFrame::StatusQuery });
         }
     }
+}
+
+/// Overlooks that nobody said anything, where a bug does that.
+fn forgive(believed: bool, trouble: Trouble) -> Result<(), Trouble> {
+    if believed && trouble.code == "no_evidence" { Ok(()) } else { Err(trouble) }
 }
 
 /// The wait after so many looks that found nothing.

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::bug::planted;
 use crate::change::{UploadChange, UploadEnd};
 use crate::cx::Cx;
 use crate::digest::Sha256;
@@ -10,7 +11,7 @@ use crate::id::{ETag, JobId, PartNo, UploadId};
 use crate::limits;
 use crate::object::{Got, ListedPart, ObjectFacts, ObjectReply, PartFacts};
 use crate::outcome::{Budget, Fault, Outcome, What};
-use crate::row::Phase;
+use crate::row::{Phase, UploadRow};
 use crate::upload::live::Aim;
 use crate::upload::resume::{self, Proof, Seen};
 use crate::upload::{Uploads, parts, plan};
@@ -54,6 +55,11 @@ impl Uploads {
             Outcome::Done(reply) => self.on_reply(cx, job, aim, reply),
             // A store may say "not there" as an answer or as a fault; it is the same.
             Outcome::Failed(Fault::Vanished(what)) if asks_whether(&aim) == Some(*what) => {
+                self.on_reply(cx, job, aim.clone(), &nothing_there(&aim));
+            }
+            Outcome::Failed(Fault::Vanished(_))
+                if planted!(cx.knobs, H03) && asks_whether(&aim).is_some() =>
+            {
                 self.on_reply(cx, job, aim.clone(), &nothing_there(&aim));
             }
             Outcome::Failed(fault) => self.on_failed(cx, job, fault),
@@ -124,11 +130,17 @@ impl Uploads {
                 self.enact(cx, UploadChange::Sealing { job });
                 self.achieved(cx, job, None);
                 self.aim(job, Aim::Seal);
+                if planted!(cx.knobs, B14) {
+                    self.seal_unheard(cx, job);
+                }
             }
             (Aim::Seal, ObjectReply::Completed(etag)) => {
                 self.enact(cx, UploadChange::Sealed { job, etag: etag.clone() });
                 self.achieved(cx, job, None);
                 self.aim(job, Aim::Verify);
+                if planted!(cx.knobs, X07) {
+                    self.remove_source(cx, job);
+                }
             }
             (Aim::Verify, ObjectReply::Head(None)) => self.damaged(cx, job, Fault::Vanished(What::Object)),
             (Aim::Verify, ObjectReply::Head(Some(facts))) => self.on_verified(cx, job, facts),
@@ -166,8 +178,17 @@ impl Uploads {
     /// Something stands at our key.
     fn on_present(&mut self, cx: &mut Cx<'_>, job: JobId, facts: &ObjectFacts) {
         let Some(row) = self.sessions.get(job) else { return };
+        let sealing;
+        let row = match &row.phase {
+            Phase::Open { upload } if planted!(cx.knobs, H07) => {
+                sealing = UploadRow { phase: Phase::Sealing { upload: upload.clone() }, ..row.clone() };
+                &sealing
+            }
+            _ => row,
+        };
         match resume::look(row, self.sessions.parts(job), facts) {
             Seen::Equal => self.on_equal(cx, job, facts.etag.clone()),
+            Seen::Foreign if planted!(cx.knobs, X23) => self.on_unequal(cx, job, true),
             Seen::Read { ours } => self.read(job, facts.etag.clone(), ours),
             Seen::Damaged => self.on_unequal(cx, job, true),
             Seen::Foreign => self.on_unequal(cx, job, false),
@@ -198,7 +219,7 @@ impl Uploads {
                 return self.aim(job, Aim::Sidecar { found: Some(etag) });
             }
             // Somebody else may have put it, and our multipart upload still be open: it is given up after the end.
-            Phase::Open { .. } | Phase::Sealing { .. } if !self.is_gone(job) => {
+            Phase::Open { .. } | Phase::Sealing { .. } if !self.is_gone(job) && !planted!(cx.knobs, H06) => {
                 return self.done_but_for_strays(cx, job, etag);
             }
             Phase::Planned | Phase::Open { .. } | Phase::Sealing { .. } => {
@@ -251,7 +272,7 @@ impl Uploads {
         self.send_missing(job);
     }
 
-    fn send_missing(&mut self, job: JobId) {
+    pub(super) fn send_missing(&mut self, job: JobId) {
         let (Some(live), Some(row)) = (self.live.get_mut(&job), self.sessions.get(job)) else { return };
         live.todo = parts::missing(row.plan, self.sessions.parts(job));
         live.aim = Aim::Send;
@@ -259,7 +280,8 @@ impl Uploads {
 
     /// What the store holds of our parts.
     fn on_probed(&mut self, cx: &mut Cx<'_>, job: JobId, doubt: Option<Fault>, listed: &[ListedPart]) {
-        let lost = parts::lost(self.sessions.parts(job), listed);
+        let believed = planted!(cx.knobs, B16);
+        let lost = if believed { Vec::new() } else { parts::lost(self.sessions.parts(job), listed) };
         if let (Some(fault), true) = (doubt, lost.is_empty()) {
             // The store refused, and yet holds everything as we know it: asking again changes nothing.
             return self.end(cx, job, UploadEnd::Failed(fault));
@@ -272,7 +294,13 @@ impl Uploads {
         match row.phase {
             Phase::Sealing { .. } => self.aim(job, Aim::Seal),
             Phase::Open { .. } | Phase::Planned | Phase::Sealed { .. } | Phase::Abandoning { .. } => {
-                let left = parts::unanswered(row.plan, row.source.len, self.sessions.parts(job), listed);
+                if believed {
+                    return self.believe(cx, job, listed);
+                }
+                let mut left = parts::unanswered(row.plan, row.source.len, self.sessions.parts(job), listed);
+                if planted!(cx.knobs, H15) {
+                    left.clear();
+                }
                 self.match_next(job, left);
             }
         }
@@ -331,7 +359,7 @@ impl Uploads {
 
     /// The recording is in the cloud, verified. Should a `Create` that we gave up on come through after all, the
     /// janitor looks for it; nobody waits for that.
-    fn done(&mut self, cx: &mut Cx<'_>, job: JobId) {
+    pub(super) fn done(&mut self, cx: &mut Cx<'_>, job: JobId) {
         let Some(row) = self.sessions.get(job) else { return };
         let stray = row.look_first;
         let Phase::Sealed { etag } = row.phase.clone() else {
@@ -360,7 +388,7 @@ impl Uploads {
     /// none of them counts any more, should a later attempt find the source whole.
     fn source_lost(&mut self, cx: &mut Cx<'_>, job: JobId, fault: Fault) {
         let open = self.sessions.get(job).is_some_and(|row| matches!(row.phase, Phase::Open { .. }));
-        if open && !self.sessions.parts(job).is_empty() {
+        if open && !self.sessions.parts(job).is_empty() && !planted!(cx.knobs, H08) {
             self.enact(cx, UploadChange::Distrusted { job });
         }
         self.end(cx, job, UploadEnd::SourceLost(fault));
@@ -435,9 +463,13 @@ impl Uploads {
             };
             return self.end(cx, job, UploadEnd::Failed(silent));
         }
+        if planted!(cx.knobs, B15) && live.aim == Aim::Seal {
+            return self.start_over(cx, job);
+        }
         let doublings = live.unanswered.saturating_sub(1).min(limits::ASK_AGAIN);
         live.rest = Some(cx.now.mono.after(limits::ASK_DELAY * (1 << doublings)));
         match live.aim {
+            Aim::Create if planted!(cx.knobs, X22) => {}
             Aim::Create => live.aim = Aim::Find,
             Aim::Put | Aim::Seal => live.aim = Aim::Look { gone: false },
             Aim::Look { .. }

@@ -9,6 +9,7 @@ mod live;
 mod pace;
 mod parts;
 mod plan;
+mod planted;
 mod progress;
 mod resume;
 mod session;
@@ -25,6 +26,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 
+use crate::bug::planted;
 use crate::change::{Change, UploadChange, UploadEnd};
 use crate::cx::{Cx, Owner};
 use crate::effect::Notice;
@@ -155,6 +157,10 @@ impl Uploads {
     /// A job was claimed: upload it under this fence, from wherever its session stands.
     pub fn on_claimed(&mut self, cx: &mut Cx<'_>, fence: Fence, job: &JobRow) {
         let id = fence.job;
+        let mut still = BTreeMap::new();
+        if planted!(cx.knobs, B09) {
+            still = self.live.get_mut(&id).map(|live| core::mem::take(&mut live.open)).unwrap_or_default();
+        }
         self.let_go(cx, id);
         match self.sessions.get(id) {
             None => {
@@ -179,7 +185,9 @@ impl Uploads {
             Some(_) => {}
         }
         if let Some(row) = self.sessions.get(id) {
-            self.live.insert(id, Live::new(fence, job.episode, &row.phase));
+            let mut live = Live::new(fence, job.episode, &row.phase);
+            live.open.append(&mut still);
+            self.live.insert(id, live);
             self.advance(cx, id);
         }
     }
@@ -194,6 +202,9 @@ impl Uploads {
             }
             Phase::Planned | Phase::Sealed { .. } | Phase::Open { .. } | Phase::Sealing { .. } => {
                 self.enact(cx, UploadChange::Abandoning { job });
+                if planted!(cx.knobs, B17) {
+                    return self.enact(cx, UploadChange::Ended { job });
+                }
                 self.begin_tidy(cx, job);
             }
             Phase::Abandoning { .. } => {}
@@ -283,12 +294,15 @@ impl Uploads {
             let (Some(live), Some(row)) = (self.live.get_mut(&job), self.sessions.get(job)) else { return };
             let Some(part) = live.todo.first().copied() else {
                 if live.open.is_empty() {
-                    live.aim = Aim::Recheck;
+                    live.aim = if planted!(cx.knobs, H04) { Aim::Seal } else { Aim::Recheck };
+                    if planted!(cx.knobs, H04) {
+                        self.enact(cx, UploadChange::Sealing { job });
+                    }
                     self.advance(cx, job);
                 }
                 return;
             };
-            if live.open.len() >= usize::from(cx.knobs.parts_in_flight.max(1)) {
+            if live.open.len() >= usize::from(cx.knobs.parts_in_flight.max(1)) && !planted!(cx.knobs, X14) {
                 return;
             }
             let span = plan::span(row.plan, row.source.len, part);
@@ -300,6 +314,9 @@ impl Uploads {
                 live.todo.remove(&part);
             }
             self.ask(cx, job, Asked::Part(part), op);
+            if planted!(cx.knobs, B18) {
+                self.publish_progress(cx, job);
+            }
         }
     }
 
@@ -368,12 +385,19 @@ impl Uploads {
     fn publish_progress(&self, cx: &mut Cx<'_>, job: JobId) {
         let (Some(live), Some(row)) = (self.live.get(&job), self.sessions.get(job)) else { return };
         let total = row.source.len;
-        let uploaded = match row.phase {
+        let mut uploaded = match row.phase {
             Phase::Sealed { .. } => total,
             Phase::Planned | Phase::Open { .. } | Phase::Sealing { .. } | Phase::Abandoning { .. } => {
                 progress::acknowledged(row, self.sessions.parts(job))
             }
         };
+        if planted!(cx.knobs, B18) {
+            for asked in live.open.values() {
+                if let Asked::Part(part) = asked {
+                    uploaded += plan::span(row.plan, total, *part).len;
+                }
+            }
+        }
         let episode = live.episode;
         cx.publish(Notice::Progress { episode, job, uploaded, total, at: cx.now.wall });
     }

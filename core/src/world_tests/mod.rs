@@ -5,8 +5,11 @@
 //! - `stores`, `fleet`: object stores and devices as they behave; `wild`: policies that answer anything.
 //! - `chaos`: what happens, as a sequence of small operations that shrinks.
 //! - `watch_links`, `watch_rows`: the invariants; `replay`: the journal; `coverage`: what a run reached.
+//! - `bugs`: which planted bugs these properties notice, in a build that has them.
 //! - `violations`: each check fails when what it forbids is done; `regressions`: what was found, smallest form.
 
+#[cfg(tidegate_bugs)]
+mod bugs;
 mod chaos;
 mod coverage;
 mod fleet;
@@ -52,7 +55,10 @@ struct Failure {
 }
 
 fn attempt(seed: u64, ops: &[Op], talk: bool) -> Result<Coverage, Failure> {
-    let mut world = World::new(seed);
+    attempt_in(World::new(seed), ops, talk)
+}
+
+fn attempt_in(mut world: World, ops: &[Op], talk: bool) -> Result<Coverage, Failure> {
     world.log = talk.then(Vec::new);
     let lived = catch_unwind(AssertUnwindSafe(|| life(&mut world, ops)));
     let (invariant, saw) = match lived {
