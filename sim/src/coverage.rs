@@ -3,16 +3,74 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidegate_core::change::{Change, EpisodeChange, JobChange, TaskCause, TaskChange, UploadChange};
+use tidegate_core::effect::{CloseWhy, Effect, Notice, Response};
+use tidegate_core::input::{Input, LostWhy};
 use tidegate_core::object::ObjectReply;
-use tidegate_core::outcome::Fault;
-use tidegate_core::row::{JobState, Key, Phase, Row};
+use tidegate_core::outcome::{Fault, Outcome};
+use tidegate_core::refusal::Refusal;
+use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Phase, Row};
 
+use crate::time::SimTime;
 use crate::watch::{Happened, Seen, Truth};
+
+/// What must sometimes happen, over many runs: an id and what it means. A night that never saw one of them is red.
+pub const MARKS: &[(&str, &str)] = &[
+    ("ack-repeated", "a recording that is an episode already is acknowledged again"),
+    ("answer-too-late", "a device answers a command after its end, and nothing comes of it"),
+    ("attempt-n", "a task is put back as a new attempt under a new wire id"),
+    ("auto-scan", "auto-scan queues an episode"),
+    ("bare", "a recording without a sidecar becomes an episode"),
+    ("batch", "the batch trigger queues episodes"),
+    ("busy", "a command is refused because another one is out"),
+    ("call-lost", "a link is lost while a command is out, and its caller is told that nobody knows"),
+    ("call-timeout", "a command times out, and its caller is told that nobody knows"),
+    ("commit-kept", "a flush survives a crash though nobody was told"),
+    ("commit-lost", "a crash undoes what was not flushed"),
+    ("complete-found", "a lost answer to Complete is found by looking at the object"),
+    ("crash-in-recovery", "a site goes down again within a second of coming up"),
+    ("destination-back", "the way to the cloud is fine after failures in a row"),
+    ("destination-down", "a job waits because the way is down"),
+    ("door-closed", "an upload of a device is refused because the site is not ready"),
+    ("edge-removed", "the copy at the edge is removed after the sync"),
+    ("exhausted", "a job uses up its attempts"),
+    ("foreign", "another object stands at a job's key"),
+    ("frozen-refused", "a device offers other content under a key that is frozen"),
+    ("idle-found", "a report of idle ends a task that counted as recording"),
+    ("judged", "an episode is judged"),
+    ("late-episode", "a recording arrives for a task that is over, or of an earlier attempt"),
+    ("late-lost", "a link's loss is reported after another took its place"),
+    ("link-silent", "a link is given up because it is silent"),
+    ("multipart", "an object is made of parts"),
+    ("not-now", "a command is refused because the state is not confirmed"),
+    ("orderly-stop", "a site stops in an orderly way"),
+    ("parked-auth", "a job is parked because credentials are refused"),
+    ("parked-no-cloud", "a job is parked because no cloud is configured"),
+    ("part-lost", "the store does not hold a part that was acknowledged"),
+    ("parts-found", "parts whose answers were lost are found in the store's list"),
+    ("power-lost", "a site loses power with its links open"),
+    ("reclaimed", "a job that was claimed in an earlier life is taken up again"),
+    ("retry", "a job waits after a failed attempt"),
+    ("shutdown-returns", "a claimed job is put back because the site stops"),
+    ("source-lost", "the recording at the edge is not what was verified"),
+    ("stale-outcome", "an outcome of an earlier life arrives, and nothing comes of it"),
+    ("takeover", "a newer connection takes over"),
+    ("takeover-busy", "a newer connection takes over while a command is out"),
+    ("throttled", "the cloud asks to slow down"),
+    ("unparked", "a parked job goes on because somebody asked"),
+    ("upload-adopted", "an unknown upload at the key is taken up"),
+    ("upload-dropped", "an upload is given up, and its parts are dropped"),
+    ("upload-restarted", "an upload begins again because the store lost it"),
+    ("wall-back", "the wall clock is set back while a job waits"),
+    ("wall-ahead", "the wall clock is set ahead while a job waits"),
+];
 
 /// A short stable word for a job's state.
 #[must_use]
 pub fn job_word(state: &JobState) -> &'static str {
     match state {
+        JobState::Pending { cause: Cause::Destination(_), .. } => "pending(way)",
+        JobState::Pending { cause: Cause::Retry(_), .. } => "pending(retry)",
         JobState::Pending { .. } => "pending",
         JobState::Claimed { .. } => "claimed",
         JobState::Parked { .. } => "parked",
@@ -33,6 +91,44 @@ pub fn phase_word(phase: &Phase) -> &'static str {
     }
 }
 
+/// The abstraction of one record: a word that is the same for all records that the core treats alike.
+fn word(row: &Row) -> Option<&'static str> {
+    Some(match row {
+        Row::Task(row) => row.state.name(),
+        Row::Job(row) => job_word(&row.state),
+        Row::Upload(row) => phase_word(&row.phase),
+        Row::Episode(row) if row.removed_at.is_some() => "episode(removed)",
+        Row::Episode(row) if row.qa.is_approved() => "episode(approved)",
+        Row::Episode(_) => "episode",
+        Row::Meta(_) | Row::Part(_) | Row::Alias(_) | Row::Binding(_) => return None,
+    })
+}
+
+/// FNV-1a: small, stable, and good enough to count distinct things.
+#[derive(Clone, Copy)]
+struct Hash(u64);
+
+impl Hash {
+    fn new() -> Hash {
+        Hash(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn bytes(mut self, bytes: &[u8]) -> Hash {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        self
+    }
+
+    fn text(self, text: &str) -> Hash {
+        self.bytes(text.as_bytes()).bytes(&[0])
+    }
+
+    fn number(self, n: u64) -> Hash {
+        self.bytes(&n.to_le_bytes())
+    }
+}
+
 /// What a run reached.
 #[derive(Debug, Default)]
 pub struct Coverage {
@@ -45,6 +141,12 @@ pub struct Coverage {
     /// What sometimes must happen and did.
     pub marks: BTreeSet<&'static str>,
     blind: bool,
+    /// Records of each site by their word.
+    counts: BTreeMap<(usize, &'static str), u32>,
+    /// The abstract state of each site.
+    alpha: BTreeMap<usize, u64>,
+    up_since: BTreeMap<usize, SimTime>,
+    down_streak: bool,
 }
 
 impl Coverage {
@@ -54,15 +156,225 @@ impl Coverage {
         Coverage { blind, ..Coverage::default() }
     }
 
+    /// It happened.
+    pub fn mark(&mut self, id: &'static str) {
+        if !self.blind {
+            debug_assert!(MARKS.iter().any(|(known, _)| *known == id), "{id} is not in the catalogue");
+            self.marks.insert(id);
+        }
+    }
+
+    fn sometimes(&mut self, id: &'static str, happened: bool) {
+        if happened {
+            self.mark(id);
+        }
+    }
+
     /// A step became durable, while these faults were on.
-    pub fn step(&mut self, _: &Seen<'_>, _: &[&'static str]) {}
+    pub fn step(&mut self, seen: &Seen<'_>, faults: &[&'static str]) {
+        if self.blind {
+            return;
+        }
+        self.abstracted(seen, faults);
+        for change in &seen.out.changes {
+            self.change(seen, change);
+        }
+        for effect in &seen.out.effects {
+            self.effect(seen, effect);
+        }
+        let nothing = seen.out.changes.is_empty() && seen.out.effects.is_empty() && seen.out.rows.is_empty();
+        match seen.input {
+            Input::Lost { why, .. } => {
+                self.sometimes("late-lost", nothing);
+                self.sometimes("link-silent", *why == LostWhy::Silent);
+            }
+            Input::Recorder { message: tidegate_core::wire::RecorderMessage::Response { .. }, .. } => {
+                self.sometimes("answer-too-late", nothing);
+            }
+            Input::Object { ticket, outcome } => {
+                self.sometimes("stale-outcome", nothing && ticket.boot != seen.boot);
+                let throttled = matches!(outcome, Outcome::Failed(Fault::Throttled { .. }));
+                self.sometimes("throttled", throttled);
+            }
+            _ => {}
+        }
+    }
+
+    fn abstracted(&mut self, seen: &Seen<'_>, faults: &[&'static str]) {
+        let site = seen.site;
+        for (key, row) in &seen.out.rows {
+            if let Some(old) = seen.before.get(key).and_then(Option::as_ref).and_then(word) {
+                let count = self.counts.entry((site, old)).or_default();
+                *count = count.saturating_sub(1);
+            }
+            if let Some(new) = row.as_ref().and_then(word) {
+                *self.counts.entry((site, new)).or_default() += 1;
+            }
+            // Of one record: what became of what, by which input.
+            let was = seen.before.get(key).and_then(Option::as_ref).and_then(word).unwrap_or("none");
+            let is = row.as_ref().and_then(word).unwrap_or("none");
+            let one = Hash::new().text(was).text(seen.input.name()).text(is).number(key.kind() as u64);
+            self.transitions.insert(one.0);
+        }
+        let mut hash = Hash::new();
+        for ((s, word), count) in &self.counts {
+            if *s == site && *count > 0 {
+                hash = hash.text(word).number(u64::from((*count).min(2)));
+            }
+        }
+        for fault in faults {
+            hash = hash.text(fault);
+        }
+        let before = self.alpha.insert(site, hash.0).unwrap_or_default();
+        if before != hash.0 {
+            self.states.insert(hash.0);
+            self.transitions.insert(Hash::new().number(before).text(seen.input.name()).number(hash.0).0);
+        }
+    }
+
+    fn change(&mut self, seen: &Seen<'_>, change: &Change) {
+        let object = |is: fn(&ObjectReply) -> bool| match seen.input {
+            Input::Object { outcome: Outcome::Done(reply), .. } => is(reply),
+            _ => false,
+        };
+        match change {
+            Change::Task(TaskChange::Returned { attempt, .. }) => self.sometimes("attempt-n", *attempt > 1),
+            Change::Task(TaskChange::Finished { cause, .. }) => {
+                self.sometimes("idle-found", *cause == TaskCause::Report);
+            }
+            Change::Episode(EpisodeChange::Recorded(row)) => {
+                self.sometimes("bare", row.sidecar.is_none());
+                self.sometimes("late-episode", row.late);
+            }
+            Change::Episode(EpisodeChange::Judged { .. }) => self.mark("judged"),
+            Change::Episode(EpisodeChange::Removed { .. }) => self.mark("edge-removed"),
+            Change::Job(JobChange::Queued(_)) => self.sometimes("auto-scan", *seen.input == Input::Wake),
+            Change::Job(JobChange::Reclaimed { .. }) => self.mark("reclaimed"),
+            Change::Job(JobChange::Returned { job, cause, .. }) => {
+                let parked = matches!(seen.was(&Key::Job(*job)), Some(Row::Job(row)) if matches!(row.state, JobState::Parked { .. }));
+                self.sometimes("unparked", parked);
+                self.sometimes("retry", matches!(cause, Cause::Retry(_)));
+                self.sometimes("destination-down", matches!(cause, Cause::Destination(_)));
+                self.sometimes("shutdown-returns", *seen.input == Input::Shutdown);
+            }
+            Change::Job(JobChange::Parked { why, .. }) => {
+                self.sometimes("parked-auth", matches!(why, ParkWhy::Fault(Fault::Auth)));
+                self.sometimes("parked-no-cloud", matches!(why, ParkWhy::NoDestination));
+            }
+            Change::Job(JobChange::Failed { why, .. }) => match why {
+                FinalWhy::Exhausted(_) => self.mark("exhausted"),
+                FinalWhy::SourceLost(_) => self.mark("source-lost"),
+                FinalWhy::Foreign => self.mark("foreign"),
+                FinalWhy::GivenUp(_) | FinalWhy::Cancelled => {}
+            },
+            Change::Upload(UploadChange::Opened { .. }) => {
+                self.sometimes("upload-adopted", object(|reply| !matches!(reply, ObjectReply::Created(_))));
+            }
+            Change::Upload(UploadChange::PartStored { .. }) => {
+                self.mark("multipart");
+                self.sometimes("parts-found", object(|reply| matches!(reply, ObjectReply::Parts(_))));
+            }
+            Change::Upload(UploadChange::PartLost { .. }) => self.mark("part-lost"),
+            Change::Upload(UploadChange::Sealed { .. }) => {
+                self.sometimes("complete-found", object(|reply| matches!(reply, ObjectReply::Head(_))));
+            }
+            Change::Upload(UploadChange::Restarted { .. }) => self.mark("upload-restarted"),
+            Change::Upload(UploadChange::Abandoning { .. }) => self.mark("upload-dropped"),
+            _ => {}
+        }
+    }
+
+    fn effect(&mut self, seen: &Seen<'_>, effect: &Effect) {
+        match effect {
+            Effect::Close { why: CloseWhy::Replaced, .. } => {
+                self.mark("takeover");
+                let lost = |effect: &Effect| {
+                    matches!(effect, Effect::Reply { answer: Err(Refusal::LinkLost { .. }), .. })
+                };
+                self.sometimes("takeover-busy", seen.out.effects.iter().any(lost));
+            }
+            Effect::Reply { answer: Err(refusal), .. } => match refusal {
+                Refusal::LinkLost { .. } => self.mark("call-lost"),
+                Refusal::RpcTimeout(_) => self.mark("call-timeout"),
+                Refusal::CommandInFlight(_) => self.mark("busy"),
+                Refusal::StateSyncing | Refusal::RefreshFailed { .. } => self.mark("not-now"),
+                _ => {}
+            },
+            Effect::Reply { answer: Ok(Response::BatchAccepted { count }), .. } => {
+                self.sometimes("batch", *count > 0);
+            }
+            Effect::Send { frame, .. } if frame.text.contains("upload_ack") => {
+                let recorded =
+                    |change: &Change| matches!(change, Change::Episode(EpisodeChange::Recorded(_)));
+                self.sometimes("ack-repeated", !seen.out.changes.iter().any(recorded));
+            }
+            Effect::Publish(Notice::Destination { streak, fault, .. }) => {
+                let down = std::mem::replace(&mut self.down_streak, *streak > 0);
+                self.sometimes("destination-back", down && fault.is_none() && *streak == 0);
+            }
+            _ => {}
+        }
+    }
 
     /// Something happened outside the core.
-    pub fn happened(&mut self, _: &Truth<'_>, _: &Happened<'_>) {}
-
-    /// A store did something.
-    pub fn op(&mut self, _: bool, _: &str, _: &Result<ObjectReply, Fault>) {}
+    pub fn happened(&mut self, truth: &Truth<'_>, what: &Happened<'_>) {
+        if self.blind {
+            return;
+        }
+        match what {
+            Happened::Up { site } => {
+                self.up_since.insert(*site, truth.now);
+            }
+            Happened::Down { site, orderly } => {
+                let young = self.up_since.get(site).is_some_and(|since| (truth.now - *since).as_secs() < 1);
+                self.sometimes("crash-in-recovery", young && !orderly);
+                self.sometimes("orderly-stop", *orderly);
+            }
+            Happened::Undone { .. } => self.mark("commit-lost"),
+            Happened::Stepped { site, by_ms } => {
+                let waits = truth.images[*site].values().any(|row| {
+                    matches!(row, Row::Job(row) if matches!(&row.state, JobState::Pending { cause, .. } if *cause != Cause::Queued))
+                });
+                self.sometimes("wall-back", waits && *by_ms < 0);
+                self.sometimes("wall-ahead", waits && *by_ms > 0);
+            }
+            Happened::Released { .. } | Happened::Called { .. } | Happened::Tampered { .. } => {}
+        }
+    }
 
     /// A fault began, with the sites in some phase.
-    pub fn fault<'a>(&mut self, _: &'static str, _: impl Iterator<Item = &'a BTreeMap<Key, Row>>) {}
+    pub fn fault<'a>(&mut self, fault: &'static str, images: impl Iterator<Item = &'a BTreeMap<Key, Row>>) {
+        if self.blind {
+            return;
+        }
+        for row in images.flat_map(BTreeMap::values) {
+            // What is over has no phase that a fault could meet.
+            let phase = match row {
+                Row::Task(row) if row.state.is_final() => None,
+                Row::Job(row) if row.state.is_final() => None,
+                Row::Episode(_) => None,
+                row => word(row),
+            };
+            if let Some(phase) = phase {
+                self.pairs.insert((fault, phase));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MARKS;
+
+    #[test]
+    fn the_catalogue_names_each_mark_once_and_every_mark_is_set_somewhere() {
+        let sources =
+            [include_str!("coverage.rs"), include_str!("world/site.rs"), include_str!("world/door.rs")];
+        let sources = sources.join("\n");
+        for (n, (id, _)) in MARKS.iter().enumerate() {
+            assert!(MARKS[..n].iter().all(|(other, _)| other != id), "{id} twice");
+            let set = [format!("mark(\"{id}\")"), format!("sometimes(\"{id}\"")];
+            assert!(set.iter().any(|set| sources.contains(set)), "nothing ever sets {id}");
+        }
+    }
 }

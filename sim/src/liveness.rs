@@ -116,9 +116,9 @@ fn jobs(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
                 JobState::Completed { .. } => {}
                 JobState::Failed { why, .. } => {
                     let healed = match why {
-                        FinalWhy::Exhausted(fault) | FinalWhy::GivenUp(fault) | FinalWhy::SourceLost(fault) => {
-                            fault.budget() != Budget::Data
-                        }
+                        FinalWhy::Exhausted(fault)
+                        | FinalWhy::GivenUp(fault)
+                        | FinalWhy::SourceLost(fault) => fault.budget() != Budget::Data,
                         FinalWhy::Foreign | FinalWhy::Cancelled => false,
                     };
                     let what = format!("job {} failed for good: {why:?}", row.id);
@@ -132,7 +132,9 @@ fn jobs(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
                 JobState::Parked { why, .. } => {
                     let what = format!("job {} is parked: {why:?}", row.id);
                     let stuck = match why {
-                        ParkWhy::NoDestination if !condition.destination[site] => Some("no cloud".to_string()),
+                        ParkWhy::NoDestination if !condition.destination[site] => {
+                            Some("no cloud".to_string())
+                        }
                         ParkWhy::NoDestination => None,
                         // Credentials wait for a person; the world's people come back for what they asked for.
                         ParkWhy::Fault(Fault::Auth | Fault::NoDestination) => {
@@ -148,7 +150,8 @@ fn jobs(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
                 JobState::Pending { .. } | JobState::Claimed { .. } => {
                     let what = format!("job {} is {:?} after {} claims", row.id, row.state, row.claims);
                     let stuck = condition.denied[site].map(|why| format!("the cloud is {why}"));
-                    let stuck = stuck.or_else(|| (!condition.destination[site]).then(|| "no cloud".to_string()));
+                    let stuck =
+                        stuck.or_else(|| (!condition.destination[site]).then(|| "no cloud".to_string()));
                     all.push(Unfinished { property: "L1", what, stuck });
                 }
             },
@@ -170,9 +173,7 @@ fn jobs(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
 
 /// Whether data may have been damaged, removed or refused in this site's stores, so that attempts may end for its sake.
 fn weakened(condition: &Condition<'_>, site: usize) -> bool {
-    let of = |store: &scenario::Store| {
-        matches!(store, scenario::Store::Edge(s) | scenario::Store::Cloud(s) if *s == site)
-    };
+    let of = |store: &scenario::Store| matches!(store, scenario::Store::Edge(s) | scenario::Store::Cloud(s) if *s == site);
     let liar = condition.truth.devices.iter().any(|device| device.spec.site == site && !device.honest);
     liar || condition.truth.scenario.faults.iter().any(|spec| match &spec.fault {
         scenario::Fault::Lifecycle { store }
@@ -206,11 +207,14 @@ fn tasks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
         if row.state != TaskState::Uploading {
             continue;
         }
-        let Some(n) = condition.truth.devices.iter().position(|device| device.id == row.device) else { continue };
+        let Some(n) = condition.truth.devices.iter().position(|device| device.id == row.device) else {
+            continue;
+        };
         let device = &condition.truth.devices[n];
         let what = format!("task {} waits for its recording from {}", row.id, row.device);
         let wire = row.wire.as_str();
-        let gave_up = device.log.iter().any(|(_, deed)| matches!(deed, Deed::GaveUp { wire: w } if w == wire));
+        let gave_up =
+            device.log.iter().any(|(_, deed)| matches!(deed, Deed::GaveUp { wire: w } if w == wire));
         let stuck = if let Some(why) = condition.cut_off[n] {
             Some(format!("the device is {why}"))
         } else if !device.honest {

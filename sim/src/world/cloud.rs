@@ -9,7 +9,7 @@ use tidegate_core::outcome::{Fault as OpFault, Outcome};
 
 use super::site::Letter;
 use super::weather::Route;
-use super::{Event, World};
+use super::{Event, Who, World};
 use crate::scenario::{Fault, ObjectPoint, Ops, Store, When};
 use crate::watch::Broken;
 
@@ -45,8 +45,9 @@ impl World<'_> {
     pub(super) fn asks(&mut self, site: usize, ticket: Ticket, op: ObjectOp) -> Result<(), Broken> {
         let boot = self.nodes[site].boot;
         let cloud = op.store == object::Store::Cloud;
-        let (name, text) = (self.nodes[site].name.clone(), format!("{:?} {} {}", op.store, op.verb.name(), op.key));
-        self.say(&name, "?", || text);
+        let text =
+            (self.nodes[site].name.clone(), format!("{:?} {} {}", op.store, op.verb.name(), op.key));
+        self.say(Who::Site(site), "?", || text);
         let mut n = 0;
         if cloud {
             self.nodes[site].cloud_ops += 1;
@@ -65,11 +66,8 @@ impl World<'_> {
             _ => 0,
         };
         let spec = &self.scenario.sites[site];
-        let (base, speed) = if cloud {
-            (spec.cloud_latency, spec.cloud_speed)
-        } else {
-            (Duration::from_micros(300), DISK)
-        };
+        let (base, speed) =
+            if cloud { (spec.cloud_latency, spec.cloud_speed) } else { (Duration::from_micros(300), DISK) };
         let bytes = u128::from(carried) * 1_000_000_000 / u128::from(speed.max(1));
         let sending = Duration::from_nanos(u64::try_from(bytes).unwrap_or(u64::MAX / 4));
         let asked = Asked { site, boot, ticket, n };
@@ -90,10 +88,8 @@ impl World<'_> {
             // Held requests outlast the attempt more often than not; both ways nobody hears of it in time.
             return self.answer(asked, Outcome::Unknown, ATTEMPT + sending);
         }
-        self.queue.plan(
-            self.now + base + jitter + sending + slow,
-            Event::Arrived { asked, op: Box::new(op) },
-        );
+        self.queue
+            .plan(self.now + base + jitter + sending + slow, Event::Arrived { asked, op: Box::new(op) });
         Ok(())
     }
 
@@ -105,11 +101,7 @@ impl World<'_> {
     }
 
     /// An operation reached its store.
-    pub(super) fn arrived(
-        &mut self,
-        asked: Asked,
-        op: &ObjectOp,
-    ) -> Result<(), Broken> {
+    pub(super) fn arrived(&mut self, asked: Asked, op: &ObjectOp) -> Result<(), Broken> {
         let Asked { site, boot, n, .. } = asked;
         let store = Self::store_of(site, op);
         let verb = op.verb.name();
@@ -137,9 +129,7 @@ impl World<'_> {
             object::Store::Edge => self.edges[site].run(op, None),
             object::Store::Cloud => self.clouds[site].run(op, Some(&self.edges[site])),
         };
-        let name = self.nodes[site].name.clone();
-        self.say(&name, "!", || format!("{:?} {verb} {}: {}", op.store, op.key, told(&result)));
-        self.coverage.op(cloud, verb, &result);
+        self.say(Who::Site(site), "!", || format!("{:?} {verb} {}: {}", op.store, op.key, told(&result)));
         if cloud
             && alive
             && let Some(fault) = self.triggered(Self::at_object(site, n, ObjectPoint::Applied))
@@ -209,25 +199,13 @@ impl World<'_> {
         broken.then(|| local(OpFault::Unavailable { status: 500 }))
     }
 
-    fn answer(
-        &mut self,
-        asked: Asked,
-        outcome: Outcome<ObjectReply>,
-        after: Duration,
-    ) -> Result<(), Broken> {
-        self.queue.plan(
-            self.now + after,
-            Event::Outcome { asked, outcome: Box::new(outcome) },
-        );
+    fn answer(&mut self, asked: Asked, outcome: Outcome<ObjectReply>, after: Duration) -> Result<(), Broken> {
+        self.queue.plan(self.now + after, Event::Outcome { asked, outcome: Box::new(outcome) });
         Ok(())
     }
 
     /// The outcome of an operation reached the site.
-    pub(super) fn outcome(
-        &mut self,
-        asked: Asked,
-        outcome: Outcome<ObjectReply>,
-    ) -> Result<(), Broken> {
+    pub(super) fn outcome(&mut self, asked: Asked, outcome: Outcome<ObjectReply>) -> Result<(), Broken> {
         let Asked { site, boot, ticket, n } = asked;
         let node = &mut self.nodes[site];
         if node.boot != boot {

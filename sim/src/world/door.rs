@@ -10,7 +10,7 @@ use tidegate_core::time::Wall;
 
 use super::site::{Caller, Letter};
 use super::weather::Route;
-use super::{Event, World};
+use super::{Event, Who, World};
 use crate::device::{Callback, StoreAnswer, StoreCall};
 use crate::scenario::{Fault, Ops, Store};
 use crate::watch::{Broken, Happened};
@@ -40,8 +40,7 @@ impl World<'_> {
         if !self.nodes[site].up {
             return Ok(());
         }
-        let who = self.devices[device].id.to_string();
-        self.say(&who, "→", || format!("{callback:?}"));
+        self.say(Who::Device(device), "→", || format!("{callback:?}"));
         self.tell(&Happened::Called { site, callback })?;
         let Ok(named) = DeviceId::new(&callback.device) else { return Ok(()) };
         let request = if callback.finish {
@@ -66,7 +65,8 @@ impl World<'_> {
             StoreCall::Put { content, .. } => content.len,
         };
         let takes = Duration::from_nanos(
-            u64::try_from(u128::from(len) * 1_000_000_000 / u128::from(spec.speed.max(1))).unwrap_or(u64::MAX),
+            u64::try_from(u128::from(len) * 1_000_000_000 / u128::from(spec.speed.max(1)))
+                .unwrap_or(u64::MAX),
         );
         let route = self.http(device);
         let after = spec.latency * 3 + takes + self.weather.slow(route);
@@ -83,14 +83,24 @@ impl World<'_> {
         let lost = self.lives[device] != life || self.weather.cut(route, true) || !node.powered;
         let refused = !node.up || self.weather.refused(route);
         let closed = !node.gate_open;
+        let paused = node.paused;
         let unheard = self.weather.cut(route, false) || self.loses(Store::Edge(site), "put");
-        if lost || node.paused || self.weather.held(route) {
-            self.queue.plan(self.now + PATIENCE, Event::Stored { device, life, call, answer: StoreAnswer::Unknown });
+        if lost || paused || self.weather.held(route) {
+            self.queue.plan(
+                self.now + PATIENCE,
+                Event::Stored { device, life, call, answer: StoreAnswer::Unknown },
+            );
             return Ok(());
         }
         let broken = self.weather.of_store(Store::Edge(site)).any(|fault| {
-            matches!(fault, Fault::Outage { .. } | Fault::Expired { .. } | Fault::Throttle { .. } | Fault::Broken { .. })
+            matches!(
+                fault,
+                Fault::Outage { .. } | Fault::Expired { .. } | Fault::Throttle { .. } | Fault::Broken { .. }
+            )
         });
+        if closed && !refused {
+            self.coverage.mark("door-closed");
+        }
         let answer = if refused || closed || broken {
             StoreAnswer::Refused { again: true }
         } else {
@@ -100,11 +110,13 @@ impl World<'_> {
                     let sha256 = content.sha256();
                     if self.edges[site].offer(key, content.clone(), Some(sha256)) {
                         let (key, len) = (key.clone(), content.len);
-                        let who = self.devices[device].id.to_string();
-                        self.say(&who, "=", || format!("stored {key} at the edge, {len} bytes"));
+                        self.say(Who::Device(device), "=", || {
+                            format!("stored {key} at the edge, {len} bytes")
+                        });
                         self.letter(site, Letter::Input(Input::Stored { key, len, sha256 }))?;
                         StoreAnswer::Stored
                     } else {
+                        self.coverage.mark("frozen-refused");
                         StoreAnswer::Refused { again: false }
                     }
                 }
@@ -117,10 +129,14 @@ impl World<'_> {
 
     /// Whether the answer to this request is lost.
     pub(super) fn loses(&mut self, store: Store, verb: &str) -> bool {
-        self.share(store, |fault| match fault {
-            Fault::LoseAnswers { ops, permille, .. } => Some((*ops, *permille)),
-            _ => None,
-        }, verb)
+        self.share(
+            store,
+            |fault| match fault {
+                Fault::LoseAnswers { ops, permille, .. } => Some((*ops, *permille)),
+                _ => None,
+            },
+            verb,
+        )
     }
 
     /// Whether one of some faults of a store, each of a share of requests, strikes this one.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate_core::id::{DeviceId, ObjectKey, Role};
 
 use super::weather::Route;
-use super::{Event, World};
+use super::{Event, Who, World};
 use crate::scenario::{Fault, Lasts, Path, Store, Way, When};
 use crate::store::{Bucket, Content};
 use crate::watch::{Broken, Happened};
@@ -32,7 +32,7 @@ impl World<'_> {
         }
         let spec = &self.scenario.faults[n];
         let fault = &spec.fault;
-        self.say("fault", "#", || format!("{fault:?}"));
+        self.say(Who::Word("fault"), "#", || format!("{fault:?}"));
         self.trace.note(self.now, fault.name().1);
         self.coverage.fault(fault.name().1, self.images.iter());
         if !fault.is_momentary() {
@@ -115,7 +115,9 @@ impl World<'_> {
             | Fault::Expired { .. }
             | Fault::Skewed { .. }
             | Fault::LoseAnswers { .. }
-            | Fault::LoseRequests { .. } => fired = matches!(fault, Fault::Slow { .. } | Fault::DiskSlow { .. }),
+            | Fault::LoseRequests { .. } => {
+                fired = matches!(fault, Fault::Slow { .. } | Fault::DiskSlow { .. })
+            }
         }
         if fired {
             self.fire(fault);
@@ -130,7 +132,7 @@ impl World<'_> {
         }
         self.weather.end(n);
         let fault = &self.scenario.faults[n].fault;
-        self.say("fault", "#", || format!("over: {fault:?}"));
+        self.say(Who::Word("fault"), "#", || format!("over: {fault:?}"));
         match fault {
             Fault::Hold { .. } => self.release_all(),
             Fault::Pause { site } => {
@@ -152,7 +154,7 @@ impl World<'_> {
 
     /// The chaos phase ends: faults that heal are over, the others stay for ever.
     pub(super) fn heal(&mut self) -> Result<(), Broken> {
-        self.say("world", "#", || "chaos is over".to_string());
+        self.say(Who::Word("world"), "#", || "chaos is over".to_string());
         for n in 0..self.scenario.faults.len() {
             if self.scenario.faults[n].lasts != Lasts::Forever {
                 self.fault_off(n)?;

@@ -11,7 +11,7 @@ use tidegate_core::wire::{recorder, transfer};
 
 use super::site::Letter;
 use super::weather::Route;
-use super::{Event, World};
+use super::{Event, Who, World};
 use crate::device::LinkEnd;
 use crate::scenario::Fault;
 use crate::stream::Stream;
@@ -273,16 +273,19 @@ impl World<'_> {
     /// A frame reached the site.
     pub(super) fn up(&mut self, link: usize, text: &str) -> Result<(), Broken> {
         let (Some(conn), false) = (self.links[link].conn, self.links[link].site_gone) else { return Ok(()) };
-        let who = self.devices[self.links[link].device].id.to_string();
-        self.say(&who, "→", || cut(text));
+        self.say(Who::Device(self.links[link].device), "→", || cut(text));
         self.hear(link, conn, text)
     }
 
     fn hear(&mut self, link: usize, conn: ConnId, text: &str) -> Result<(), Broken> {
         let (site, role) = (self.links[link].site, self.links[link].role);
         let input = match role {
-            Role::Recorder => recorder::decode(text.as_bytes()).map(|message| Input::Recorder { conn, message }),
-            Role::Transfer => transfer::decode(text.as_bytes()).map(|message| Input::Transfer { conn, message }),
+            Role::Recorder => {
+                recorder::decode(text.as_bytes()).map(|message| Input::Recorder { conn, message })
+            }
+            Role::Transfer => {
+                transfer::decode(text.as_bytes()).map(|message| Input::Transfer { conn, message })
+            }
         };
         match input {
             Ok(input) => self.letter(site, Letter::Input(input)),
@@ -321,8 +324,7 @@ impl World<'_> {
         if self.links[link].device_gone {
             return Ok(());
         }
-        let who = self.devices[device].id.to_string();
-        self.say(&who, "←", || cut(text));
+        self.say(Who::Device(device), "←", || cut(text));
         if self.links[link].twin.is_some() {
             self.twin_heard(link, text);
             return Ok(());
@@ -551,7 +553,8 @@ impl World<'_> {
     /// A device lost power, or one of its programs died: with a FIN if its kernel lives.
     pub(super) fn drop_links(&mut self, device: usize, role: Option<Role>, silently: bool) {
         for link in 0..self.links.len() {
-            let of = self.links[link].device == device && role.is_none_or(|role| self.links[link].role == role);
+            let of =
+                self.links[link].device == device && role.is_none_or(|role| self.links[link].role == role);
             if !of || self.links[link].device_gone || self.links[link].twin.is_some() {
                 continue;
             }
@@ -580,7 +583,8 @@ impl World<'_> {
             if !self.nodes[site].up || conn.boot.0 != self.nodes[site].boot {
                 continue;
             }
-            let Some(link) = self.links.iter().position(|link| link.conn == Some(conn) && link.site == site) else {
+            let Some(link) = self.links.iter().position(|link| link.conn == Some(conn) && link.site == site)
+            else {
                 continue;
             };
             if !self.links[link].site_gone {

@@ -14,8 +14,8 @@ mod operator;
 mod phases;
 mod queue;
 mod release;
-mod site;
 mod sight;
+mod site;
 mod weather;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,9 +29,9 @@ use tidegate_core::outcome::Outcome;
 use tidegate_core::row::{Key, Row};
 
 use crate::coverage::Coverage;
-use crate::device::{Ask, Callback, Device, LinkEnd, StoreAnswer, StoreCall, Wake};
+use crate::device::{Ask, Callback, Device, LinkEnd, Script, StoreAnswer, StoreCall, Wake};
 use crate::run::{Failure, FailureKind, Options, Report};
-use crate::scenario::{Fault, Flavour, Scenario};
+use crate::scenario::{Act, Fault, Flavour, Scenario};
 use crate::store::Bucket;
 use crate::stream::Stream;
 use crate::time::SimTime;
@@ -103,6 +103,14 @@ enum Event {
     Look { operator: usize, stamp: u64 },
 }
 
+/// Whom a line of the log is about.
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    Device(usize),
+    Site(usize),
+    Word(&'static str),
+}
+
 /// A world in the middle of its life.
 struct World<'s> {
     scenario: &'s Scenario,
@@ -136,6 +144,9 @@ struct World<'s> {
     stuck: Vec<String>,
     /// What sites last showed of recorders, by device.
     views: BTreeMap<usize, RecorderView>,
+    /// Commits of all sites when something last became durable, and the event at which it did.
+    commits_seen: u64,
+    events_seen: u64,
 }
 
 /// Runs a scenario.
@@ -160,9 +171,15 @@ pub(crate) fn run(scenario: &Scenario, options: Options) -> Report {
 
 impl<'s> World<'s> {
     fn new(scenario: &'s Scenario, options: Options) -> World<'s> {
-        let devices: Vec<Device> = (scenario.devices.iter().enumerate())
+        let mut devices: Vec<Device> = (scenario.devices.iter().enumerate())
             .map(|(n, spec)| Device::new(n, spec, scenario.seed))
             .collect();
+        for step in &scenario.steps {
+            if let Act::Record(recording) = &step.act {
+                let script = Script { bytes: recording.bytes, bare: recording.bare };
+                devices[recording.device].scripts.insert(recording.task.clone(), script);
+            }
+        }
         let lines = (0..devices.len()).map(|n| Lines::new(scenario.seed, n)).collect();
         World {
             scenario,
@@ -190,6 +207,8 @@ impl<'s> World<'s> {
             healed: false,
             stuck: Vec::new(),
             views: BTreeMap::new(),
+            commits_seen: 0,
+            events_seen: 0,
         }
     }
 
@@ -291,7 +310,16 @@ impl<'s> World<'s> {
         *self.fired.entry(fault.name().1).or_default() += 1;
     }
 
-    fn say(&mut self, who: &str, glyph: &str, text: impl FnOnce() -> String) {
+    /// A line of the log, if anybody wants one.
+    fn say(&mut self, who: Who, glyph: &str, text: impl FnOnce() -> String) {
+        if !self.trace.talks() {
+            return;
+        }
+        let who = match who {
+            Who::Device(n) => self.devices[n].id.as_str(),
+            Who::Site(n) => &self.nodes[n].name,
+            Who::Word(word) => word,
+        };
         self.trace.say(self.now, self.events, who, glyph, text);
     }
 

@@ -88,7 +88,8 @@ impl World<'_> {
         }
         let device = self.operators[n].recording.device;
         let site = self.devices[device].spec.site;
-        let next = if self.nodes[site].up && !self.nodes[site].paused { self.next_of(n, site) } else { Next::Wait };
+        let next =
+            if self.nodes[site].up && !self.nodes[site].paused { self.next_of(n, site) } else { Next::Wait };
         let operator = &mut self.operators[n];
         operator.stamp += 1;
         let stamp = operator.stamp;
@@ -160,7 +161,9 @@ impl World<'_> {
                 command(Action::Finish)
             }
             TaskState::Uploading => Next::Wait,
-            TaskState::Failed | TaskState::Cancelled | TaskState::Completed => self.carry(n, site, &recording),
+            TaskState::Failed | TaskState::Cancelled | TaskState::Completed => {
+                self.carry(n, site, &recording)
+            }
         }
     }
 
@@ -178,7 +181,12 @@ impl World<'_> {
         }
         let operator = &mut self.operators[n];
         // A later attempt's recording may still come for a task that is over; nobody waits for it.
-        if open { Next::Wait } else { operator.done = true; Next::Done }
+        if open {
+            Next::Wait
+        } else {
+            operator.done = true;
+            Next::Done
+        }
     }
 
     fn with_episode(&self, n: usize, site: usize, recording: &Recording, row: &EpisodeRow) -> Next {

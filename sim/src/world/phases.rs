@@ -9,7 +9,7 @@ use tidegate_core::row::Row;
 
 use super::operator::Operator;
 use super::site::{Caller, Letter};
-use super::{EVENTS_MAX, Event, World};
+use super::{EVENTS_MAX, Event, Who, World};
 use crate::liveness;
 use crate::scenario::Act;
 use crate::time::SimTime;
@@ -19,6 +19,11 @@ use crate::watch::Broken;
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// How long a world goes on after everything is finished, so that what comes late is seen.
 const AFTERMATH: Duration = Duration::from_secs(90);
+
+/// Events without a durable change that a healed world may have: a site's own timers over its longest wait.
+const IDLE_EVENTS: u64 = 20_000;
+/// The same, for each device: links that come and go, and states that are asked for.
+const IDLE_EVENTS_PER_DEVICE: u64 = 20_000;
 
 impl World<'_> {
     /// From the first boot to rest.
@@ -44,11 +49,11 @@ impl World<'_> {
             }
         }
         self.judge()?;
-        let truth = self.truth_of();
-        for watch in &mut self.watches {
-            watch.end(&truth)?;
-        }
-        Ok(())
+        let mut watches = std::mem::take(&mut self.watches);
+        let truth = self.truth();
+        let ended = watches.iter_mut().try_for_each(|watch| watch.end(&truth));
+        self.watches = watches;
+        ended
     }
 
     fn run_until(&mut self, until: SimTime) -> Result<(), Broken> {
@@ -64,8 +69,26 @@ impl World<'_> {
                 return Err(Broken { invariant: "L5", saw });
             }
             self.happen(event)?;
+            if self.healed {
+                self.circle()?;
+            }
         }
         self.now = self.now.max(until);
+        Ok(())
+    }
+
+    /// Events without a durable change, in a healed world: many of them are a circle.
+    fn circle(&mut self) -> Result<(), Broken> {
+        let commits: u64 = self.nodes.iter().map(|node| u64::from(node.commits)).sum();
+        if commits != self.commits_seen {
+            (self.commits_seen, self.events_seen) = (commits, self.events);
+        }
+        let idle = self.events - self.events_seen;
+        let bound = IDLE_EVENTS + IDLE_EVENTS_PER_DEVICE * self.devices.len() as u64;
+        if idle > bound {
+            let saw = format!("{idle} events without a durable change: the world runs in a circle");
+            return Err(Broken { invariant: "L5", saw });
+        }
         Ok(())
     }
 
@@ -96,7 +119,7 @@ impl World<'_> {
     /// One thing that somebody does on purpose.
     pub(super) fn act(&mut self, n: usize) -> Result<(), Broken> {
         let act = &self.scenario.steps[n].act;
-        self.say("step", "#", || format!("{act:?}"));
+        self.say(Who::Word("step"), "#", || format!("{act:?}"));
         match act {
             Act::Record(recording) => {
                 let operator = self.operators.len();

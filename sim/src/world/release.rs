@@ -8,7 +8,7 @@ use tidegate_core::input::{Input, LostWhy};
 use tidegate_core::machine::describe;
 
 use super::site::{Caller, Letter};
-use super::{Event, World};
+use super::{Event, Who, World};
 use crate::watch::Broken;
 
 impl World<'_> {
@@ -20,8 +20,7 @@ impl World<'_> {
                 None => self.letter(site, Letter::Input(Input::Lost { conn, why: LostWhy::Broken })),
             },
             Effect::TurnAway { socket, refusal } => {
-                let name = self.nodes[site].name.clone();
-                self.say(&name, "x", || format!("turned away: {refusal:?}"));
+                self.say(Who::Site(site), "x", || format!("turned away: {refusal:?}"));
                 match self.nodes[site].sockets.remove(&socket) {
                     Some(link) => self.answers(link, None),
                     None => Ok(()),
@@ -44,10 +43,9 @@ impl World<'_> {
             Effect::Object { ticket, op } => self.asks(site, ticket, op),
             Effect::Reply { to, answer } => {
                 let caller = self.nodes[site].callers.remove(&to);
-                let name = self.nodes[site].name.clone();
                 if self.trace.talks() {
                     let text: String = format!("{answer:?}").chars().take(160).collect();
-                    self.say(&name, "<", || format!("{to:?} {text}"));
+                    self.say(Who::Site(site), "<", || format!("{to:?} {text}"));
                 }
                 if let Some(Caller::Operator(operator)) = caller {
                     let stamp = self.operators[operator].answered(answer.is_ok());
@@ -56,8 +54,7 @@ impl World<'_> {
                 Ok(())
             }
             Effect::Publish(notice) => {
-                let name = self.nodes[site].name.clone();
-                self.say(&name, "*", || describe(&notice));
+                self.say(Who::Site(site), "*", || describe(&notice));
                 if let Notice::Recorder(view) = notice
                     && let Some(device) = self.device_of(site, &view.device)
                 {

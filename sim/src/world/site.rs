@@ -14,7 +14,7 @@ use tidegate_core::row::{Key, Row};
 use tidegate_core::time::{Mono, Now, Wall};
 
 use super::link::State;
-use super::{Event, World};
+use super::{Event, Who, World};
 use crate::device::{EPOCH_MS, LinkEnd};
 use crate::scenario::{CommitPoint, Fault, Keep, Scenario, When};
 use crate::stream::Stream;
@@ -148,7 +148,8 @@ impl Node {
     pub(super) fn clock(&self, now: SimTime) -> Now {
         let ran = (now - self.started).as_nanos();
         let mono = self.mono_base + u64::try_from(ran).expect("a life is shorter than centuries");
-        let drifted = i128::from(self.drift_ppm) * i128::try_from((now - self.drift_since).as_millis()).unwrap_or(0)
+        let drifted = i128::from(self.drift_ppm)
+            * i128::try_from((now - self.drift_since).as_millis()).unwrap_or(0)
             / 1_000_000;
         let drifted = i64::try_from(drifted).unwrap_or(0);
         let wall = EPOCH_MS + i64::try_from(now.millis()).expect("a life is shorter than eons");
@@ -235,7 +236,8 @@ impl World<'_> {
                 node.sockets.insert(socket, link);
                 let (device, role) = (self.links[link].device, self.links[link].role);
                 let device: DeviceId = self.devices[device].id.clone();
-                let remote = if self.links[link].twin.is_some() { "10.0.9.9:7" } else { "10.0.0.2:7" }.to_string();
+                let remote =
+                    if self.links[link].twin.is_some() { "10.0.9.9:7" } else { "10.0.0.2:7" }.to_string();
                 Some(Input::Knock { socket, device, role, remote, credential: None })
             }
             Letter::Request { caller, request } => {
@@ -322,9 +324,7 @@ impl World<'_> {
         }
         node.flushing = false;
         let n = node.commits;
-        let at = |when: &When, p: CommitPoint| {
-            matches!(when, When::Commit { site: s, n: k, point } if *s == site && *k == n && *point == p)
-        };
+        let at = |when: &When, p: CommitPoint| matches!(when, When::Commit { site: s, n: k, point } if *s == site && *k == n && *point == p);
         let killed = self.triggered(|when| at(when, CommitPoint::Durable));
         self.publish(site, killed.is_none())?;
         match killed {
@@ -427,8 +427,7 @@ impl World<'_> {
         let seed = node.fates.next_u64();
         let (boot, knobs) = (Boot(node.boot), node.knobs.clone());
         node.policies = Builtin::new(knobs.builtin.clone());
-        let name = node.name.clone();
-        self.say(&name, "^", || format!("starts, boot {}", boot.0));
+        self.say(Who::Site(site), "^", || format!("starts, boot {}", boot.0));
         self.trace.note(self.now, "start");
         self.tell(&Happened::Up { site })?;
         let node = &mut self.nodes[site];
@@ -485,7 +484,6 @@ impl World<'_> {
             return Ok(());
         }
         let node = &mut self.nodes[site];
-        let name = node.name.clone();
         // One transaction at a time is unflushed, and the store's commits are atomic: prefix and subset of it are all
         // of it or nothing.
         let survives = node.flushing
@@ -494,9 +492,16 @@ impl World<'_> {
                 Keep::Prefix | Keep::Subset => node.fates.below(2) == 0,
             };
         let lost = node.batch.len();
-        self.say(&name, "v", || format!("down (power {power}, orderly {orderly}), {lost} steps unflushed, survive: {survives}"));
+        let linked = !node.conns.is_empty();
+        self.say(Who::Site(site), "v", || {
+            format!("down (power {power}, orderly {orderly}), {lost} steps unflushed, survive: {survives}")
+        });
         self.trace.note(self.now, if survives { "down, kept" } else { "down" });
+        if power && linked {
+            self.coverage.mark("power-lost");
+        }
         if survives {
+            self.coverage.mark("commit-kept");
             self.publish(site, false)?;
         } else if lost > 0 {
             self.nodes[site].batch.clear();
