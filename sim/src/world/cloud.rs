@@ -45,9 +45,7 @@ impl World<'_> {
     pub(super) fn asks(&mut self, site: usize, ticket: Ticket, op: ObjectOp) -> Result<(), Broken> {
         let boot = self.nodes[site].boot;
         let cloud = op.store == object::Store::Cloud;
-        let text =
-            (self.nodes[site].name.clone(), format!("{:?} {} {}", op.store, op.verb.name(), op.key));
-        self.say(Who::Site(site), "?", || text);
+        self.say(Who::Site(site), "?", || format!("{:?} {} {}", op.store, op.verb.name(), op.key));
         let mut n = 0;
         if cloud {
             self.nodes[site].cloud_ops += 1;
