@@ -160,7 +160,7 @@ fn the_simulator_of_the_core_is_built_without_runtime_and_sdk() {
     for key in found.keys() {
         if is_heavy(key.split(' ').next().unwrap_or("")) {
             let mut way = vec![key.as_str()];
-            while let Some(by) = found.get(way[way.len() - 1]) {
+            while let Some(by) = found.get(way[way.len() - 1]).filter(|by| !by.is_empty()) {
                 way.push(by);
             }
             panic!("tidegate-sim must depend on the core alone, not on {}", way.join(" <- "));
