@@ -85,6 +85,14 @@ pub struct Report {
     pub events: u64,
     /// Steps of machines.
     pub steps: u64,
+    /// Commits of all sites.
+    pub commits: u64,
+    /// Operations asked of clouds.
+    pub cloud_ops: u64,
+    /// Bytes of parts that clouds took in, those sent again included.
+    pub cloud_bytes: u64,
+    /// Whole recordings and sidecars that stand in clouds at the end.
+    pub cloud_objects: u64,
     /// Simulated time.
     pub simulated: Duration,
     /// How often premises of invariants held.

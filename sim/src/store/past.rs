@@ -96,6 +96,12 @@ impl Past {
         }
     }
 
+    /// Bytes of parts ever accepted.
+    #[must_use]
+    pub fn bytes_in(&self) -> u64 {
+        self.uploads.values().flat_map(|past| past.parts.values()).map(|part| part.bytes).sum()
+    }
+
     /// Bytes of parts ever accepted for uploads of one key.
     #[must_use]
     pub fn bytes_of_parts(&self, key: &ObjectKey) -> u64 {
