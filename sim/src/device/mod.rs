@@ -11,7 +11,14 @@ use crate::scenario::{DeviceSpec, Lie};
 use crate::store::Content;
 use crate::time::SimTime;
 
+mod frame;
+mod lies;
+mod line;
 pub mod recorder;
+mod rows;
+mod rpc;
+#[cfg(test)]
+mod tests;
 pub mod uploader;
 
 /// What a device asks of the world.
@@ -200,28 +207,163 @@ pub struct Device {
     pub seed: u64,
     /// How recordings are to be, by public task id (the part of a wire id before the first dot of an attempt).
     pub scripts: BTreeMap<String, Script>,
+    /// Lies told: each has chances of its own.
+    lies: u64,
 }
 
-// The interface of a device, implemented in this folder:
-//
-// impl Device {
-//     pub fn new(index: usize, spec: &DeviceSpec, seed: u64) -> Device;
-//     /// Its wall clock, milliseconds since 1970 (`EPOCH_MS` + true time + `clock_ms`).
-//     pub fn wall(&self, now: SimTime) -> i64;
-//     pub fn power_on(&mut self, now: SimTime, asks: &mut Vec<Ask>);          // both programs start: Dial
-//     pub fn power_off(&mut self, now: SimTime);                              // links are gone without a word, a running recording is lost
-//     pub fn crash(&mut self, now: SimTime, role: Role, asks: &mut Vec<Ask>); // kill -9 of one program and restart
-//     pub fn opened(&mut self, now: SimTime, role: Role, asks: &mut Vec<Ask>);
-//     pub fn declined(&mut self, now: SimTime, role: Role, asks: &mut Vec<Ask>);  // refused, 503, reset during the handshake, hang that ended
-//     pub fn ended(&mut self, now: SimTime, role: Role, end: LinkEnd, asks: &mut Vec<Ask>);
-//     pub fn heard(&mut self, now: SimTime, role: Role, text: &str, asks: &mut Vec<Ask>);
-//     pub fn stored(&mut self, now: SimTime, call: &StoreCall, answer: &StoreAnswer, asks: &mut Vec<Ask>);
-//     pub fn woke(&mut self, now: SimTime, wake: Wake, asks: &mut Vec<Ask>);
-//     pub fn stop_recorder(&mut self, now: SimTime, asks: &mut Vec<Ask>);     // SIGTERM
-//     pub fn lie(&mut self, now: SimTime, lie: Lie, others: &[DeviceId], asks: &mut Vec<Ask>); // marks it dishonest
-//     /// Recordings the device still holds and that nobody acknowledged, by wire id.
-//     pub fn held(&self) -> impl Iterator<Item = (&str, &File)>;
-// }
+/// What a liar may know of another device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The other device.
+    pub device: DeviceId,
+    /// One of its recordings or tasks.
+    pub wire: String,
+    /// Where the recording is, if it was ever taken on for upload.
+    pub key: Option<ObjectKey>,
+}
+
+impl Device {
+    /// A device without power, with an empty disk.
+    ///
+    /// # Panics
+    /// If the spec's id is no device id; scenarios are checked for that before they become worlds.
+    #[must_use]
+    pub fn new(index: usize, spec: &DeviceSpec, seed: u64) -> Device {
+        let id = DeviceId::new(&spec.id).expect("scenarios name devices by legal ids");
+        Device {
+            recorder: recorder::Recorder::new(&spec.id, seed),
+            uploader: uploader::Uploader::new(&spec.id, seed),
+            spec: spec.clone(),
+            id,
+            files: BTreeMap::new(),
+            log: Vec::new(),
+            honest: true,
+            on: false,
+            clock_ms: 0,
+            index,
+            seed,
+            scripts: BTreeMap::new(),
+            lies: 0,
+        }
+    }
+
+    /// Its wall clock, milliseconds since 1970.
+    #[must_use]
+    pub fn wall(&self, now: SimTime) -> i64 {
+        EPOCH_MS + i64::try_from(now.millis()).unwrap_or(i64::MAX / 2) + self.clock_ms
+    }
+
+    /// It gets power: both programs start and dial.
+    pub fn power_on(&mut self, now: SimTime, asks: &mut Vec<Ask>) {
+        if !self.on {
+            self.on = true;
+            self.recorder_start(asks);
+            self.uploader_start(now, asks);
+        }
+    }
+
+    /// It loses power: links are gone without a word and a running recording is lost. Files and rows stay.
+    pub fn power_off(&mut self, now: SimTime) {
+        if self.on {
+            self.on = false;
+            self.recorder_die(now);
+            self.uploader_die();
+        }
+    }
+
+    /// One program is killed (`kill -9`) and started again at once; the world ends its link.
+    pub fn crash(&mut self, now: SimTime, role: Role, asks: &mut Vec<Ask>) {
+        match (self.on, role) {
+            (false, _) => {}
+            (true, Role::Recorder) => {
+                self.recorder_die(now);
+                self.recorder_start(asks);
+            }
+            (true, Role::Transfer) => {
+                self.uploader_die();
+                self.uploader_start(now, asks);
+            }
+        }
+    }
+
+    /// A dial was answered. Ignored unless one is waited for.
+    pub fn opened(&mut self, now: SimTime, role: Role, asks: &mut Vec<Ask>) {
+        match role {
+            Role::Recorder => self.recorder_opened(now, asks),
+            Role::Transfer => self.uploader_opened(now, asks),
+        }
+    }
+
+    /// A dial came to nothing: refused, 503, reset during the handshake, or a hang that ended.
+    pub fn declined(&mut self, _now: SimTime, role: Role, asks: &mut Vec<Ask>) {
+        match role {
+            Role::Recorder => self.recorder.line.declined(asks),
+            Role::Transfer => self.uploader.line.declined(asks),
+        }
+    }
+
+    /// An open link ended. Ignored if none is open.
+    pub fn ended(&mut self, _now: SimTime, role: Role, end: LinkEnd, asks: &mut Vec<Ask>) {
+        match role {
+            Role::Recorder => self.recorder_ended(end, asks),
+            Role::Transfer => self.uploader_ended(end, asks),
+        }
+    }
+
+    /// A text frame arrived. Ignored if no link is open; read later if the program is busy.
+    pub fn heard(&mut self, now: SimTime, role: Role, text: &str, asks: &mut Vec<Ask>) {
+        match role {
+            Role::Recorder => self.recorder_heard(now, text, asks),
+            Role::Transfer => self.uploader_heard(now, text, asks),
+        }
+    }
+
+    /// What became of a request to the edge store. Ignored if nobody waits for it.
+    pub fn stored(&mut self, now: SimTime, call: &StoreCall, answer: &StoreAnswer, asks: &mut Vec<Ask>) {
+        self.uploader_stored(now, call, answer, asks);
+    }
+
+    /// A deadline is due. Stale ones are ignored.
+    pub fn woke(&mut self, now: SimTime, wake: Wake, asks: &mut Vec<Ask>) {
+        match wake {
+            Wake::Redial(Role::Recorder, number) => self.recorder_redial(number, asks),
+            Wake::Redial(Role::Transfer, number) => self.uploader_redial(number, asks),
+            Wake::Recorder(number) => self.recorder_woke(now, number, asks),
+            Wake::Uploader(number) => self.uploader_woke(now, number, asks),
+        }
+    }
+
+    /// The recorder is told to end (SIGTERM): it closes what it records, tells nobody but by its state, and is started
+    /// again some seconds later.
+    pub fn stop_recorder(&mut self, now: SimTime, asks: &mut Vec<Ask>) {
+        self.recorder_stop(now, asks);
+    }
+
+    /// Whether a program is blocked: it answers no ping and reads nothing until its own wake comes.
+    #[must_use]
+    pub fn busy(&self, role: Role) -> bool {
+        match role {
+            Role::Recorder => self.recorder.is_busy(),
+            Role::Transfer => self.uploader.is_busy(),
+        }
+    }
+
+    /// Recordings the device still holds and that nobody acknowledged, by wire id; those it gave up included.
+    pub fn held(&self) -> impl Iterator<Item = (&str, &File)> {
+        self.files.iter().chain(&self.uploader.aside).map(|(wire, file)| (wire.as_str(), file))
+    }
+
+    /// What a liar elsewhere may say of this device: its recordings and where they are, and the task it was given last.
+    pub fn known(&self) -> impl Iterator<Item = Known> {
+        let known = |wire: &str, key| Known { device: self.id.clone(), wire: wire.to_string(), key };
+        let current = self.recorder.task.iter().map(move |task| known(&task.wire, None));
+        self.uploader.rows.iter().map(move |row| known(&row.wire, Some(row.key.clone()))).chain(current)
+    }
+
+    fn note(&mut self, now: SimTime, deed: Deed) {
+        self.log.push((now, deed));
+    }
+}
 
 /// True time zero on a wall clock: 2026-09-21 in milliseconds since 1970.
 pub const EPOCH_MS: i64 = 1_790_000_000_000;
