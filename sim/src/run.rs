@@ -91,6 +91,8 @@ pub struct Report {
     pub cloud_ops: u64,
     /// Bytes of parts that clouds took in, those sent again included.
     pub cloud_bytes: u64,
+    /// Recordings that devices still hold at the end, acknowledged by nobody.
+    pub held: u64,
     /// Whole recordings and sidecars that stand in clouds at the end.
     pub cloud_objects: u64,
     /// Simulated time.

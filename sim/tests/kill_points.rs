@@ -72,9 +72,13 @@ fn survives(scenario: &Scenario, kills: u64, what: &str) -> Report {
     let report = run(scenario, Options::default());
     assert_eq!(report.failure, None, "{what}");
     assert_eq!(report.stuck, Vec::<String>::new(), "{what}");
-    assert_eq!(report.cloud_objects, 2, "{what}: the recording and its sidecar");
+    // A site that died before it knew of the end of the recording waits for it, and so does the device: nobody deletes
+    // anything. Otherwise the recording and its sidecar are in the cloud, and the device needs its copy no more.
+    let whole = (report.cloud_objects, report.held) == (2, 0);
+    let waits = (report.cloud_objects, report.held) == (0, 1) && report.cloud_ops == 0;
+    assert!(whole || waits, "{what}: {} objects, {} held", report.cloud_objects, report.held);
     // At most two parts were in flight at each death.
-    let again = report.cloud_bytes - BYTES;
+    let again = report.cloud_bytes.saturating_sub(BYTES);
     assert!(again <= kills * 2 * 5 * MIB, "{what}: {again} bytes sent again");
     report
 }
@@ -91,7 +95,7 @@ const OBJECT: [ObjectPoint; 3] = [ObjectPoint::Asked, ObjectPoint::Applied, Obje
 fn a_death_at_any_commit_or_operation_loses_nothing_and_sends_nothing_twice() {
     for flavour in [Flavour::Full, Flavour::Composite, Flavour::Tags, Flavour::Opaque] {
         let calm = survives(&upload(flavour), 0, "nothing goes wrong");
-        assert!(calm.commits > 20 && calm.cloud_ops > 8, "{} {}", calm.commits, calm.cloud_ops);
+        assert!(calm.commits >= 20 && calm.cloud_ops >= 9, "{} {}", calm.commits, calm.cloud_ops);
         let mut deaths = 0;
         for n in 1..=u32::try_from(calm.commits).expect("few") {
             for (point, keep) in COMMIT {

@@ -119,6 +119,12 @@ impl Recorder {
         self.job.is_some()
     }
 
+    /// What it really does, in its own word, and the task it holds; empty if none.
+    #[must_use]
+    pub fn shows(&self) -> (&'static str, &str) {
+        (self.state.name(), self.task.as_ref().map_or("", |task| &task.wire))
+    }
+
     /// What is being recorded.
     pub(super) fn recording(&self) -> Option<&str> {
         self.session.as_ref().map(|session| session.wire.as_str())

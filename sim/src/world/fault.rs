@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tidegate_core::id::{DeviceId, ObjectKey, Role};
+use tidegate_core::id::{ObjectKey, Role};
 
 use super::weather::Route;
 use super::{Event, Who, World};
+use crate::device::Known;
 use crate::scenario::{Fault, Lasts, Path, Store, Way, When};
 use crate::store::{Bucket, Content};
 use crate::watch::{Broken, Happened};
@@ -100,9 +101,9 @@ impl World<'_> {
             }
             Fault::Lie { device, lie } => {
                 let (lie, me) = (*lie, *device);
-                let others: Vec<DeviceId> = (self.devices.iter().enumerate())
+                let others: Vec<Known> = (self.devices.iter().enumerate())
                     .filter(|(n, other)| *n != me && other.spec.site == self.devices[me].spec.site)
-                    .map(|(_, other)| other.id.clone())
+                    .flat_map(|(_, other)| other.known())
                     .collect();
                 self.device(me, |device, now, asks| device.lie(now, lie, &others, asks))?;
             }

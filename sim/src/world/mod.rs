@@ -367,6 +367,7 @@ impl<'s> World<'s> {
             cloud_ops: self.nodes.iter().map(|node| u64::from(node.cloud_ops)).sum(),
             cloud_bytes: self.clouds.iter().map(|cloud| cloud.past.bytes_in()).sum(),
             cloud_objects: self.clouds.iter().map(|cloud| cloud.objects.len() as u64).sum(),
+            held: self.devices.iter().map(|device| device.held().count() as u64).sum(),
             simulated: self.now.since_start(),
             premises,
             marks,

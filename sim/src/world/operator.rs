@@ -54,14 +54,15 @@ impl Operator {
         }
     }
 
-    /// An answer came; the stamp of the look that follows.
-    pub(super) fn answered(&mut self, ok: bool) -> u64 {
+    /// An answer came; the stamp of the look that follows, and when that is: at once if it was done.
+    pub(super) fn answered(&mut self, did: bool) -> (u64, Duration) {
         self.asked = None;
-        if ok {
-            self.wait = LOOK_MIN;
-        }
         self.stamp += 1;
-        self.stamp
+        if did {
+            self.wait = LOOK_MIN;
+            return (self.stamp, Duration::from_millis(5));
+        }
+        (self.stamp, self.wait)
     }
 
     /// Whether there is nothing left to do for them, or nothing that they could do now.
@@ -135,10 +136,6 @@ impl World<'_> {
         };
         let now = self.now;
         let operator = &mut self.operators[n];
-        // An answer that refuses must not be followed by the same request at once.
-        if operator.wait > LOOK_MIN && operator.luck.below(2) == 0 {
-            return Next::Wait;
-        }
         match row.state {
             TaskState::Pending => {
                 operator.began = None;

@@ -1,8 +1,6 @@
 //! What a site's effects do in the world, once they may leave.
 
-use std::time::Duration;
-
-use tidegate_core::effect::{CloseWhy, Effect, Gate, Notice};
+use tidegate_core::effect::{CloseWhy, Effect, Gate, Notice, Response};
 use tidegate_core::id::ConnId;
 use tidegate_core::input::{Input, LostWhy};
 use tidegate_core::machine::describe;
@@ -48,8 +46,13 @@ impl World<'_> {
                     self.say(Who::Site(site), "<", || format!("{to:?} {text}"));
                 }
                 if let Some(Caller::Operator(operator)) = caller {
-                    let stamp = self.operators[operator].answered(answer.is_ok());
-                    self.queue.plan(self.now + Duration::from_millis(5), Event::Look { operator, stamp });
+                    let did = match &answer {
+                        Ok(Response::Rpc { success, .. }) => *success,
+                        Ok(_) => true,
+                        Err(_) => false,
+                    };
+                    let (stamp, after) = self.operators[operator].answered(did);
+                    self.queue.plan(self.now + after, Event::Look { operator, stamp });
                 }
                 Ok(())
             }
