@@ -175,10 +175,13 @@ pub async fn start<S: Seams>(
         tracing::warn!(record = %damaged.display(), "a record of a recording cannot be read; it is left alone");
     }
     let bucket = config.edge_bucket();
-    spool
-        .create_bucket(&bucket)
-        .await
-        .map_err(|refusal| BootError::Config(format!("bucket {bucket}: {refusal:?}")))?;
+    spool.create_bucket(&bucket).await.map_err(|refusal| match refusal {
+        ingest::Refusal::InvalidArgument(why) => BootError::Config(format!("site: {why}")),
+        refusal => BootError::File {
+            path: config.data_dir.join(SPOOL).display().to_string(),
+            error: std::io::Error::other(refusal),
+        },
+    })?;
     let edge_keys = keys::edge_keys(&seams, &config).await?;
     let edge = EdgeStore::new(spool.clone(), bucket.clone());
     let cloud = cloud(Arc::new(edge.clone())).map_err(BootError::Config)?;

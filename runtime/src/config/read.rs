@@ -60,6 +60,13 @@ pub(super) fn read(found: Found, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config { sources, ..Config::default() };
     let mut r = Reader { found, problems };
     r.text("site", &mut config.site);
+    if !s3s::path::check_bucket_name(&config.edge_bucket()) {
+        r.problem(
+            "site",
+            "must be 1 to 58 lower-case letters, digits and hyphens, the last one no hyphen: devices upload to the \
+             bucket edge-{site}",
+        );
+    }
     if let Some(dir) = r.opt_text("data_dir") {
         config.data_dir = PathBuf::from(dir);
     }
