@@ -101,13 +101,18 @@ pub(super) fn read(found: Found, problems: &mut Vec<Problem>) -> Config {
 fn read_public_url(r: &mut Reader<'_>, config: &mut Config) {
     let Some(url) = r.opt_text("public_url") else { return };
     let url = url.trim_end_matches('/').to_owned();
+    // Devices are told of it and the journal keeps it: no credentials in it.
+    let bare = |uri: &http::Uri| uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     let legal = url.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
+        matches!(uri.scheme_str(), Some("http" | "https")) && bare(&uri) && uri.query().is_none()
     });
     if legal {
         config.public_url = Some(url);
     } else {
-        r.problem("public_url", "must be a base URL such as \"http://site.example:8080\"");
+        r.problem(
+            "public_url",
+            "must be a base URL such as \"http://site.example:8080\", without credentials",
+        );
     }
 }
 

@@ -156,6 +156,13 @@ fn a_site_whose_bucket_no_store_would_take_is_refused_by_the_name_of_the_setting
 }
 
 #[test]
+fn a_public_url_with_credentials_is_refused_because_it_is_told_to_devices_and_journalled() {
+    let found = problems("public_url = \"http://me:hidden@site:8080\"", &[], "");
+    assert!(found.len() == 1 && found[0].contains("public_url must be a base URL"), "{found:?}");
+    assert!(!found[0].contains("hidden"), "{found:?}");
+}
+
+#[test]
 fn a_level_that_is_none_is_refused_and_would_otherwise_silence_the_log() {
     for level in ["loud", "inf", "info,verbose", ""] {
         let found = problems(&format!("log = {{level = \"{level}\"}}"), &[], "");
