@@ -155,7 +155,7 @@ pub struct Site {
     early: Option<Ended>,
 }
 
-/// Starts a site: lock, store, recordings, keys, listeners, driver; then it serves. `cloud` makes the destination
+/// Starts a site: lock, store, recordings, listeners, keys, driver; then it serves. `cloud` makes the destination
 /// out of a reader of the recordings, if one is configured; its error is one of the configuration.
 ///
 /// # Errors
@@ -182,7 +182,6 @@ pub async fn start<S: Seams>(
             error: std::io::Error::other(refusal),
         },
     })?;
-    let edge_keys = keys::edge_keys(&seams, &config).await?;
     let edge = EdgeStore::new(spool.clone(), bucket.clone());
     let cloud = cloud(Arc::new(edge.clone())).map_err(BootError::Config)?;
 
@@ -190,6 +189,8 @@ pub async fn start<S: Seams>(
     let s3_socket = listen(&seams, "listen.s3", Some(config.listen.s3)).await?;
     let recorder_socket = listen(&seams, "listen.recorder", config.listen.recorder).await?;
     let transfer_socket = listen(&seams, "listen.transfer", config.listen.transfer).await?;
+    // After everything that an operator may have to mend first: keys that are made are shown once.
+    let edge_keys = keys::edge_keys(&seams, &config).await?;
 
     let (inbox, letters) = Inbox::new();
     let (board, gauge) = (Board::new(), Gauge::default());

@@ -178,9 +178,9 @@ fn read_sync(r: &mut Reader<'_>, config: &mut Config) {
     r.number("sync.parts_in_flight", &mut s.parts_in_flight);
     r.number("sync.uploads", &mut s.uploads);
     r.number("sync.attempts", &mut s.attempts);
-    r.duration("sync.retry_base", &mut s.retry_base, 1, WEEK_MS, "between 1ms and 7d");
-    r.duration("sync.retry_cap", &mut s.retry_cap, 1, WEEK_MS, "between 1ms and 7d");
-    r.duration("sync.retry_jitter", &mut s.retry_jitter, 0, WEEK_MS, "at most 7d");
+    r.duration("sync.retry_base", &mut s.retry_base, 1, LONGEST_MS, "between 1ms and 1d");
+    r.duration("sync.retry_cap", &mut s.retry_cap, 1, LONGEST_MS, "between 1ms and 1d");
+    r.duration("sync.retry_jitter", &mut s.retry_jitter, 0, LONGEST_MS, "at most 1d");
     r.flag("sync.auto_scan", &mut s.auto_scan);
     r.duration("sync.scan_every", &mut s.scan_every, 0, u64::MAX, "");
     r.number("sync.batch", &mut s.batch);
@@ -249,7 +249,8 @@ fn read_cloud(r: &mut Reader<'_>) -> Option<Cloud> {
     Some(cloud)
 }
 
-const WEEK_MS: u64 = 7 * 86_400_000;
+/// The core waits no longer than this for another attempt, whatever it is told.
+const LONGEST_MS: u64 = 86_400_000;
 
 struct Reader<'a> {
     found: Found,

@@ -131,6 +131,7 @@ fn ranges_of_the_core_are_refused_by_the_names_of_the_file() {
             "[sync]\nparts_in_flight = 70000",
             "tidegate.toml:2: sync.parts_in_flight must be a small whole number",
         ),
+        ("[sync]\nretry_cap = \"25h\"", "tidegate.toml:2: sync.retry_cap must be between 1ms and 1d"),
         (
             "[devices]\nrpc_timeout = \"5m\"",
             "tidegate.toml:2: devices.rpc_timeout must be between 100ms and 2m",
