@@ -122,11 +122,6 @@ impl Inbox {
         self.letters.send(Letter::Input(input)).await.map_err(|_| Gone)
     }
 
-    /// Hands over an input if there is room at once; for hints that may be lost.
-    pub fn hint(&self, input: Input) -> bool {
-        self.letters.try_send(Letter::Input(input)).is_ok()
-    }
-
     /// Asks for a link.
     pub async fn knock(
         &self,
