@@ -104,7 +104,10 @@ fn read_public_url(r: &mut Reader<'_>, config: &mut Config) {
     // Devices are told of it and the journal keeps it: no credentials in it.
     let bare = |uri: &http::Uri| uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     let legal = url.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && bare(&uri) && uri.query().is_none()
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some()
+            && bare(&uri)
+            && uri.query().is_none()
     });
     if legal {
         config.public_url = Some(url);
