@@ -155,7 +155,7 @@ pub struct Site {
     early: Option<Ended>,
 }
 
-/// Starts a site: lock, store, recordings, keys, listeners, driver; then it serves. `cloud` makes the destination
+/// Starts a site: lock, store, recordings, listeners, keys, driver; then it serves. `cloud` makes the destination
 /// out of a reader of the recordings, if one is configured; its error is one of the configuration.
 ///
 /// # Errors
@@ -175,11 +175,13 @@ pub async fn start<S: Seams>(
         tracing::warn!(record = %damaged.display(), "a record of a recording cannot be read; it is left alone");
     }
     let bucket = config.edge_bucket();
-    spool
-        .create_bucket(&bucket)
-        .await
-        .map_err(|refusal| BootError::Config(format!("bucket {bucket}: {refusal:?}")))?;
-    let edge_keys = keys::edge_keys(&seams, &config).await?;
+    spool.create_bucket(&bucket).await.map_err(|refusal| match refusal {
+        ingest::Refusal::InvalidArgument(why) => BootError::Config(format!("site: {why}")),
+        refusal => BootError::File {
+            path: config.data_dir.join(SPOOL).display().to_string(),
+            error: std::io::Error::other(refusal),
+        },
+    })?;
     let edge = EdgeStore::new(spool.clone(), bucket.clone());
     let cloud = cloud(Arc::new(edge.clone())).map_err(BootError::Config)?;
 
@@ -187,6 +189,8 @@ pub async fn start<S: Seams>(
     let s3_socket = listen(&seams, "listen.s3", Some(config.listen.s3)).await?;
     let recorder_socket = listen(&seams, "listen.recorder", config.listen.recorder).await?;
     let transfer_socket = listen(&seams, "listen.transfer", config.listen.transfer).await?;
+    // After everything that an operator may have to mend first: keys that are made are shown once.
+    let edge_keys = keys::edge_keys(&seams, &config).await?;
 
     let (inbox, letters) = Inbox::new();
     let (board, gauge) = (Board::new(), Gauge::default());

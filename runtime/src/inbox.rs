@@ -122,11 +122,6 @@ impl Inbox {
         self.letters.send(Letter::Input(input)).await.map_err(|_| Gone)
     }
 
-    /// Hands over an input if there is room at once; for hints that may be lost.
-    pub fn hint(&self, input: Input) -> bool {
-        self.letters.try_send(Letter::Input(input)).is_ok()
-    }
-
     /// Asks for a link.
     pub async fn knock(
         &self,
@@ -142,7 +137,9 @@ impl Inbox {
         answer.await.map_err(|_| Gone)
     }
 
-    /// Asks for something, and waits for the answer. Every request gets exactly one; [`Gone`] if the site stopped.
+    /// Asks for something, and waits for the answer. Every request gets exactly one: a site that stopped before it
+    /// took the request refuses it. [`Gone`] if the driver took it and ended without an answer: then nobody knows
+    /// whether it became durable.
     pub async fn request(
         &self,
         request: Request,
@@ -150,7 +147,9 @@ impl Inbox {
     ) -> Result<Result<Response, Refusal>, Gone> {
         let id = RequestId(self.number());
         let (answer, response) = oneshot::channel();
-        self.letters.send(Letter::Request { id, request, secret, answer }).await.map_err(|_| Gone)?;
-        response.await.map_err(|_| Gone)
+        match self.letters.send(Letter::Request { id, request, secret, answer }).await {
+            Ok(()) => response.await.map_err(|_| Gone),
+            Err(_) => Ok(Err(Refusal::Stopping)),
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Log, LogFormat};
 
@@ -12,9 +13,17 @@ use crate::config::{Log, LogFormat};
 /// # Errors
 /// What it must be.
 pub fn check_level(level: &str) -> Result<(), String> {
-    EnvFilter::builder().parse(level).map(drop).map_err(|_| {
-        "must be error, warn, info, debug or trace, or a list such as \"info,tidegate_runtime=debug\"".into()
-    })
+    // The parser takes a word that is no level for the name of a module, and a misspelt level would then silence
+    // everything else.
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let is_directive = |word: &str| word.contains(['=', '[']) || is_level(word);
+    let legal =
+        level.split(',').map(str::trim).all(is_directive) && EnvFilter::builder().parse(level).is_ok();
+    if legal {
+        return Ok(());
+    }
+    Err("must be error, warn, info, debug, trace or off, or a list such as \"info,tidegate_runtime=debug\""
+        .into())
 }
 
 /// Starts logging for the whole process. Only the first call of a process has an effect: later ones, in a process

@@ -72,22 +72,17 @@ fn flags(args: &Run) -> Result<toml::Table, Failure> {
         put("listen.insecure", toml::Value::Boolean(true));
     }
     for set in &args.set {
-        let usage = || {
-            Failure::new(
-                Exit::Usage,
-                format!("--set {set}: use KEY=VALUE, for instance --set sync.uploads=4"),
-            )
-        };
-        let (key, value) = set.split_once('=').ok_or_else(usage)?;
-        // Numbers and booleans as such, everything else as text.
-        let value = match value.parse::<i64>() {
-            Ok(number) => toml::Value::Integer(number),
-            Err(_) => value
-                .parse::<bool>()
-                .map_or_else(|_| toml::Value::String(value.to_string()), toml::Value::Boolean),
-        };
-        if key.is_empty() || !put(key, value) {
-            return Err(usage());
+        // What stands behind the name may be a secret.
+        let name: String =
+            set.chars().take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_')).collect();
+        let refused = |why: &str| Failure::new(Exit::Usage, format!("--set {name}: {why}"));
+        let (key, value) = set
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
+            .ok_or_else(|| refused("use KEY=VALUE, for instance --set sync.uploads=4"))?;
+        // A text, as in the environment: the setting itself knows whether it is a number, and a key of digits is none.
+        if !put(key, toml::Value::String(value.to_string())) {
+            return Err(refused("another --set gives its section a value; name the setting, as section.key"));
         }
     }
     Ok(table)
@@ -189,6 +184,43 @@ impl Signals {
             biased;
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::flags;
+    use crate::args::{Args, Command};
+
+    fn set(words: &[&str]) -> Result<toml::Table, String> {
+        let mut line = vec!["tidegate", "run"];
+        line.extend(words.iter().flat_map(|word| ["--set", word]));
+        let Command::Run(run) = Args::parse_from(line).command else { panic!("it is a run") };
+        flags(&run).map_err(|failure| failure.text)
+    }
+
+    #[test]
+    fn what_is_set_is_a_text_also_if_it_looks_like_a_number_or_a_truth() {
+        let table = set(&["edge.secret_key=12345678", "site=true", "sync.uploads=4"]).expect("settings");
+        for (section, key, value) in [("edge", "secret_key", "12345678"), ("sync", "uploads", "4")] {
+            assert_eq!(table[section][key].as_str(), Some(value), "{section}.{key}");
+        }
+        assert_eq!(table["site"].as_str(), Some("true"));
+    }
+
+    #[test]
+    fn a_setting_that_cannot_be_read_is_refused_by_its_name_and_never_shows_its_value() {
+        let cases = [
+            (&["cloud=x", "cloud.secret_key=hidden"][..], "cloud.secret_key"),
+            (&["cloud.secret_key:hidden"][..], "cloud.secret_key"),
+            (&["=hidden"][..], "KEY=VALUE"),
+        ];
+        for (words, named) in cases {
+            let text = set(words).expect_err("it makes no sense");
+            assert!(text.contains(named) && !text.contains("hidden"), "{words:?}: {text}");
         }
     }
 }

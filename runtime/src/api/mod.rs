@@ -117,7 +117,7 @@ impl ApiState {
         let bound = 2 * self.0.summary.rpc_timeout + ANSWER_MARGIN;
         match tokio::time::timeout(bound, self.0.inbox.request(request, secret)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Gone)) => Ok(Err(Refusal::Stopping)),
+            Ok(Err(Gone)) => Err(refused(&Refusal::Stopping).with("result_unknown", true)),
             Err(_) => {
                 let answer =
                     Answer::new(StatusCode::GATEWAY_TIMEOUT, "no_answer", "the site did not answer in time");

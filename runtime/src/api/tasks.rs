@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use serde_json::Value;
 use tidegate_core::effect;
 use tidegate_core::id::{TaskId, WireId};
@@ -19,6 +19,10 @@ use super::input::{Fields, Params, Segment, bad_id, device};
 use super::{ApiState, Snapshot, command, shapes};
 
 pub(super) async fn create(State(state): State<ApiState>, body: Body) -> Result<Response, Answer> {
+    created(&state, body).await.map_err(Answer::with_error_msg)
+}
+
+async fn created(state: &ApiState, body: Body) -> Result<Response, Answer> {
     let fields = Fields::read(body).await?;
     command::refuse_tokens(&fields, false, "give it with config, when the task goes to its device")?;
     let task = match fields.text("task_id")? {
@@ -42,7 +46,8 @@ pub(super) async fn create(State(state): State<ApiState>, body: Body) -> Result<
 }
 
 pub(super) async fn cancel(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {
-    task_of(state.asked(Ask::CancelTask { task: id.0 }).await?, StatusCode::OK)
+    let asked = state.asked(Ask::CancelTask { task: id.0 }).await.map_err(Answer::with_error_msg)?;
+    task_of(asked, StatusCode::OK)
 }
 
 fn task_of(response: effect::Response, status: StatusCode) -> Result<Response, Answer> {
@@ -53,7 +58,7 @@ fn task_of(response: effect::Response, status: StatusCode) -> Result<Response, A
 }
 
 pub(super) async fn one(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {
-    let row = state.read(move |rows| find(rows, &id.0)).await?;
+    let row = state.read(move |rows| find(rows, &id.0)).await.map_err(Answer::with_error_msg)?;
     Ok(answer(StatusCode::OK, shapes::task(&row)))
 }
 
@@ -80,7 +85,11 @@ fn find(rows: &dyn Snapshot, text: &str) -> Result<TaskRow, Answer> {
 }
 
 pub(super) async fn list(State(state): State<ApiState>, request: Request) -> Result<Response, Answer> {
-    let params = Params::of(request.uri())?;
+    listed(&state, request.uri()).await.map_err(Answer::with_error_msg)
+}
+
+async fn listed(state: &ApiState, uri: &Uri) -> Result<Response, Answer> {
+    let params = Params::of(uri)?;
     let page = params.page()?;
     let whose = params.get("device_id").map(|text| device("device_id", text)).transpose()?;
     let words = "pending, ready, in_progress, uploading, completed, failed or cancelled";

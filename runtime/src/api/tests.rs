@@ -19,7 +19,7 @@ use tidegate_core::input::Request as Ask;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::row::{Key, Kind, Row};
 use tidegate_core::time::{Mono, Now, Wall};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
 use super::{ApiState, Parts, Reads, Snapshot, Stage, Summary, Unreadable, router};
@@ -76,9 +76,9 @@ struct Site {
 /// A site whose driver answers everything with `answer`; `None` is a driver that is gone.
 fn site(rows: Vec<(Key, Row)>, answer: Option<Result<Response, Refusal>>) -> Site {
     let (inbox, mut letters) = Inbox::new();
-    let heard = Heard::default();
+    let site = routes_over(rows, inbox);
     if let Some(answer) = answer {
-        let heard = heard.clone();
+        let heard = site.heard.clone();
         tokio::spawn(async move {
             while let Some(letter) = letters.recv().await {
                 let Letter::Request { request, secret, answer: to, .. } = letter else { panic!("a request") };
@@ -88,6 +88,16 @@ fn site(rows: Vec<(Key, Row)>, answer: Option<Result<Response, Refusal>>) -> Sit
             }
         });
     }
+    site
+}
+
+/// A site without rows whose driver is the test itself.
+fn driven_by_hand() -> (Site, mpsc::Receiver<Letter>) {
+    let (inbox, letters) = Inbox::new();
+    (routes_over(Vec::new(), inbox), letters)
+}
+
+fn routes_over(rows: Vec<(Key, Row)>, inbox: Inbox) -> Site {
     let board = Board::new();
     let (stage, staged) = watch::channel(Stage::Serving);
     let state = ApiState::new(Parts {
@@ -107,7 +117,7 @@ fn site(rows: Vec<(Key, Row)>, answer: Option<Result<Response, Refusal>>) -> Sit
         clock: Arc::new(|| Now { wall: NOW, mono: Mono(0) }),
         stage: staged,
     });
-    Site { routes: router(state, Router::new()), heard, board, stage }
+    Site { routes: router(state, Router::new()), heard: Heard::default(), board, stage }
 }
 
 impl Site {

@@ -305,6 +305,19 @@ impl Seams for FailingSeams {
 }
 
 #[tokio::test]
+async fn a_first_start_that_finds_its_port_taken_uses_up_no_showing_of_the_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut busy = config(dir.path());
+    busy.listen.s3 = taken.local_addr().unwrap();
+    let refused = start(RealSeams::new(), busy, |_| Ok(None)).await.unwrap_err();
+    assert!(matches!(refused, BootError::Listen { key: "listen.s3", .. }), "{refused}");
+    let site = site(dir.path()).await;
+    assert!(site.edge_keys.first_time, "nobody has seen these keys yet");
+    site.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_commit_that_fails_ends_the_site_and_its_answer_is_never_given() {
     let dir = tempfile::tempdir().unwrap();
     let seams = FailingSeams::default();

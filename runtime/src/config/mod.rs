@@ -117,7 +117,8 @@ pub struct Devices {
     pub ping_timeout: Duration,
     /// `devices.max_message`: largest message of a device, in bytes.
     pub max_message: u64,
-    /// `devices.handshake_timeout`: from an accepted connection to an admitted link.
+    /// `devices.handshake_timeout`: how long a complete upgrade request waits for its answer, and then how long the
+    /// device may take to follow it.
     pub handshake_timeout: Duration,
 }
 

@@ -60,6 +60,13 @@ pub(super) fn read(found: Found, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config { sources, ..Config::default() };
     let mut r = Reader { found, problems };
     r.text("site", &mut config.site);
+    if !s3s::path::check_bucket_name(&config.edge_bucket()) {
+        r.problem(
+            "site",
+            "must be 1 to 58 lower-case letters, digits and hyphens, the last one no hyphen: devices upload to the \
+             bucket edge-{site}",
+        );
+    }
     if let Some(dir) = r.opt_text("data_dir") {
         config.data_dir = PathBuf::from(dir);
     }
@@ -94,13 +101,21 @@ pub(super) fn read(found: Found, problems: &mut Vec<Problem>) -> Config {
 fn read_public_url(r: &mut Reader<'_>, config: &mut Config) {
     let Some(url) = r.opt_text("public_url") else { return };
     let url = url.trim_end_matches('/').to_owned();
+    // Devices are told of it and the journal keeps it: no credentials in it.
+    let bare = |uri: &http::Uri| uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     let legal = url.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some()
+            && bare(&uri)
+            && uri.query().is_none()
     });
     if legal {
         config.public_url = Some(url);
     } else {
-        r.problem("public_url", "must be a base URL such as \"http://site.example:8080\"");
+        r.problem(
+            "public_url",
+            "must be a base URL such as \"http://site.example:8080\", without credentials",
+        );
     }
 }
 
@@ -166,9 +181,9 @@ fn read_sync(r: &mut Reader<'_>, config: &mut Config) {
     r.number("sync.parts_in_flight", &mut s.parts_in_flight);
     r.number("sync.uploads", &mut s.uploads);
     r.number("sync.attempts", &mut s.attempts);
-    r.duration("sync.retry_base", &mut s.retry_base, 1, WEEK_MS, "between 1ms and 7d");
-    r.duration("sync.retry_cap", &mut s.retry_cap, 1, WEEK_MS, "between 1ms and 7d");
-    r.duration("sync.retry_jitter", &mut s.retry_jitter, 0, WEEK_MS, "at most 7d");
+    r.duration("sync.retry_base", &mut s.retry_base, 1, LONGEST_MS, "between 1ms and 1d");
+    r.duration("sync.retry_cap", &mut s.retry_cap, 1, LONGEST_MS, "between 1ms and 1d");
+    r.duration("sync.retry_jitter", &mut s.retry_jitter, 0, LONGEST_MS, "at most 1d");
     r.flag("sync.auto_scan", &mut s.auto_scan);
     r.duration("sync.scan_every", &mut s.scan_every, 0, u64::MAX, "");
     r.number("sync.batch", &mut s.batch);
@@ -237,7 +252,8 @@ fn read_cloud(r: &mut Reader<'_>) -> Option<Cloud> {
     Some(cloud)
 }
 
-const WEEK_MS: u64 = 7 * 86_400_000;
+/// The core waits no longer than this for another attempt, whatever it is told.
+const LONGEST_MS: u64 = 86_400_000;
 
 struct Reader<'a> {
     found: Found,

@@ -131,7 +131,7 @@ fn ranges_of_the_core_are_refused_by_the_names_of_the_file() {
             "[sync]\nparts_in_flight = 70000",
             "tidegate.toml:2: sync.parts_in_flight must be a small whole number",
         ),
-        ("site = \"a b\"", "tidegate.toml:1: site must be 1 to 128 characters of A-Z a-z 0-9 . _ -"),
+        ("[sync]\nretry_cap = \"25h\"", "tidegate.toml:2: sync.retry_cap must be between 1ms and 1d"),
         (
             "[devices]\nrpc_timeout = \"5m\"",
             "tidegate.toml:2: devices.rpc_timeout must be between 100ms and 2m",
@@ -139,6 +139,48 @@ fn ranges_of_the_core_are_refused_by_the_names_of_the_file() {
     ];
     for (file, problem) in cases {
         assert_eq!(problems(file, &[], ""), [problem]);
+    }
+}
+
+#[test]
+fn a_site_whose_bucket_no_store_would_take_is_refused_by_the_name_of_the_setting() {
+    for site in ["a b", "Berlin", "north_1", "", "north-", &"n".repeat(59)] {
+        let found = problems(&format!("site = \"{site}\""), &[], "");
+        assert!(
+            matches!(&found[..], [only] if only.starts_with("tidegate.toml:1: site must be 1 to 58 ")),
+            "{site}: {found:?}"
+        );
+    }
+    for site in ["n", "north-1", &"n".repeat(58)] {
+        assert_eq!(load(&format!("site = \"{site}\""), &[], "").unwrap().site, site);
+    }
+}
+
+#[test]
+fn a_public_url_with_credentials_is_refused_because_it_is_told_to_devices_and_journalled() {
+    let found = problems("public_url = \"http://me:hidden@site:8080\"", &[], "");
+    assert!(found.len() == 1 && found[0].contains("public_url must be a base URL"), "{found:?}");
+    assert!(!found[0].contains("hidden"), "{found:?}");
+}
+
+#[test]
+fn a_level_that_is_none_is_refused_and_would_otherwise_silence_the_log() {
+    for level in ["loud", "inf", "info,verbose", ""] {
+        let found = problems(&format!("log = {{level = \"{level}\"}}"), &[], "");
+        assert!(found.len() == 1 && found[0].contains("log.level must be error, warn"), "{level}: {found:?}");
+    }
+    for level in ["off", "WARN", "info,tidegate_runtime=debug", "tidegate_core=trace", "debug,s3s=info"] {
+        assert_eq!(load(&format!("log = {{level = \"{level}\"}}"), &[], "").unwrap().log.level, level);
+    }
+}
+
+#[test]
+fn the_page_on_configuration_has_a_row_for_every_setting() {
+    let page = include_str!("../../../docs/configuration.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    for key in read::KEYS {
+        let named = format!("`{key}`");
+        assert!(rows.iter().any(|row| row.contains(&named)), "docs/configuration.md says nothing of {key}");
     }
 }
 

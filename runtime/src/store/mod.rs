@@ -99,10 +99,12 @@ pub enum OpenError {
         known: u64,
     },
     /// There is no store in it.
-    #[error("data directory {} holds no tidegate store", .0.display())]
+    #[error("data directory {} holds no tidegate store; set data_dir to the directory of a site that ran", .0.display())]
     Missing(PathBuf),
     /// The disk failed.
-    #[error("data directory {} cannot be used: {error}", dir.display())]
+    #[error(
+        "data directory {} cannot be used: {error}; set data_dir to a directory that this user may write to", dir.display()
+    )]
     Disk {
         /// The directory.
         dir: PathBuf,

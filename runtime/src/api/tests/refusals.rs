@@ -9,7 +9,7 @@ use tidegate_core::refusal::Refusal;
 use tidegate_core::row::{Qa, TaskState};
 
 use super::super::{BODY_MAX, Stage};
-use super::{site, view};
+use super::{driven_by_hand, site, view};
 
 fn table() -> Vec<(Refusal, u16, Value)> {
     let id = EpisodeId(7);
@@ -250,4 +250,37 @@ async fn parameters_that_are_larger_than_any_configuration_are_refused_with_the_
     let (status, _) = site.post("/api/v1/recorder/r1/config", &of(CONFIG_BYTES)).await;
     assert_eq!(status, 503, "the largest one is asked");
     assert_eq!(site.heard().len(), 1);
+}
+
+#[tokio::test]
+async fn every_refusal_of_a_task_route_has_its_text_under_both_names() {
+    let long = format!(r#"{{"device_id":"r1","config":{{"a":"{}"}}}}"#, "x".repeat(CONFIG_BYTES));
+    let site = site(Vec::new(), Some(Err(Refusal::TaskExists("t1".to_owned()))));
+    for body in ["nonsense", "{}", r#"{"device_id":"a b"}"#, r#"{"device_id":"r1"}"#, &long] {
+        let (_, answer) = site.post("/api/v1/tasks", body).await;
+        assert!(answer["error"].is_string() && answer["error_msg"] == answer["error"], "{body}: {answer}");
+    }
+    for (method, path) in [
+        (Method::GET, "/api/v1/tasks/absent"),
+        (Method::GET, "/api/v1/tasks/a%20b"),
+        (Method::GET, "/api/v1/tasks?status=lost"),
+        (Method::POST, "/api/v1/tasks/t1/cancel"),
+    ] {
+        let (_, answer) = site.call(method, path, "").await;
+        assert!(answer["error"].is_string() && answer["error_msg"] == answer["error"], "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_the_driver_took_and_never_answered_has_an_unknown_result() {
+    let gone = site(Vec::new(), None);
+    let (status, answer) = gone.post("/api/v1/tasks/t1/cancel", "").await;
+    assert_eq!((status, &answer["code"]), (503, &json!("stopping")));
+    assert_eq!(answer.get("result_unknown"), None, "nobody ever saw the request: {answer}");
+
+    let (fell, mut letters) = driven_by_hand();
+    let dropped = async { drop(letters.recv().await.expect("the request")) };
+    let ((status, answer), ()) = tokio::join!(fell.post("/api/v1/tasks/t1/cancel", ""), dropped);
+    assert_eq!((status, &answer["code"]), (503, &json!("stopping")));
+    assert_eq!(answer["result_unknown"], true, "its commit may have been the last: {answer}");
 }
