@@ -25,11 +25,9 @@ impl Device {
         self.lies += 1;
         let mut dice = Stream::new(self.seed, &format!("device/{}/lie", self.id), self.lies);
         match lie {
-            Lie::EmptyState
-            | Lie::FalseIdle
-            | Lie::FalseRecording
-            | Lie::OldUpdate
-            | Lie::IdleWithTask => self.false_state(now, lie, &mut dice, asks),
+            Lie::EmptyState | Lie::FalseIdle | Lie::FalseRecording | Lie::OldUpdate | Lie::IdleWithTask => {
+                self.false_state(now, lie, &mut dice, asks)
+            }
             Lie::EmptyAnswer | Lie::RepeatedAnswer | Lie::StrayAnswer => {
                 self.false_answer(lie, &mut dice, asks);
             }
@@ -107,7 +105,8 @@ impl Device {
     }
 
     fn false_answer(&mut self, lie: Lie, dice: &mut Stream, asks: &mut Vec<Ask>) {
-        let mut stray = || format!("{:08x}-0000-4000-8000-{:012x}", dice.next_u64() >> 32, dice.below(1 << 48));
+        let mut stray =
+            || format!("{:08x}-0000-4000-8000-{:012x}", dice.next_u64() >> 32, dice.below(1 << 48));
         let said = &mut self.recorder.said;
         let text = match (lie, &said.answered) {
             (Lie::EmptyAnswer, _) => {
@@ -121,10 +120,7 @@ impl Device {
                 frame::rpc_response(request, !success, "", Some(data))
             }
             _ => {
-                let data = format!(
-                    "{{\"state\":\"recording\",\"task_id\":\"{}-phantom\"}}",
-                    self.id
-                );
+                let data = format!("{{\"state\":\"recording\",\"task_id\":\"{}-phantom\"}}", self.id);
                 frame::rpc_response(&stray(), true, "Recording started successfully", Some(&data))
             }
         };
@@ -149,7 +145,9 @@ impl Device {
         let key = match lie {
             Lie::ForeignKey if !with_keys.is_empty() => Some((*dice.pick(&with_keys)).clone()),
             // Nobody else has stored anything: where somebody else would.
-            Lie::ForeignKey => ObjectKey::new(&format!("factory-site/another-device/2026-09-21/{wire}.mcap")).ok(),
+            Lie::ForeignKey => {
+                ObjectKey::new(&format!("factory-site/another-device/2026-09-21/{wire}.mcap")).ok()
+            }
             _ => own,
         };
         let file = self.files.get(&wire);
@@ -189,11 +187,9 @@ impl Device {
                 other.wire.clone()
             }
             Lie::ForeignCallback => "another-task".to_string(),
-            Lie::LateStart => {
-                self.sent().or_else(|| self.unsent()).unwrap_or_else(|| self.unfinished())
-            }
+            Lie::LateStart => self.sent().or_else(|| self.unsent()).unwrap_or_else(|| self.unfinished()),
             _ => {
-                let current = self.recorder.recording().map(str::to_string);
+                let current = self.recorder.task.as_ref().map(|task| task.wire.clone());
                 current.unwrap_or_else(|| self.unfinished())
             }
         };
@@ -239,7 +235,8 @@ impl Device {
     fn unsent(&self) -> Option<String> {
         let rows = &self.uploader.rows;
         let sent = |wire: &str| {
-            rows.find(wire).is_some_and(|at| matches!(rows.at(at).status, Status::WaitAck | Status::Completed))
+            rows.find(wire)
+                .is_some_and(|at| matches!(rows.at(at).status, Status::WaitAck | Status::Completed))
         };
         let file = self.files.keys().find(|wire| !sent(wire)).map(String::as_str);
         file.or_else(|| self.recorder.recording()).map(str::to_string)

@@ -143,7 +143,13 @@ impl Rows {
     }
 
     /// The full status of a generation, without its closing brace; for `connected` with the device's id.
-    pub(super) fn status(&self, firmware: Firmware, recovered: usize, speed: Speed, device: Option<&str>) -> String {
+    pub(super) fn status(
+        &self,
+        firmware: Firmware,
+        recovered: usize,
+        speed: Speed,
+        device: Option<&str>,
+    ) -> String {
         let mut counts = [0_u64; 6];
         let mut bytes = [0_u64; 6];
         for row in &self.all {

@@ -143,7 +143,9 @@ fn shown(config: &Value) -> String {
 fn required<'a>(config: &'a Value, field: &str, errors: &mut String) -> &'a str {
     match config.get(field) {
         None | Some(Value::Null) => wrong(errors, field, "missing_required", "is required", ""),
-        Some(Value::String(text)) if text.is_empty() => wrong(errors, field, "empty", "must not be empty", ""),
+        Some(Value::String(text)) if text.is_empty() => {
+            wrong(errors, field, "empty", "must not be empty", "")
+        }
         Some(Value::String(text)) => return text,
         Some(_) => wrong(errors, field, "invalid_type", "must be a string", ""),
     }
@@ -160,11 +162,8 @@ fn wrong(errors: &mut String, field: &str, code: &str, what: &str, more: &str) {
     if errors.len() > 1 {
         errors.push(',');
     }
-    write!(
-        errors,
-        "{{\"code\":\"{code}\",\"field\":\"{field}\",\"message\":\"{field} {what}{more}\"}}"
-    )
-    .expect("a string takes everything");
+    write!(errors, "{{\"code\":\"{code}\",\"field\":\"{field}\",\"message\":\"{field} {what}{more}\"}}")
+        .expect("a string takes everything");
 }
 
 const SHOWN: [&str; 11] = [
