@@ -189,7 +189,7 @@ impl Device {
             Lie::ForeignCallback => "another-task".to_string(),
             Lie::LateStart => self.sent().or_else(|| self.unsent()).unwrap_or_else(|| self.unfinished()),
             _ => {
-                let current = self.recorder.recording().map(str::to_string);
+                let current = self.recorder.task.as_ref().map(|task| task.wire.clone());
                 current.unwrap_or_else(|| self.unfinished())
             }
         };

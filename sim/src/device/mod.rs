@@ -107,6 +107,10 @@ pub enum LinkEnd {
 
 /// What a device really did, in order. Only the device writes it; invariants read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one in a handful is the large one, and a log is read more than kept"
+)]
 pub enum Deed {
     /// It took a configuration (effective: idle → ready, or a new one while ready).
     Configured {
