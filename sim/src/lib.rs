@@ -5,6 +5,7 @@
 //! (what must hold), [`run`] (one run and its report).
 
 pub mod device;
+pub mod plan;
 pub mod run;
 pub mod scenario;
 pub mod store;
