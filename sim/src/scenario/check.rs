@@ -309,7 +309,7 @@ fn stops(fault: &Fault) -> Option<usize> {
 
 impl When {
     /// The order of faults in a file.
-    pub(super) fn rank(&self) -> (Duration, usize, u32) {
+    pub(crate) fn rank(&self) -> (Duration, usize, u32) {
         match *self {
             When::At(at) => (at, 0, 0),
             When::Commit { site, n, point: _ } => (Duration::MAX, 2 * site, n),
