@@ -7,6 +7,8 @@
 pub mod coverage;
 pub mod device;
 pub mod liveness;
+pub mod plan;
+pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod store;

@@ -3,7 +3,10 @@
 //!
 //! The seed that stays in a scenario only feeds what is too fine to write down (latencies, jitter, who is first).
 
+mod check;
 pub mod text;
+
+pub use check::{Place, Problem};
 
 use std::time::Duration;
 
