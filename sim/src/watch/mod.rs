@@ -199,3 +199,9 @@ pub trait Watch {
 
 /// Names of things seen rarely, for the catalogue of what must sometimes happen.
 pub type Words = BTreeSet<String>;
+
+pub mod calls;
+mod lines;
+pub mod links;
+#[cfg(test)]
+mod rig;
