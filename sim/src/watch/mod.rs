@@ -201,6 +201,8 @@ pub trait Watch {
 pub type Words = BTreeSet<String>;
 
 pub mod calls;
+#[cfg(test)]
+mod life;
 mod lines;
 pub mod links;
 #[cfg(test)]

@@ -148,6 +148,29 @@ impl Rig {
         self.now = self.now + time;
     }
 
+    /// Milliseconds since the world began.
+    pub(super) fn millis(&self) -> u64 {
+        self.now.millis()
+    }
+
+    /// Lets time pass and everything happen that falls due meanwhile, each at its time.
+    pub(super) fn sleep(&mut self, time: Duration) -> Result<(), Broken> {
+        let end = self.now + time;
+        loop {
+            let due = self.machine.next_wake().map(|(due, _)| self.booted + Duration::from_nanos(due.0));
+            match due.filter(|due| *due <= end) {
+                Some(due) => {
+                    self.now = self.now.max(due);
+                    self.act(&Input::Wake)?;
+                }
+                None => {
+                    self.now = end;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     /// Lets time pass until the machine has something to do, and lets it.
     pub(super) fn until_wake(&mut self) -> Result<(), Broken> {
         let (due, _) = self.machine.next_wake().expect("something is armed");
