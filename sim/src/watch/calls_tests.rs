@@ -511,11 +511,11 @@ fn i27_a_status_that_is_asked_for_again_before_the_first_one_came_is_noticed() {
     let mut rig = Rig::new();
     let conn = rig.knock(Role::Transfer).unwrap();
     let query = || Frame { text: "{\"type\":\"status_query\"}\n".into(), secret: None };
-    let mut twice = |out: &mut Output| {
+    let twice = |out: &mut Output| {
         send(out, conn, query());
         send(out, conn, query());
     };
-    breaks("I27", rig.spoil(&Input::Wake, &mut twice));
+    breaks("I27", rig.spoil(&Input::Wake, twice));
 }
 
 #[test]

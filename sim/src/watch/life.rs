@@ -14,7 +14,7 @@ use tidegate_core::wire::{RecorderMessage, TransferMessage};
 
 use super::rig::{Rig, push, response};
 use crate::stream::Stream;
-use crate::watch::Watch as _;
+use crate::watch::{Broken, Watch as _};
 
 const DEVICES: u64 = 3;
 const TASKS: u64 = 30;
@@ -37,6 +37,18 @@ fn name(n: u64) -> DeviceId {
 }
 
 impl Life {
+    fn new(seed: u64) -> Life {
+        Life {
+            rig: Rig::new(),
+            chance: Stream::new(seed, "life", 0),
+            links: Vec::new(),
+            calls: Vec::new(),
+            states: BTreeMap::new(),
+            sockets: 1_000,
+            stopping: false,
+        }
+    }
+
     fn below(&mut self, n: u64) -> u64 {
         self.chance.below(n)
     }
@@ -176,8 +188,8 @@ impl Life {
         }
     }
 
-    fn go(&mut self) {
-        let Some(input) = self.input() else { return };
+    fn go(&mut self) -> Result<(), Broken> {
+        let Some(input) = self.input() else { return Ok(()) };
         if let Input::Recorder { message, .. } = &input {
             assert!(names(message).is_none_or(|name| !name.is_empty()));
         }
@@ -190,9 +202,9 @@ impl Life {
         if restart {
             self.stopping = false;
             self.calls.clear();
-            return self.rig.restart().unwrap();
+            return self.rig.restart();
         }
-        self.rig.act(&input).unwrap_or_else(|broken| panic!("{broken:?} on {input:?}"));
+        self.rig.act(&input)?;
         if let Input::Knock { device, role, .. } = &input {
             let n = (0..DEVICES).find(|n| name(*n) == *device).unwrap();
             let conn = self.rig.out.effects.iter().find_map(|effect| match effect {
@@ -209,7 +221,7 @@ impl Life {
             1..=4 => Duration::from_millis(self.below(2_000)),
             _ => Duration::from_millis(self.below(20)),
         };
-        self.rig.sleep(pause).unwrap();
+        self.rig.sleep(pause)
     }
 }
 
@@ -218,12 +230,9 @@ fn lives_by_chance_break_nothing_and_meet_every_premise() {
     let mut met = super::Premises::default();
     let mut states = std::collections::BTreeSet::new();
     for seed in 0..60 {
-        let rig = Rig::new();
-        let chance = Stream::new(seed, "life", 0);
-        let (links, calls, states_of) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let mut life = Life { rig, chance, links, calls, states: states_of, sockets: 1_000, stopping: false };
+        let mut life = Life::new(seed);
         for _ in 0..2_000 {
-            life.go();
+            life.go().unwrap();
             states.extend(life.rig.rows.values().filter_map(|row| match row {
                 Row::Task(row) => Some(row.state),
                 _ => None,
