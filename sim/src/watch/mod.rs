@@ -4,7 +4,15 @@
 //! One family of invariants per file. Each counts how often its premise held: a check that never had anything to check
 //! proves nothing, and a long run fails for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod calls;
+#[cfg(test)]
+mod life;
+mod lines;
+pub mod links;
+#[cfg(test)]
+mod rig;
+
+use std::collections::BTreeMap;
 
 use tidegate_core::effect::{Effect, Output};
 use tidegate_core::id::Boot;
@@ -197,11 +205,8 @@ pub trait Watch {
     fn invariants(&self) -> &'static [&'static str];
 }
 
-/// Names of things seen rarely, for the catalogue of what must sometimes happen.
-pub type Words = BTreeSet<String>;
-
 /// Every family, for a scenario.
 #[must_use]
 pub fn all(_: &Scenario) -> Vec<Box<dyn Watch>> {
-    Vec::new()
+    vec![Box::<links::LinkWatch>::default(), Box::<calls::CallWatch>::default()]
 }
