@@ -7,6 +7,7 @@
 pub mod device;
 pub mod run;
 pub mod scenario;
+pub mod shrink;
 pub mod store;
 pub mod stream;
 pub mod time;
