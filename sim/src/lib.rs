@@ -4,7 +4,11 @@
 //! Reading order: [`scenario`] (what will happen), [`plan`] (how a seed becomes one), [`world`] (how it happens), [`watch`]
 //! (what must hold), [`run`] (one run and its report).
 
+pub mod bank;
 pub mod device;
+pub mod meta;
+pub mod nightly;
+pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod shrink;

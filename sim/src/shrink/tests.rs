@@ -332,7 +332,7 @@ fn the_budget_ends_it_by_runs_and_by_time_with_the_best_so_far() {
 #[test]
 fn it_is_the_same_every_time() {
     let big = scenario(8);
-    let mut run =
+    let run =
         || shrunk(&big, &mut |s| s.faults.iter().any(|f| f.fault.name().1 == "kill") && s.steps.len() > 1);
     assert_eq!(run(), run());
 }
