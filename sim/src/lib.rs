@@ -4,13 +4,17 @@
 //! Reading order: [`scenario`] (what will happen), [`plan`] (how a seed becomes one), [`world`] (how it happens), [`watch`]
 //! (what must hold), [`run`] (one run and its report).
 
+pub mod bank;
 pub mod coverage;
 pub mod device;
 pub mod liveness;
+pub mod meta;
+pub mod nightly;
 pub mod plan;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod shrink;
 pub mod store;
 pub mod stream;
 pub mod time;

@@ -1,12 +1,7 @@
-//! The command line of `tidegate-sim`. Owns arguments and the exit code; holds no part of a simulated world.
+//! The binary `tidegate-sim`. Owns the exit code; holds no part of a simulated world, and no command either.
 
-use clap::Parser;
+mod cli;
 
-/// Simulates the core of Tidegate, deterministically and without the runtime.
-#[derive(Debug, Parser)]
-#[command(name = "tidegate-sim", version, arg_required_else_help = true)]
-struct Args {}
-
-fn main() {
-    let Args {} = Args::parse();
+fn main() -> std::process::ExitCode {
+    cli::main()
 }

@@ -17,6 +17,19 @@ pub struct Options {
     pub checkpoints: u64,
     /// Look at invariants. Off only to measure what they cost.
     pub blind: bool,
+    /// Add an invariant that is false on purpose (`canary`: nothing is ever released), to see that a violation is seen.
+    pub canary: bool,
+    /// The bug planted in the world's own driver.
+    pub driver: Option<DriverBug>,
+}
+
+/// Bugs of a driver around the core: the world makes them, the core is sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DriverBug {
+    /// Effects of a step that claims a job leave before the step is durable.
+    B27,
+    /// After the disk refused a flush the site goes on from memory, as if it had been written.
+    B28,
 }
 
 /// How a run failed.

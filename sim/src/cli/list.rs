@@ -1,0 +1,132 @@
+//! `list`: named scenarios, faults, invariants, bugs and marks. Judges nothing.
+
+use clap::Args;
+use serde_json::json;
+use tidegate_sim::bank::table;
+use tidegate_sim::report::sentences;
+
+use super::{Desk, replay};
+
+const EXAMPLES: &str = "Examples:
+  tidegate-sim list
+  tidegate-sim list --json | jq '.bugs[].id'";
+
+/// Arguments of `list`.
+#[derive(Debug, Default, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct List {
+    /// One JSON object instead of words
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A fault of the catalogue.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed {
+    /// Its id.
+    pub id: &'static str,
+    /// The word for it in files, logs and coverage.
+    pub word: &'static str,
+    /// What happens.
+    pub says: &'static str,
+}
+
+const fn fault(id: &'static str, word: &'static str, says: &'static str) -> Listed {
+    Listed { id, word, says }
+}
+
+/// Every fault, in the order of its id.
+pub const FAULTS: &[Listed] = &[
+    fault("F01", "slow", "messages take longer"),
+    fault("F02", "hold", "nothing passes for a while; all of it passes later, in order"),
+    fault("F03", "cut", "what is sent is gone, in both directions"),
+    fault("F04", "cut", "what is sent is gone, in one direction"),
+    fault("F05", "power-off", "a device loses power without a word"),
+    fault("F06", "reset", "open connections are reset"),
+    fault("F07", "refuse", "new connections are refused"),
+    fault("F08", "replay", "late messages of a device arrive again, out of order"),
+    fault("F11", "kill", "a site's process is killed and started again"),
+    fault("F12", "power-loss", "a site loses power; its links end without a word"),
+    fault("F14", "pause", "a site's process stands still with its sockets open"),
+    fault("F15", "step", "a site's wall clock is set"),
+    fault("F15", "drift", "a site's wall clock runs fast or slow"),
+    fault("F16", "disk-fails", "the disk refuses a flush; the process ends and is started again"),
+    fault("F16", "disk-slow", "flushes take longer"),
+    fault("F18", "throttle", "a store asks to slow down"),
+    fault("F18", "broken", "a store is broken inside"),
+    fault("F18", "expired", "a store refuses the credentials"),
+    fault("F18", "skewed", "a store finds our clock wrong"),
+    fault("F19", "lose-answers", "a store does what is asked and the answer is lost"),
+    fault("F19", "lose-requests", "requests are lost on the way and nobody knows"),
+    fault("F20", "outage", "nobody answers at a store's address"),
+    fault("F20", "lifecycle", "a store drops all unfinished uploads"),
+    fault("F20", "overwrite", "a third party overwrites what a task left in a store"),
+    fault("F20", "delete", "a third party deletes what a task left in a store"),
+    fault("F21", "crash", "a program of a device dies and is started again"),
+    fault("F21", "twin", "a second program with the same id connects again and again"),
+    fault("F22", "lie", "a device says something that is not so"),
+];
+
+/// Carries it out.
+///
+/// # Errors
+/// If nothing can be written, or a named scenario cannot be read.
+pub fn list(args: &List, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
+    let mut scenarios = Vec::new();
+    if desk.scenarios.is_dir() {
+        for path in replay::files(&desk.scenarios)? {
+            let scenario = replay::read(desk, &path)?;
+            let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            scenarios.push((name, scenario.about));
+        }
+    }
+    let marks = desk.lab.marks;
+    if args.json {
+        let value = json!({
+            "type": "list",
+            "scenarios": scenarios.iter().map(|(name, about)| json!({"name": name, "about": about})).collect::<Vec<_>>(),
+            "faults": FAULTS.iter().map(|f| json!({"id": f.id, "word": f.word, "says": f.says})).collect::<Vec<_>>(),
+            "invariants": sentences::ALL
+                .iter()
+                .map(|one| json!({"id": one.id, "says": one.says, "later": one.later}))
+                .collect::<Vec<_>>(),
+            "bugs": table::ALL
+                .iter()
+                .map(|e| json!({"id": e.id, "says": e.sentence, "expects": e.expects, "later": e.later, "fixed_in": e.fixed_in}))
+                .collect::<Vec<_>>(),
+            "marks": marks.iter().map(|(id, says)| json!({"id": id, "says": says})).collect::<Vec<_>>(),
+        });
+        desk.json(&value)?;
+        return Ok(0);
+    }
+    writeln!(desk.out, "Named scenarios (run NAME)")?;
+    for (name, about) in &scenarios {
+        writeln!(desk.out, "  {name:<20} {}", about.lines().next().unwrap_or_default())?;
+    }
+    if scenarios.is_empty() {
+        writeln!(desk.out, "  none in {}", desk.scenarios.display())?;
+    }
+    writeln!(desk.out, "\nFaults")?;
+    for one in FAULTS {
+        writeln!(desk.out, "  {} {:<16} {}", one.id, one.word, one.says)?;
+    }
+    writeln!(desk.out, "\nInvariants and liveness")?;
+    for one in sentences::ALL {
+        let later = one.later.map(|what| format!(" [with {what}]")).unwrap_or_default();
+        writeln!(desk.out, "  {:<4} {}{later}", one.id, one.says)?;
+    }
+    writeln!(desk.out, "\nPlanted bugs (run --bug ID, bank --bug ID)")?;
+    for entry in table::ALL {
+        let note = match (entry.later, entry.fixed_in) {
+            (Some(later), _) => format!(" [with {later}]"),
+            (None, Some(commit)) => format!(" [mended in {commit}]"),
+            (None, None) => String::new(),
+        };
+        writeln!(desk.out, "  {:<4} {:<12} {}{note}", entry.id, entry.expects.join(" "), entry.sentence)?;
+    }
+    writeln!(desk.out, "\nMarks: what must sometimes happen")?;
+    for (id, says) in marks {
+        writeln!(desk.out, "  {id:<28} {says}")?;
+    }
+    Ok(0)
+}

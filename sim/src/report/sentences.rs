@@ -1,0 +1,161 @@
+//! What must hold, in one sentence each: the invariants by id, safety first, then liveness. The only place in which an
+//! id gets its words.
+
+/// What one invariant says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    /// Its id, for instance `I11`.
+    pub id: &'static str,
+    /// What must hold, as one sentence.
+    pub says: &'static str,
+    /// What it waits for, if the part of the system that it is about does not exist yet.
+    pub later: Option<&'static str>,
+}
+
+/// The sentence of an id; a general one for a crash and for a difference between two runs.
+#[must_use]
+pub fn sentence(id: &str) -> &'static str {
+    ALL.iter().find(|one| one.id == id).map_or_else(
+        || match id {
+            PANIC => "Neither the core nor the world panics.",
+            CANARY => "Nothing ever happens (false on purpose: a world that finds nothing must be noticed).",
+            _ => "An invariant without a sentence; add it to the table of sentences.",
+        },
+        |one| one.says,
+    )
+}
+
+/// The invariants that a long run must have had to check.
+pub fn expected() -> impl Iterator<Item = &'static Sentence> {
+    ALL.iter().filter(|one| one.later.is_none())
+}
+
+/// The id under which a panic is reported.
+pub const PANIC: &str = "panic";
+/// The id of the invariant that is false on purpose.
+pub const CANARY: &str = "canary";
+
+const fn now(id: &'static str, says: &'static str) -> Sentence {
+    Sentence { id, says, later: None }
+}
+
+const fn later(id: &'static str, says: &'static str, what: &'static str) -> Sentence {
+    Sentence { id, says, later: Some(what) }
+}
+
+/// Every invariant, in the order of its id.
+pub const ALL: &[Sentence] = &[
+    now("I01", "A device has at most one current link for each role, and it is the newest one."),
+    now(
+        "I02",
+        "Generations of links only grow, across restarts too, and the end of one touches no later one.",
+    ),
+    now("I03", "What a replaced link says changes no task, no job, no confidence and no call."),
+    now(
+        "I04",
+        "A state is confirmed only by an answer to a get_state of the present link, or by a sound push after that \
+         failed; a lost, replaced or restarted link takes the confirmation with it.",
+    ),
+    now(
+        "I05",
+        "Empty, malformed and older snapshots raise no confidence and move no task; an idle recorder is idle, whatever \
+         task it names.",
+    ),
+    now(
+        "I06",
+        "config and begin leave only towards a device whose state is confirmed and allows them; other commands need a \
+         live link, the right owner and no other change under way.",
+    ),
+    now(
+        "I07",
+        "Each call ends exactly once, and an answer that comes after its end or on another link does nothing.",
+    ),
+    now(
+        "I08",
+        "A call whose answer never came is unknown, never failed; only what the device says later resolves it.",
+    ),
+    now("I09", "No device carries out two effective configurations for one attempt at a task."),
+    now("I10", "Calls in flight are bounded, each has a deadline, and none belongs to a link that is gone."),
+    now(
+        "I11",
+        "Tasks move only along the declared graph, for a recorded cause, and an ended one stays ended.",
+    ),
+    now(
+        "I12",
+        "What was acknowledged is in the durable image after any crash; what was not is there whole or not at all.",
+    ),
+    now("I13", "A job is claimed at most once at a time."),
+    now("I14", "The outcome of an attempt that is over has no effect, and a completed job stays completed."),
+    now(
+        "I15",
+        "An accepted recording always has a job that can still move, an object that verifies, or a failure that \
+         somebody can see.",
+    ),
+    now(
+        "I16",
+        "Attempts are never forgotten, stay within their bound, and are as far apart as the retry rule says.",
+    ),
+    now("I17", "Jobs move only along the declared graph."),
+    now(
+        "I18",
+        "A completed job has its object in the cloud: right key, size, parts, tag, and the content of the source.",
+    ),
+    now(
+        "I19",
+        "An upload takes effect at most once: after a lost answer it converges on the one object it made.",
+    ),
+    now("I20", "The source is removed only after the object was verified and the completion is durable."),
+    now(
+        "I21",
+        "Every upload that was begun at the store is completed, aborted or on record to be cleaned up.",
+    ),
+    now(
+        "I22",
+        "Progress counts acknowledged parts, stays within the total, and falls only by an announced new start.",
+    ),
+    later("I23", "A state restored from a snapshot and the log equals the one replayed in full.", RESTORE),
+    later("I24", "A replay causes nothing outside.", RESTORE),
+    later("I25", "Each decision comes from one version of the policies, and versions go forward.", POLICIES),
+    later(
+        "I26",
+        "A policy that fails leaves the previous one in charge and takes no link or job with it.",
+        POLICIES,
+    ),
+    now("I27", "Everything that can grow stays below its bound."),
+    now("I28", "Equal scenarios give equal runs."),
+    now("I29", "No wait ends early and nothing is prolonged because a wall clock was set."),
+    now(
+        "L1",
+        "What can be sent is sent, or failed for a cause that a retry would not cure, in bounded time.",
+    ),
+    now(
+        "L2",
+        "A connected and healthy device is confirmed in bounded time, and each call ends by its deadline.",
+    ),
+    now("L3", "After a restart, work that was under way is taken up again in bounded time."),
+    now("L4", "A silent device is noticed, and its place can be taken, in bounded time."),
+    now("L5", "Devices that come back at once all get in, with a bounded number of tries each."),
+    later("L6", "A valid new policy decides everywhere in bounded time.", POLICIES),
+];
+
+const RESTORE: &str = "restore (a later issue)";
+const POLICIES: &str = "policies (issue 5)";
+
+#[cfg(test)]
+mod tests {
+    use super::{ALL, expected, sentence};
+
+    #[test]
+    fn every_invariant_has_one_sentence_and_they_are_in_order() {
+        let ids: Vec<&str> = ALL.iter().map(|one| one.id).collect();
+        let wanted: Vec<String> =
+            (1..=29).map(|n| format!("I{n:02}")).chain((1..=6).map(|n| format!("L{n}"))).collect();
+        assert_eq!(ids, wanted);
+        for one in ALL {
+            assert!(one.says.ends_with('.') && !one.says.contains('\n'), "{}", one.id);
+            assert_eq!(sentence(one.id), one.says);
+        }
+        assert!(sentence("I77").contains("without a sentence"));
+        assert!(expected().all(|one| one.later.is_none()));
+    }
+}
