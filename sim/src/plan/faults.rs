@@ -95,7 +95,7 @@ pub(super) fn faults(stage: &Stage<'_>, stories: &[Story], crowds: &[(Duration, 
     let few = *chance.pick(&[0, 1, 1, 2, 2, 3, 4, 6, 8, 12]);
     // Days have room for more.
     let count = if stage.chaos > Duration::from_millis(6 * HOUR) { few * 3 } else { few };
-    let incidents = *chance.pick(&[0, 0, 0, 1, 1, 2]);
+    let incidents = *chance.pick(&[0, 0, 1, 1, 1, 2]);
     let mut all: Vec<FaultSpec> = (0..count)
         .map(|n| {
             let mut chance = stage.stream("plan/fault", n);

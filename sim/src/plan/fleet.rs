@@ -13,15 +13,21 @@ use crate::stream::Stream;
 pub(super) fn sites(seed: u64, shape: &Shape, chaos: Duration) -> Vec<Site> {
     let mut chance = Stream::new(seed, "plan/sites", 0);
     let count = if shape.sites > 1 && chance.one_in(10) { 2 } else { 1 };
-    ["north", "south"]
-        .iter()
-        .take(count)
-        .enumerate()
-        .map(|(n, name)| site(seed, n, name, shape, chaos))
-        .collect()
+    // Retries that wait longer than any delay the core grants; at all sites, because the longest wait is everybody's.
+    let days = shape.pace == Pace::Mixed && chance.one_in(48);
+    let around = Around { shape: *shape, chaos, days };
+    ["north", "south"].iter().take(count).enumerate().map(|(n, name)| site(seed, n, name, &around)).collect()
 }
 
-fn site(seed: u64, n: usize, name: &str, shape: &Shape, chaos: Duration) -> Site {
+/// What all sites of a plan have in common.
+#[derive(Clone, Copy)]
+struct Around {
+    shape: Shape,
+    chaos: Duration,
+    days: bool,
+}
+
+fn site(seed: u64, n: usize, name: &str, around: &Around) -> Site {
     let mut chance = Stream::new(seed, "plan/site", n as u64);
     let flavour = *chance.pick(&[Flavour::Full, Flavour::Composite, Flavour::Tags, Flavour::Opaque]);
     let flush = if chance.one_in(8) { (50, 400) } else { (1, 20) };
@@ -29,7 +35,7 @@ fn site(seed: u64, n: usize, name: &str, shape: &Shape, chaos: Duration) -> Site
     let speed = if chance.one_in(6) { (128 << 10, 2 << 20) } else { (2 << 20, 128 << 20) };
     Site {
         name: name.to_string(),
-        knobs: knobs(seed, n, name, shape, chaos),
+        knobs: knobs(seed, n, name, around),
         flavour,
         flush: draw::span(&mut chance, flush.0, flush.1),
         cloud_latency: draw::scaled_span(&mut chance, latency.0, latency.1),
@@ -37,7 +43,8 @@ fn site(seed: u64, n: usize, name: &str, shape: &Shape, chaos: Duration) -> Site
     }
 }
 
-fn knobs(seed: u64, n: usize, name: &str, shape: &Shape, chaos: Duration) -> Knobs {
+fn knobs(seed: u64, n: usize, name: &str, around: &Around) -> Knobs {
+    let Around { shape, chaos, days } = *around;
     let mut chance = Stream::new(seed, "plan/knobs", n as u64);
     let mut knobs = Knobs { site: name.to_string(), destination: !chance.one_in(20), ..Knobs::default() };
     knobs.rpc_timeout_ms = *chance.pick(&[200, 500, 1_000, 2_000, 5_000, 15_000, 15_000, 60_000]);
@@ -52,16 +59,15 @@ fn knobs(seed: u64, n: usize, name: &str, shape: &Shape, chaos: Duration) -> Kno
     };
     knobs.scan_every_ms = scan_every(&mut chance, chaos);
     knobs.batch = *chance.pick(&[1, 1, 2, 3, 100, 1_000]);
-    knobs.request_again_ms = *chance.pick(&[1_000, 5_000, 30_000, 30_000, 120_000]);
+    knobs.request_again_ms = *chance.pick(&[5_000, 10_000, 30_000, 30_000, 120_000]);
     let built = &mut knobs.builtin;
     built.auto_scan = chance.one_in(2);
     built.attempts = *chance.pick(&[1, 2, 2, 3, 3, 4, 5, 5]);
     built.uploads = *chance.pick(&[1, 1, 2, 3]);
-    (built.retry_base_ms, built.retry_cap_ms) = match chance.below(48) {
-        // Longer than any delay the core grants.
-        0 => (30 * HOUR, 48 * HOUR),
+    (built.retry_base_ms, built.retry_cap_ms) = match chance.below(6) {
+        _ if days => (30 * HOUR, 48 * HOUR),
         // What is delivered.
-        1..=8 => (built.retry_base_ms, built.retry_cap_ms),
+        0 => (built.retry_base_ms, built.retry_cap_ms),
         _ => {
             let base = draw::scaled(&mut chance, 100, 30_000);
             (base, base.max(draw::scaled(&mut chance, 1_000, 10 * MINUTE)))
@@ -70,6 +76,14 @@ fn knobs(seed: u64, n: usize, name: &str, shape: &Shape, chaos: Duration) -> Kno
     built.retry_jitter_ms = *chance.pick(&[0, 0, 100, built.retry_base_ms, built.retry_cap_ms]);
     built.bytes_per_second =
         if chance.one_in(4) { Some(draw::scaled(&mut chance, 256 << 10, 8 << 20) & !0xfff) } else { None };
+    // Where there are days to wait, what is asked again and again is asked more rarely, or a run would be made of it.
+    if days || chaos > Duration::from_millis(HOUR) {
+        knobs.request_again_ms = knobs.request_again_ms.max(MINUTE);
+    }
+    if days {
+        knobs.request_again_ms = 10 * MINUTE;
+        knobs.scan_every_ms = knobs.scan_every_ms.max(10 * MINUTE);
+    }
     if shape.pace != Pace::Mixed {
         // A measurement says how fast the world is, not how slow a setting makes the site.
         knobs.destination = true;
@@ -81,7 +95,7 @@ fn knobs(seed: u64, n: usize, name: &str, shape: &Shape, chaos: Duration) -> Kno
 /// As short as a run can bear: at most a few thousand questions, however long the world takes to come to rest.
 fn scan_every(chance: &mut Stream, chaos: Duration) -> u64 {
     let whole = u64::try_from(chaos.as_millis()).unwrap_or(DAY) + 4 * HOUR;
-    let least = (whole / 4_000).clamp(1_000, DAY);
+    let least = (whole / 3_000).clamp(1_000, DAY);
     (least * *chance.pick(&[1, 1, 3, 10, 40])).min(DAY)
 }
 

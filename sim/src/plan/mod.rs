@@ -9,9 +9,6 @@ mod fleet;
 mod incident;
 mod workload;
 
-#[cfg(test)]
-mod tests;
-
 use std::time::Duration;
 
 use crate::scenario::{Scenario, Site};
@@ -139,8 +136,8 @@ fn chaos(seed: u64, shape: &Shape) -> Duration {
 }
 
 /// How long everything that can be finished may take once the faults are over: all attempts with the longest delays,
-/// every byte three times over the slowest way, what is kept at the edge, and an hour for what has its own pace (the
-/// way's own delays, statuses owed, verifications, removals).
+/// every byte three times over its way, the longest recording twice, what is kept at the edge, and two hours for what has its
+/// own pace (the way's own delays, statuses owed, verifications, removals).
 fn settle(sites: &[Site], stories: &[workload::Story]) -> Duration {
     let mut most = Duration::ZERO;
     for site in sites {
@@ -151,10 +148,14 @@ fn settle(sites: &[Site], stories: &[workload::Story]) -> Duration {
         most = most.max(cap * (2 * built.attempts) + keep + scan);
     }
     let work: Duration = stories.iter().map(workload::Story::work).sum();
-    let whole = Duration::from_millis(2 * HOUR) + most + work * 3;
+    let longest = stories.iter().map(workload::Story::recording).max().unwrap_or_default();
+    let whole = Duration::from_millis(2 * HOUR) + most + work * 3 + longest * 2;
     Duration::from_secs(whole.as_secs())
 }
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
+
+#[cfg(test)]
+mod tests;

@@ -185,11 +185,11 @@ fn plans_stay_small_enough_for_many_short_lives() {
         steps += scenario.steps.len();
         faults += scenario.faults.len();
         long += usize::from(scenario.chaos > Duration::from_secs(3600));
-        let scans = scenario.sites.iter().map(|site| {
-            u64::try_from((scenario.chaos + Duration::from_secs(4 * 3600)).as_millis()).expect("days")
-                / site.knobs.scan_every_ms
-        });
-        assert!(scans.max() <= Some(5_000), "{}", scenario.name);
+        let whole = u64::try_from((scenario.chaos + scenario.settle).as_millis()).expect("days");
+        for site in &scenario.sites {
+            assert!(whole / site.knobs.scan_every_ms <= 10_000, "{}: {whole} ms", scenario.name);
+            assert!(whole / site.knobs.request_again_ms <= 10_000, "{}: {whole} ms", scenario.name);
+        }
         assert!(scenario.faults.len() <= 60, "{}", scenario.name);
     }
     let seeds = usize::try_from(SEEDS).expect("small");

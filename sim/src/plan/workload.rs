@@ -47,9 +47,14 @@ impl Story {
         }
     }
 
-    /// How long it takes.
+    /// How long it records.
+    pub(super) fn recording(&self) -> Duration {
+        self.moments[2].saturating_sub(self.moments[1])
+    }
+
+    /// How long everything else takes.
     pub(super) fn work(&self) -> Duration {
-        self.moments[6].saturating_sub(self.moments[0])
+        self.moments[6].saturating_sub(self.moments[0] + self.recording())
     }
 
     /// A moment within a stage: 0 configuring, 1 recording, 2 uploading to the edge, 3 waiting for a judgement, 4
@@ -86,7 +91,7 @@ pub(super) fn recordings(stage: &Stage<'_>) -> Vec<(Duration, Recording)> {
         Pace::Busy => most,
         Pace::Idle => most / 2 + draw::index(&mut chance, most / 2 + 1),
         Pace::Mixed if chance.one_in(8) => draw::index(&mut chance, most) + 1,
-        Pace::Mixed => draw::index(&mut chance, 5) + 1,
+        Pace::Mixed => *chance.pick(&[1, 2, 2, 3, 3, 4, 5, 6]),
     };
     let rhythm = Rhythm::draw(stage, &mut chance);
     let hot = draw::index(&mut chance, stage.devices.len());
@@ -94,8 +99,11 @@ pub(super) fn recordings(stage: &Stage<'_>) -> Vec<(Duration, Recording)> {
     let judgement = *chance.pick(&[1_000, 900, 500]);
     let bare = *chance.pick(&[0, 0, 300, 1_000]);
     let pauses = *chance.pick(&[0, 0, 300]);
-    let routes: &[Sync] =
-        *chance.pick(&[&[Sync::Named][..], &[Sync::Named, Sync::Batch, Sync::Left][..], &[Sync::Batch][..]]);
+    let routes = match chance.below(3) {
+        0 => vec![Sync::Named],
+        1 => vec![Sync::Batch],
+        _ => vec![Sync::Named, Sync::Batch, Sync::Left],
+    };
     (0..count)
         .map(|n| {
             let mut chance = stage.stream("plan/recording", n);
@@ -112,7 +120,7 @@ pub(super) fn recordings(stage: &Stage<'_>) -> Vec<(Duration, Recording)> {
                 bare: chance.permille(bare),
                 pause: chance.permille(pauses),
                 approve: chance.permille(judgement),
-                sync: *chance.pick(routes),
+                sync: *chance.pick(&routes),
             };
             (at, recording)
         })
@@ -189,10 +197,12 @@ enum Kind {
     StopRecorder,
     RestartUploader,
     Pair,
+    Again,
+    ByHand,
     Crowd,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 13] = [
     Kind::Create,
     Kind::Command,
     Kind::Cancel,
@@ -203,6 +213,8 @@ const KINDS: [Kind; 11] = [
     Kind::StopRecorder,
     Kind::RestartUploader,
     Kind::Pair,
+    Kind::Again,
+    Kind::ByHand,
     Kind::Crowd,
 ];
 
@@ -245,12 +257,12 @@ struct Troupe<'a> {
 impl Troupe<'_> {
     fn act(&mut self, chance: &mut Stream, n: usize, kind: Kind) {
         let fit: &[usize] = match kind {
-            Kind::StopRecorder => &[1],
+            Kind::StopRecorder | Kind::Again => &[1],
             Kind::RestartUploader => &[2],
             Kind::Command | Kind::Pair | Kind::Crowd | Kind::Refresh => &[0, 1],
             Kind::Judge => &[3],
             Kind::Sync => &[3, 4],
-            Kind::Create | Kind::Cancel | Kind::Restart => &STAGES,
+            Kind::Create | Kind::Cancel | Kind::Restart | Kind::ByHand => &STAGES,
         };
         let (at, story) = moment(self.stage, self.stories, chance, fit);
         let device =
@@ -283,7 +295,14 @@ impl Troupe<'_> {
                 self.push(at + gap, other);
                 self.command(chance, device, story)
             }
-            Kind::Crowd => return self.crowd(chance, at, device),
+            Kind::Again => return self.again(chance, at, device, &task),
+            Kind::ByHand => {
+                let task = format!("h{}", n + 1);
+                self.push(at, Act::Create { device, task: task.clone(), config: true });
+                return self.commands(chance, at, device, &task);
+            }
+            Kind::Crowd if self.crowds.len() < 2 => return self.crowd(chance, at, device),
+            Kind::Crowd => Act::Refresh { device, max_age: Duration::ZERO },
         };
         self.push(at, act);
     }
@@ -312,12 +331,39 @@ impl Troupe<'_> {
         }
     }
 
+    /// A recording is dropped and made anew, mostly as a second attempt: what the first one left may still come.
+    fn again(&mut self, chance: &mut Stream, at: Duration, device: usize, task: &str) {
+        let site = self.stage.devices[device].site;
+        let drop = if chance.one_in(4) {
+            Act::Cancel { task: task.to_string(), site }
+        } else {
+            Act::Command { device, action: Action::Cancel, task: Some(task.to_string()) }
+        };
+        self.push(at, drop);
+        self.commands(chance, at, device, task);
+    }
+
+    /// Somebody records step by step, with a gap between that the site may find too short or the device too long.
+    fn commands(&mut self, chance: &mut Stream, from: Duration, device: usize, task: &str) {
+        let mut at = from;
+        for action in [Action::Config, Action::Begin, Action::Finish] {
+            at += draw::scaled_span(chance, 20, 8_000);
+            self.push(at, Act::Command { device, action, task: Some(task.to_string()) });
+        }
+        let site = self.stage.devices[device].site;
+        at += draw::scaled_span(chance, 1_000, 30_000);
+        self.push(at, Act::Judge { task: task.to_string(), site, approve: true });
+        self.push(at + Duration::from_secs(1), Act::Sync { task: Some(task.to_string()), site });
+    }
+
     /// Dashboards and scripts that all ask one recorder at once: more than may wait for one link.
     fn crowd(&mut self, chance: &mut Stream, at: Duration, device: usize) {
         self.crowds.push((at, device));
         let stats = chance.one_in(2);
-        for _ in 0..chance.between(20, 90) {
-            let when = at + draw::span(chance, 0, 1_500);
+        let crowd = chance.between(20, 90);
+        let spread = *chance.pick(&[20, 200, 1_500]);
+        for _ in 0..crowd {
+            let when = at + draw::span(chance, 0, spread);
             let act = if stats {
                 Act::Command { device, action: Action::GetStats, task: None }
             } else {

@@ -341,7 +341,7 @@ fn speed(what: &str, bytes: u64) -> Checked {
 }
 
 fn span(what: &str, d: Duration, max: Duration) -> Checked {
-    if d.subsec_nanos() % 1_000_000 != 0 {
+    if !d.subsec_nanos().is_multiple_of(1_000_000) {
         return Err(format!("{what} must be whole milliseconds"));
     }
     if d > max {

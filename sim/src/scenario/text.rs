@@ -6,9 +6,6 @@ mod read;
 mod words;
 mod write;
 
-#[cfg(test)]
-mod tests;
-
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -358,3 +355,6 @@ impl<T: Word> TryFrom<String> for OneOf<T> {
         T::from_word(&word).map(OneOf).map_err(|why| format!("{word:?} {why}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,35 @@ fn what_is_written_is_read_back_for_every_plan() {
 }
 
 #[test]
+fn a_damaged_file_is_a_problem_or_a_scenario_and_never_a_panic() {
+    let mut legal = 0;
+    for seed in 0..300 {
+        let text = write(&plan(seed, &Shape::default()));
+        for n in 0..10 {
+            let mut chance = crate::stream::Stream::new(seed, "damage", n);
+            let mut letters: Vec<char> = text.chars().collect();
+            for _ in 0..chance.between(1, 3) {
+                let at = usize::try_from(chance.below(letters.len() as u64)).expect("small");
+                match chance.below(3) {
+                    0 => drop(letters.remove(at)),
+                    1 => letters[at] = *chance.pick(&['0', '9', 'm', '"', '{', '-', 'é', '\n']),
+                    _ => letters.swap(at, 0),
+                }
+            }
+            let damaged: String = letters.into_iter().collect();
+            match parse(&damaged) {
+                Ok(scenario) => {
+                    legal += 1;
+                    assert_eq!(parse(&write(&scenario)), Ok(scenario), "{damaged}");
+                }
+                Err(problem) => assert!(problem.to_string().len() > 10, "{problem}"),
+            }
+        }
+    }
+    assert!(legal > 50, "{legal}");
+}
+
+#[test]
 fn a_bug_an_expectation_and_any_words_about_it_survive() {
     let mut scenario = plan(3, &Shape::default());
     scenario.bug = tidegate_core::bug::Bug::from_id("B05");
@@ -184,8 +213,23 @@ fn the_example_in_the_documentation_is_a_legal_scenario() {
     let example =
         page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
     let scenario = parse(example).unwrap_or_else(|problem| panic!("{problem}"));
-    assert!(scenario.faults.len() > 2);
-    for fault in &scenario.faults {
-        assert!(page.contains(&format!("| {} | `{}` |", fault.fault.name().0, fault.fault.name().1)));
+    assert_eq!(scenario.check(), Ok(()));
+}
+
+#[test]
+fn the_catalogue_in_the_documentation_names_every_fault_and_says_which_are_momentary() {
+    let page = include_str!("../../../../docs/simulation.md");
+    let mut seen = std::collections::BTreeSet::new();
+    for spec in (0..1_000).flat_map(|seed| plan(seed, &Shape::default()).faults) {
+        let (id, word) = spec.fault.name();
+        if seen.insert((id, word)) {
+            let row = page.lines().find(|line| line.starts_with(&format!("| {id} | `{word}` |")));
+            let row = row.unwrap_or_else(|| panic!("{id} {word} is not in the catalogue"));
+            assert_eq!(row.contains("| yes |"), spec.fault.is_momentary(), "{row}");
+        }
+    }
+    assert_eq!(seen.len(), 28);
+    for lie in crate::scenario::Lie::ALL {
+        assert!(page.contains(&format!("`{}`", super::Word::word(lie))), "{lie:?}");
     }
 }
