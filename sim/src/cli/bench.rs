@@ -133,7 +133,13 @@ fn cpu() -> Option<Duration> {
 /// Shrinks a failing scenario for at most `within`, and writes what is left.
 ///
 /// Candidates go through the file format on the way: what is found is what a reader of the file will run.
-pub fn minimise(lab: Lab, scenario: &Scenario, options: Options, tries: u64, within: Duration) -> (Shrunk, String) {
+pub fn minimise(
+    lab: Lab,
+    scenario: &Scenario,
+    options: Options,
+    tries: u64,
+    within: Duration,
+) -> (Shrunk, String) {
     let begun = Instant::now();
     let mut fails = |candidate: &Scenario| {
         let read = (lab.parse)(&(lab.write)(candidate)).ok()?;
@@ -166,10 +172,15 @@ mod tests {
     #[test]
     fn it_stops_when_told_to_and_hands_errors_on() {
         let mut told = 0;
-        let stop = in_order(4, 0.., |n: u64| n, |n| {
-            told += 1;
-            Ok(if n == 9 { Go::Stop } else { Go::On })
-        });
+        let stop = in_order(
+            4,
+            0..,
+            |n: u64| n,
+            |n| {
+                told += 1;
+                Ok(if n == 9 { Go::Stop } else { Go::On })
+            },
+        );
         assert!(stop.is_ok());
         assert_eq!(told, 10);
         assert!(in_order(4, 0.., |n: u64| n, |_| Err(anyhow::anyhow!("no more"))).is_err());

@@ -78,7 +78,11 @@ pub fn replay(args: &Replay, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     }
     if !args.common.json {
         let bad = codes.iter().filter(|code| **code != 0).count();
-        writeln!(desk.out, "{} replayed, {bad} not as expected, {left_out} left out (planted bugs)", codes.len())?;
+        writeln!(
+            desk.out,
+            "{} replayed, {bad} not as expected, {left_out} left out (planted bugs)",
+            codes.len()
+        )?;
     }
     Ok(report::first_bad(codes))
 }
