@@ -7,7 +7,7 @@ use tidegate_sim::report::Origin;
 use tidegate_sim::run::Options;
 use tidegate_sim::scenario::Scenario;
 
-use super::{Common, Desk, Usage, bench, bench::Go, bench::Meter, meta};
+use super::{Common, Desk, Usage, bench, bench::Meter, meta};
 
 const EXAMPLES: &str = "Examples (bugs are in a build of their own):
   TIDEGATE_BUGS=1 cargo run --target-dir target/bugs -p tidegate-sim -- bank
@@ -78,7 +78,7 @@ pub fn bank(args: &Bank, desk: &mut Desk<'_>, compiled: bool) -> anyhow::Result<
                 tell(args, desk, &outcomes[told])?;
                 told += 1;
             }
-            Ok(Go::On)
+            Ok(())
         },
     )?;
     for outcome in &outcomes[told..] {

@@ -10,7 +10,7 @@ use tidegate_sim::report::tally::Tally;
 use tidegate_sim::report::{Case, Origin, human, regression};
 use tidegate_sim::run::Options;
 
-use super::{Common, Desk, Usage, bench, bench::Go, coverage};
+use super::{Common, Desk, Usage, bench, coverage};
 
 const EXAMPLES: &str = "Examples:
   tidegate-sim nightly --minutes 60
@@ -74,7 +74,7 @@ pub fn nightly(args: &Nightly, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
             {
                 keep(args, desk, case)?;
             }
-            Ok(Go::On)
+            Ok(())
         },
     )?;
     let gaps = tally.gaps(&coverage::catalogue(desk));

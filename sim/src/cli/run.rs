@@ -10,7 +10,7 @@ use tidegate_sim::report::{self, Case, Origin, sentences};
 use tidegate_sim::run::Options;
 use tidegate_sim::scenario::Scenario;
 
-use super::{Common, Desk, Usage, bench, bench::Go, planted};
+use super::{Common, Desk, Usage, bench, planted};
 
 const EXAMPLES: &str = "Examples:
   tidegate-sim run --seed 42 --log
@@ -149,7 +149,7 @@ fn tell_all(
             if args.junit.is_some() {
                 kept.push(light(case));
             }
-            Ok(Go::On)
+            Ok(())
         },
     )?;
     if let Some(path) = &args.junit {

@@ -14,7 +14,11 @@ use super::{Cli, Desk, carry_out, list, seed_of_commit, seeds};
 /// A seed's scenario has as many faults as the seed says; only `hold` matters to this world.
 fn plan(seed: u64) -> Scenario {
     let path = |n: u64| {
-        if n % 5 == 0 { Fault::Hold { path: Route::Site(0) } } else { Fault::Reset { path: Route::Site(0) } }
+        if n.is_multiple_of(5) {
+            Fault::Hold { path: Route::Site(0) }
+        } else {
+            Fault::Reset { path: Route::Site(0) }
+        }
     };
     let fault = |n: u64| FaultSpec {
         when: When::At(Duration::from_secs(n)),
