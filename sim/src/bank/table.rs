@@ -214,53 +214,67 @@ pub static ALL: &[Entry] = &[
         "H01",
         &["I06", "I11"],
         "A command that waited for a fresh state is sent without asking the tasks again.",
-    ).mended("8c6e38b"),
+    )
+    .mended("8c6e38b"),
     core(Bug::H02, "H02", &["I21"], "Any \"not there\" ends the duty to abort an upload.").mended("3d61764"),
     core(
         Bug::H03,
         "H03",
         &["I18", "I15"],
         "Any \"not there\" answers any question about something being there.",
-    ).mended("3d61764"),
-    core(Bug::H04, "H04", &["I18"], "An upload is sealed without checking its source again.").mended("2f16a1f"),
-    core(Bug::H05, "H05", &["L1", "I15"], "A source that was once not as verified ends the job for good.").mended("2f16a1f"),
-    core(Bug::H06, "H06", &["I21"], "Our own upload stays open beside an equal object of another writer.").mended("2f16a1f"),
+    )
+    .mended("3d61764"),
+    core(Bug::H04, "H04", &["I18"], "An upload is sealed without checking its source again.")
+        .mended("2f16a1f"),
+    core(Bug::H05, "H05", &["L1", "I15"], "A source that was once not as verified ends the job for good.")
+        .mended("2f16a1f"),
+    core(Bug::H06, "H06", &["I21"], "Our own upload stays open beside an equal object of another writer.")
+        .mended("2f16a1f"),
     core(
         Bug::H07,
         "H07",
         &["I18"],
         "Parts of a source that was not checked again prove what stands at our key.",
-    ).mended("2f16a1f"),
-    core(Bug::H08, "H08", &["I18"], "Parts sent while the source was another one count later.").mended("81eb002"),
-    core(Bug::H09, "H09", &["I21"], "A store that once refuses to list makes the janitor forget.").mended("2f16a1f"),
+    )
+    .mended("2f16a1f"),
+    core(Bug::H08, "H08", &["I18"], "Parts sent while the source was another one count later.")
+        .mended("81eb002"),
+    core(Bug::H09, "H09", &["I21"], "A store that once refuses to list makes the janitor forget.")
+        .mended("2f16a1f"),
     core(
         Bug::H10,
         "H10",
         &["I18", "I20"],
         "A later claim that says less takes back the digest that was announced.",
-    ).mended("81eb002"),
-    core(Bug::H11, "H11", &["I20"], "A recording of which nobody said anything is believed.").mended("4d306bf"),
+    )
+    .mended("81eb002"),
+    core(Bug::H11, "H11", &["I20"], "A recording of which nobody said anything is believed.")
+        .mended("4d306bf"),
     core(Bug::H12, "H12", &["I20", "I18"], "Recordings at the edge are not frozen.").mended("e5cb598"),
     core(
         Bug::H13,
         "H13",
         &["I20"],
         "A recording is accepted without a last look at whether it was replaced.",
-    ).mended("e5cb598"),
+    )
+    .mended("e5cb598"),
     core(Bug::H14, "H14", &["I20"], "A repeated claim is acknowledged without evidence.").mended("e5cb598"),
     core(
         Bug::H15,
         "H15",
         &["I19"],
         "Parts whose answer was lost are sent again though the store lists them.",
-    ).mended("9e852d9"),
+    )
+    .mended("9e852d9"),
     core(
         Bug::H16,
         "H16",
         &["panic", "I11"],
         "The records of tasks that waiting commands name are not read before the step that may end them.",
-    ).mended("08ca9e5"),
-    core(Bug::H17, "H17", &["I27"], "A policy may put more parts in flight than there is memory for.").mended("a54cbaa"),
+    )
+    .mended("08ca9e5"),
+    core(Bug::H17, "H17", &["I27"], "A policy may put more parts in flight than there is memory for.")
+        .mended("a54cbaa"),
 ];
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tidegate_sim::report::Origin;
 use tidegate_sim::run::Options;
 use tidegate_sim::scenario::Scenario;
 
-use super::{Common, Desk, Usage, bench, bench::Go, bench::Meter, meta};
+use super::{Common, Desk, Usage, bench, bench::Meter, meta};
 
 const EXAMPLES: &str = "Examples (bugs are in a build of their own):
   TIDEGATE_BUGS=1 cargo run --target-dir target/bugs -p tidegate-sim -- bank
@@ -48,10 +48,8 @@ pub fn bank(args: &Bank, desk: &mut Desk<'_>, compiled: bool) -> anyhow::Result<
     if !args.markdown && !args.common.json {
         writeln!(desk.out, "{}", bank::head())?;
     }
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    for chunk in entries {
-        outcomes.push(Outcome { entry: chunk, hunts: Vec::new() });
-    }
+    let mut outcomes: Vec<Outcome> =
+        entries.into_iter().map(|entry| Outcome { entry, hunts: Vec::new() }).collect();
     let hunts: Vec<(usize, u64)> = (0..outcomes.len())
         .filter(|at| outcomes[*at].entry.later.is_none())
         .flat_map(|at| (0..args.runs.max(1)).map(move |n| (at, n)))
@@ -64,9 +62,12 @@ pub fn bank(args: &Bank, desk: &mut Desk<'_>, compiled: bool) -> anyhow::Result<
         hunts.into_iter(),
         |(at, n)| {
             let entry = list[at];
-            let mut nowhere = std::io::sink();
-            let mut own = Desk { lab, out: &mut nowhere, scenarios: Default::default(), program: program.clone() };
-            (at, if bank::is_meta(entry) { apart(&mut own, entry, n, seeds) } else { Ok(broken(lab, entry, n, seeds)) })
+            let hunt = if bank::is_meta(entry) {
+                apart(&program, entry, n, seeds)
+            } else {
+                Ok(broken(lab, entry, n, seeds))
+            };
+            (at, hunt)
         },
         |(at, hunt)| {
             outcomes[at].hunts.push(hunt?);
@@ -77,7 +78,7 @@ pub fn bank(args: &Bank, desk: &mut Desk<'_>, compiled: bool) -> anyhow::Result<
                 tell(args, desk, &outcomes[told])?;
                 told += 1;
             }
-            Ok(Go::On)
+            Ok(())
         },
     )?;
     for outcome in &outcomes[told..] {
@@ -91,7 +92,11 @@ pub fn bank(args: &Bank, desk: &mut Desk<'_>, compiled: bool) -> anyhow::Result<
     if !args.markdown && !args.common.json {
         let later = outcomes.iter().filter(|outcome| outcome.verdict() == Verdict::Later).count();
         let hunted = outcomes.len() - later;
-        writeln!(desk.out, "{hunted} hunted, {} found as expected, {bad} not, {later} come later", hunted - bad)?;
+        writeln!(
+            desk.out,
+            "{hunted} hunted, {} found as expected, {bad} not, {later} come later",
+            hunted - bad
+        )?;
     }
     Ok(u8::from(bad > 0))
 }
@@ -113,7 +118,8 @@ fn chosen(ids: &[String]) -> anyhow::Result<Vec<&'static Entry>> {
         return Ok(table::ALL.iter().collect());
     }
     let find = |id: &String| {
-        table::find(id).ok_or_else(|| Usage(format!("there is no bug {id}; `tidegate-sim list` has them")).into())
+        table::find(id)
+            .ok_or_else(|| Usage(format!("there is no bug {id}; `tidegate-sim list` has them")).into())
     };
     ids.iter().map(find).collect()
 }
@@ -134,16 +140,18 @@ fn broken(lab: super::Lab, entry: &Entry, n: u64, max: u64) -> Hunt {
 }
 
 /// Each seed in two processes until they differ. What is measured is the wall clock: the work is done elsewhere.
-fn apart(desk: &mut Desk<'_>, entry: &Entry, n: u64, max: u64) -> anyhow::Result<Hunt> {
+fn apart(program: &std::path::Path, entry: &Entry, n: u64, max: u64) -> anyhow::Result<Hunt> {
     let begun = std::time::Instant::now();
     let mut failed = None;
-    let (seeds, found) = bank::hunt(bank::first_seed(n), max, &mut |seed| {
-        match meta::differs(desk, seed..seed + 1, Some(entry.id)) {
-            Ok(difference) => difference.map(|_| "I28".to_string()),
-            Err(error) => {
-                failed = Some(error);
-                Some(String::new())
-            }
+    let (seeds, found) = bank::hunt(bank::first_seed(n), max, &mut |seed| match meta::differs(
+        program,
+        seed..seed + 1,
+        Some(entry.id),
+    ) {
+        Ok(difference) => difference.map(|_| "I28".to_string()),
+        Err(error) => {
+            failed = Some(error);
+            Some(String::new())
         }
     });
     match failed {

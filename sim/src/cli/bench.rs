@@ -47,29 +47,20 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Whether to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Go {
-    /// With what comes next.
-    On,
-    /// No further: what is running is finished and dropped.
-    Stop,
-}
-
 /// Works on items on `jobs` threads and tells the results in the order of the items.
 ///
 /// # Errors
-/// The first one of `tell`.
+/// The first one of `tell`; nothing new is begun after it.
 pub fn in_order<T: Send, R: Send>(
     jobs: usize,
     items: impl Iterator<Item = T> + Send,
     work: impl Fn(T) -> R + Sync,
-    mut tell: impl FnMut(R) -> anyhow::Result<Go>,
+    mut tell: impl FnMut(R) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let items = Mutex::new(items.enumerate());
     let stopped = AtomicBool::new(false);
     let jobs = jobs.max(1);
-    // A slow first run must not let the others pile up results without end.
+    // While one is told, which may mean that it is shrunk, the others must not pile up results without end.
     let (results, arrived) = mpsc::sync_channel::<(usize, R)>(jobs * 4);
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -87,15 +78,15 @@ pub fn in_order<T: Send, R: Send>(
         drop(results);
         let mut waiting = BTreeMap::new();
         let mut next = 0;
-        for (at, result) in &arrived {
+        for (at, result) in arrived.iter() {
             waiting.insert(at, result);
             while let Some(result) = waiting.remove(&next) {
                 next += 1;
-                let go = tell(result);
-                if !matches!(go, Ok(Go::On)) {
+                if let Err(error) = tell(result) {
                     stopped.store(true, Ordering::Relaxed);
+                    // Whoever waits to send a result must not wait for ever.
                     drop(arrived);
-                    return go.map(|_| ());
+                    return Err(error);
                 }
             }
         }
@@ -133,7 +124,13 @@ fn cpu() -> Option<Duration> {
 /// Shrinks a failing scenario for at most `within`, and writes what is left.
 ///
 /// Candidates go through the file format on the way: what is found is what a reader of the file will run.
-pub fn minimise(lab: Lab, scenario: &Scenario, options: Options, tries: u64, within: Duration) -> (Shrunk, String) {
+pub fn minimise(
+    lab: Lab,
+    scenario: &Scenario,
+    options: Options,
+    tries: u64,
+    within: Duration,
+) -> (Shrunk, String) {
     let begun = Instant::now();
     let mut fails = |candidate: &Scenario| {
         let read = (lab.parse)(&(lab.write)(candidate)).ok()?;
@@ -147,7 +144,7 @@ pub fn minimise(lab: Lab, scenario: &Scenario, options: Options, tries: u64, wit
 
 #[cfg(test)]
 mod tests {
-    use super::{Go, in_order};
+    use super::in_order;
 
     #[test]
     fn results_are_told_in_the_order_of_the_items_whichever_is_ready_first() {
@@ -156,7 +153,7 @@ mod tests {
             let work = |n: u64| (0..(n * 7919) % 1000).fold(n, |sum, _| std::hint::black_box(sum));
             in_order(jobs, 0..200, work, |n| {
                 told.push(n);
-                Ok(Go::On)
+                Ok(())
             })
             .expect("nothing fails");
             assert!(told.iter().copied().eq(0..200), "{jobs}: {told:?}");
@@ -164,14 +161,18 @@ mod tests {
     }
 
     #[test]
-    fn it_stops_when_told_to_and_hands_errors_on() {
+    fn it_stops_at_the_first_error_even_if_there_is_work_without_end() {
         let mut told = 0;
-        let stop = in_order(4, 0.., |n: u64| n, |n| {
-            told += 1;
-            Ok(if n == 9 { Go::Stop } else { Go::On })
-        });
-        assert!(stop.is_ok());
+        let stopped = in_order(
+            4,
+            0..,
+            |n: u64| n,
+            |n| {
+                told += 1;
+                if n == 9 { Err(anyhow::anyhow!("no more")) } else { Ok(()) }
+            },
+        );
+        assert_eq!(stopped.expect_err("it was told to").to_string(), "no more");
         assert_eq!(told, 10);
-        assert!(in_order(4, 0.., |n: u64| n, |_| Err(anyhow::anyhow!("no more"))).is_err());
     }
 }

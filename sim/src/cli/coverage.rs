@@ -5,7 +5,7 @@ use tidegate_sim::report::tally::{Catalogue, Tally};
 use tidegate_sim::report::{Origin, first_bad};
 use tidegate_sim::run::Options;
 
-use super::{Common, Desk, bench, bench::Go, list};
+use super::{Common, Desk, bench, list};
 
 const EXAMPLES: &str = "Examples:
   tidegate-sim coverage --seeds 5000
@@ -48,7 +48,7 @@ pub fn coverage(args: &Coverage, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
         |case| {
             tally.add(&case.report);
             codes.push(case.exit_code());
-            Ok(Go::On)
+            Ok(())
         },
     )?;
     let gaps = tally.gaps(&catalogue(desk));

@@ -1,6 +1,7 @@
 //! `meta`: the same seeds in two processes that live differently. The hidden `trail` is what each of them does.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -59,7 +60,7 @@ pub struct TrailOf {
 /// Usage, and processes that cannot be started or end in any other way.
 pub fn meta(args: &Meta, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     planted(args.bug.as_deref())?;
-    let found = differs(desk, args.seeds.clone(), args.bug.as_deref())?;
+    let found = differs(&desk.program, args.seeds.clone(), args.bug.as_deref())?;
     let seeds = args.seeds.end - args.seeds.start;
     if args.json {
         let differs = found.as_ref().map(|d| {
@@ -70,9 +71,15 @@ pub fn meta(args: &Meta, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
         writeln!(desk.out, "seed {} differs at event {} (alike until {})", d.seed, d.event, d.same_until)?;
         writeln!(desk.out, "  one process    {}", d.first)?;
         writeln!(desk.out, "  the other      {}", d.second)?;
-        writeln!(desk.out, "  in the other the environment, the working directory, the order of seeds and the load differ")?;
+        writeln!(
+            desk.out,
+            "  in the other the environment, the working directory, the order of seeds and the load differ"
+        )?;
     } else {
-        writeln!(desk.out, "{seeds} seeds are the same in two processes, at every {EVERY} events and at the end")?;
+        writeln!(
+            desk.out,
+            "{seeds} seeds are the same in two processes, at every {EVERY} events and at the end"
+        )?;
     }
     Ok(if found.is_some() { FailureKind::NonDeterminism.exit_code() } else { 0 })
 }
@@ -81,23 +88,27 @@ pub fn meta(args: &Meta, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
 ///
 /// # Errors
 /// As [`meta`].
-pub fn differs(desk: &Desk<'_>, seeds: std::ops::Range<u64>, bug: Option<&str>) -> anyhow::Result<Option<Difference>> {
-    let Some(coarse) = compare_all(desk, seeds, bug, EVERY)? else { return Ok(None) };
+pub fn differs(
+    program: &Path,
+    seeds: std::ops::Range<u64>,
+    bug: Option<&str>,
+) -> anyhow::Result<Option<Difference>> {
+    let Some(coarse) = compare_all(program, seeds, bug, EVERY)? else { return Ok(None) };
     // Once more with a checkpoint at every event. Chance may make these two part elsewhere, or not at all: then what is
     // known is the stretch.
-    let fine = compare_all(desk, coarse.seed..coarse.seed + 1, bug, 1)?;
+    let fine = compare_all(program, coarse.seed..coarse.seed + 1, bug, 1)?;
     Ok(Some(fine.unwrap_or(coarse)))
 }
 
 fn compare_all(
-    desk: &Desk<'_>,
+    program: &Path,
     seeds: std::ops::Range<u64>,
     bug: Option<&str>,
     every: u64,
 ) -> anyhow::Result<Option<Difference>> {
     let (one, two) = std::thread::scope(|scope| {
-        let other = scope.spawn(|| tell(desk_program(desk, &seeds, bug, every, true)));
-        let one = tell(desk_program(desk, &seeds, bug, every, false));
+        let other = scope.spawn(|| tell(started(program, &seeds, bug, every, true)));
+        let one = tell(started(program, &seeds, bug, every, false));
         (one, other.join())
     });
     let two = two.map_err(|_| anyhow::anyhow!("reading the second process panicked"))?;
@@ -109,14 +120,14 @@ fn compare_all(
     }))
 }
 
-fn desk_program(
-    desk: &Desk<'_>,
+fn started(
+    program: &Path,
     seeds: &std::ops::Range<u64>,
     bug: Option<&str>,
     every: u64,
     odd: bool,
 ) -> Command {
-    let mut command = Command::new(&desk.program);
+    let mut command = Command::new(program);
     command.arg("trail").args(["--seeds", &format!("{}..{}", seeds.start, seeds.end)]);
     command.args(["--every", &every.to_string()]).args(bug.map(|id| format!("--bug={id}")));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -124,7 +135,11 @@ fn desk_program(
         // What a process may depend on without knowing: where it stands, what it inherits (which also moves its stack),
         // what ran before, and who else runs.
         command.args(["--reverse", "--busy"]).current_dir(std::env::temp_dir());
-        command.env("TZ", "Pacific/Chatham").env("LANG", "tr_TR.UTF-8").env("HOME", "/").env("RUST_BACKTRACE", "0");
+        command
+            .env("TZ", "Pacific/Chatham")
+            .env("LANG", "tr_TR.UTF-8")
+            .env("HOME", "/")
+            .env("RUST_BACKTRACE", "0");
         command.env("TIDEGATE_SIM_PADDING", "x".repeat(7919));
     }
     command

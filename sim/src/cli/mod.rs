@@ -196,7 +196,8 @@ struct Planted {
 /// If there is none, it comes later, or this build has none.
 fn planted(id: Option<&str>) -> anyhow::Result<Planted> {
     let Some(id) = id else { return Ok(Planted::default()) };
-    let entry = table::find(id).ok_or_else(|| Usage(format!("there is no bug {id}; `tidegate-sim list` has them")))?;
+    let entry = table::find(id)
+        .ok_or_else(|| Usage(format!("there is no bug {id}; `tidegate-sim list` has them")))?;
     if let Some(later) = entry.later {
         return Err(Usage(format!("bug {} is not there yet: its part comes with {later}", entry.id)).into());
     }

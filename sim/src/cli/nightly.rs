@@ -10,7 +10,7 @@ use tidegate_sim::report::tally::Tally;
 use tidegate_sim::report::{Case, Origin, human, regression};
 use tidegate_sim::run::Options;
 
-use super::{Common, Desk, Usage, bench, bench::Go, coverage};
+use super::{Common, Desk, Usage, bench, coverage};
 
 const EXAMPLES: &str = "Examples:
   tidegate-sim nightly --minutes 60
@@ -26,6 +26,9 @@ pub struct Nightly {
     /// The first seed [default: from the clock, so that no night repeats another]
     #[arg(long, value_name = "SEED")]
     pub from: Option<u64>,
+    /// Runs at most
+    #[arg(long, value_name = "N", default_value_t = u64::MAX)]
+    pub most: u64,
     /// Where failures are kept
     #[arg(long, value_name = "DIR", default_value = "target/nightly")]
     pub out: PathBuf,
@@ -55,8 +58,15 @@ pub fn nightly(args: &Nightly, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     let (mut tally, mut findings) = (Tally::default(), Findings::default());
     bench::in_order(
         args.common.jobs(),
-        (from..).take_while(|seed| *seed == from || begun.elapsed() < within),
-        |seed| bench::case(lab, Origin::Seed(seed), (lab.plan)(seed), Options { log: Some(false), ..Options::default() }),
+        (from..from.saturating_add(args.most)).take_while(|seed| *seed == from || begun.elapsed() < within),
+        |seed| {
+            bench::case(
+                lab,
+                Origin::Seed(seed),
+                (lab.plan)(seed),
+                Options { log: Some(false), ..Options::default() },
+            )
+        },
         |case| {
             tally.add(&case.report);
             if let (Some(failure), Origin::Seed(seed)) = (&case.report.failure, &case.origin)
@@ -64,7 +74,7 @@ pub fn nightly(args: &Nightly, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
             {
                 keep(args, desk, case)?;
             }
-            Ok(Go::On)
+            Ok(())
         },
     )?;
     let gaps = tally.gaps(&coverage::catalogue(desk));
@@ -81,9 +91,18 @@ pub fn nightly(args: &Nightly, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     }
     write!(desk.out, "{}", tally.text(&gaps))?;
     let seconds = begun.elapsed().as_secs_f64();
-    writeln!(desk.out, "{:<14}{:.0} events a second in {seconds:.0} s", "speed", tally.events as f64 / seconds.max(0.001))?;
+    writeln!(
+        desk.out,
+        "{:<14}{:.0} events a second in {seconds:.0} s",
+        "speed",
+        tally.events as f64 / seconds.max(0.001)
+    )?;
     for (signature, finding) in findings.iter() {
-        writeln!(desk.out, "{:<14}{signature}: {} times, first by seed {}", "failed", finding.times, finding.seed)?;
+        writeln!(
+            desk.out,
+            "{:<14}{signature}: {} times, first by seed {}",
+            "failed", finding.times, finding.seed
+        )?;
     }
     if findings.is_empty() {
         writeln!(desk.out, "{:<14}no run", "failed")?;

@@ -9,7 +9,7 @@ use tidegate_sim::report::{self, Origin};
 use tidegate_sim::run::Options;
 use tidegate_sim::scenario::Scenario;
 
-use super::{Common, Desk, bench, bench::Go, run};
+use super::{Common, Desk, bench, run};
 
 const EXAMPLES: &str = "Examples:
   tidegate-sim replay sim/corpus/i18-object-done-kill.toml --log
@@ -69,7 +69,7 @@ pub fn replay(args: &Replay, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
             desk.tell(&case, args.common.json, args.log)?;
             codes.push(case.exit_code());
             kept.push(run::light(case));
-            Ok(Go::On)
+            Ok(())
         },
     )?;
     if let Some(path) = &args.junit {
@@ -78,7 +78,11 @@ pub fn replay(args: &Replay, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     }
     if !args.common.json {
         let bad = codes.iter().filter(|code| **code != 0).count();
-        writeln!(desk.out, "{} replayed, {bad} not as expected, {left_out} left out (planted bugs)", codes.len())?;
+        writeln!(
+            desk.out,
+            "{} replayed, {bad} not as expected, {left_out} left out (planted bugs)",
+            codes.len()
+        )?;
     }
     Ok(report::first_bad(codes))
 }

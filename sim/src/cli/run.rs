@@ -10,7 +10,7 @@ use tidegate_sim::report::{self, Case, Origin, sentences};
 use tidegate_sim::run::Options;
 use tidegate_sim::scenario::Scenario;
 
-use super::{Common, Desk, Usage, bench, bench::Go, planted};
+use super::{Common, Desk, Usage, bench, planted};
 
 const EXAMPLES: &str = "Examples:
   tidegate-sim run --seed 42 --log
@@ -67,16 +67,10 @@ const TRIES: u64 = 100_000;
 /// Usage, and files that cannot be read or written.
 pub fn run(args: &Run, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     let planted = planted(args.bug.as_deref())?;
-    let options = Options {
-        log: Some(args.log),
-        canary: args.canary,
-        driver: planted.driver,
-        ..Options::default()
-    };
+    let options =
+        Options { log: Some(args.log), canary: args.canary, driver: planted.driver, ..Options::default() };
     let lab = desk.lab;
-    let of_seed = move |seed: u64| {
-        (Origin::Seed(seed), Scenario { bug: planted.bug, ..(lab.plan)(seed) })
-    };
+    let of_seed = move |seed: u64| (Origin::Seed(seed), Scenario { bug: planted.bug, ..(lab.plan)(seed) });
     if let Some(name) = &args.name {
         let scenario = named(desk, name)?;
         let bug = planted.bug.or(scenario.bug);
@@ -85,7 +79,9 @@ pub fn run(args: &Run, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
         return tell_all(args, desk, options, std::iter::once(one));
     }
     let range = match (args.seed, args.commit, &args.seeds) {
-        (Some(seed), _, _) | (None, Some(seed), _) => seed..seed.checked_add(1).context("the last seed there is")?,
+        (Some(seed), _, _) | (None, Some(seed), _) => {
+            seed..seed.checked_add(1).context("the last seed there is")?
+        }
         (None, None, Some(seeds)) => seeds.clone(),
         (None, None, None) => 1..2,
     };
@@ -99,7 +95,8 @@ pub fn run(args: &Run, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
 fn named(desk: &Desk<'_>, name: &str) -> anyhow::Result<Scenario> {
     let path = desk.scenarios.join(format!("{name}.toml"));
     if !path.exists() {
-        let message = format!("there is no scenario {name}; `tidegate-sim list` has them, `replay` runs files");
+        let message =
+            format!("there is no scenario {name}; `tidegate-sim list` has them, `replay` runs files");
         return Err(Usage(message).into());
     }
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -132,10 +129,10 @@ fn tell_all(
         |(origin, scenario)| bench::case(lab, origin, scenario, options),
         |mut case| {
             let bad = !case.verdict().is_good();
-            let known = |case: &Case| case.report.failure.as_ref().is_some_and(|f| kinds.contains(&f.signature()));
+            let known =
+                |case: &Case| case.report.failure.as_ref().is_some_and(|f| kinds.contains(&f.signature()));
             if bad && known(&case) && !args.common.json {
                 // Told in full once; the line is enough from then on.
-                use std::io::Write as _;
                 writeln!(desk.out, "{}", report::human::line(&case))?;
             } else {
                 if let Some(failure) = case.report.failure.as_ref().filter(|_| bad) {
@@ -152,7 +149,7 @@ fn tell_all(
             if args.junit.is_some() {
                 kept.push(light(case));
             }
-            Ok(Go::On)
+            Ok(())
         },
     )?;
     if let Some(path) = &args.junit {

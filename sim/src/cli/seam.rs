@@ -32,8 +32,10 @@ impl Lab {
             marks: tidegate_sim::coverage::MARKS,
             invariants: || {
                 let some = tidegate_sim::plan::plan(1, &tidegate_sim::plan::Shape::default());
-                let mut all: Vec<&'static str> =
-                    tidegate_sim::watch::all(&some).iter().flat_map(|watch| watch.invariants().to_vec()).collect();
+                let mut all: Vec<&'static str> = tidegate_sim::watch::all(&some)
+                    .iter()
+                    .flat_map(|watch| watch.invariants().to_vec())
+                    .collect();
                 all.sort_unstable();
                 all.dedup();
                 all

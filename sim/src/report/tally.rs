@@ -201,7 +201,7 @@ impl Tally {
 /// 1, 2, 5, 10, 20, 50, ...
 fn is_round(n: u64) -> bool {
     let mut unit = n;
-    while unit >= 10 && unit % 10 == 0 {
+    while unit >= 10 && unit.is_multiple_of(10) {
         unit /= 10;
     }
     matches!(unit, 1 | 2 | 5)

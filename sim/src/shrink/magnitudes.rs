@@ -54,7 +54,7 @@ pub(super) const PLAIN: &[Plain] = &[
     |s, i| device(s, i, |device| device.firmware = Firmware::New),
     |s, i| device(s, i, |device| device.latency = LATENCY_PLAIN),
     |s, i| device(s, i, |device| device.speed = SPEED_PLAIN),
-    |s, i| fault(s, i, |fault| keep_nothing(fault)),
+    |s, i| fault(s, i, keep_nothing),
 ];
 
 fn site(scenario: &mut Scenario, index: usize, change: fn(&mut crate::scenario::Site)) {
@@ -197,6 +197,13 @@ fn visit(scenario: &mut Scenario, see: &mut dyn FnMut(Number<'_>)) {
             | Act::StopRecorder { .. }
             | Act::RestartUploader { .. } => {}
         }
+    }
+    for device in &mut scenario.devices {
+        see(Number::Time(&mut device.latency, 1));
+    }
+    for site in &mut scenario.sites {
+        see(Number::Time(&mut site.flush, 1));
+        see(Number::Time(&mut site.cloud_latency, 1));
     }
     // Last, since nothing may begin after the chaos is over: what was moved forward makes room.
     let last = last_beginning(scenario);

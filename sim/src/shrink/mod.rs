@@ -78,7 +78,7 @@ pub fn shrink(
         spent: false,
     };
     if signature.is_some() {
-        search.to_the_end();
+        search.exhaust();
     }
     Shrunk {
         events_after: events(&search.best),
@@ -108,7 +108,7 @@ const PAIRS_UP_TO: usize = 14;
 impl Search<'_> {
     /// Rounds of all passes until one changes nothing. Every acceptance is smaller by the measure of its pass, and no
     /// pass makes larger what another one made smaller, so this ends.
-    fn to_the_end(&mut self) {
+    fn exhaust(&mut self) {
         loop {
             let before = self.best.clone();
             self.drop_faults();
