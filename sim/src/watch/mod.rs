@@ -208,5 +208,5 @@ pub trait Watch {
 /// Every family, for a scenario.
 #[must_use]
 pub fn all(_: &Scenario) -> Vec<Box<dyn Watch>> {
-    vec![Box::<links::LinkWatch>::default(), Box::<calls::CallWatch>::default()]
+    vec![Box::<links::Links>::default(), Box::<calls::Calls>::default()]
 }
