@@ -219,6 +219,8 @@ fn tasks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
             Some(format!("the device is {why}"))
         } else if !device.honest {
             Some("the device does not tell the truth".to_string())
+        } else if device.spec.firmware == scenario::Firmware::Old {
+            Some("its program never says under which key it uploads".to_string())
         } else if gave_up {
             Some("the device gave up".to_string())
         } else if !device.held().any(|(held, _)| held == wire) {

@@ -46,7 +46,7 @@ use site::Node;
 use weather::Weather;
 
 /// Events after which a run counts as running in a circle: a hundred times what a long life needs.
-const EVENTS_MAX: u64 = 20_000_000;
+const EVENTS_MAX: u64 = 5_000_000;
 
 /// Something that is going to happen.
 #[derive(Debug)]

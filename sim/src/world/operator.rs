@@ -35,6 +35,10 @@ pub(super) struct Operator {
     began: Option<SimTime>,
     /// Tries of a sync after it had failed.
     again: u32,
+    /// Whether they wait once more before they ask for the same again.
+    patient: bool,
+    /// What they saw when they last asked for something.
+    saw: Option<String>,
     done: bool,
 }
 
@@ -50,6 +54,8 @@ impl Operator {
             resumed: false,
             began: None,
             again: 0,
+            patient: false,
+            saw: None,
             done: false,
         }
     }
@@ -59,7 +65,6 @@ impl Operator {
         self.asked = None;
         self.stamp += 1;
         if did {
-            self.wait = LOOK_MIN;
             return (self.stamp, Duration::from_millis(5));
         }
         (self.stamp, self.wait)
@@ -89,6 +94,11 @@ impl World<'_> {
         }
         let device = self.operators[n].recording.device;
         let site = self.devices[device].spec.site;
+        let sight = self.sight(n, site);
+        let news = self.operators[n].saw.as_ref() != Some(&sight);
+        if news {
+            self.operators[n].wait = LOOK_MIN;
+        }
         let next =
             if self.nodes[site].up && !self.nodes[site].paused { self.next_of(n, site) } else { Next::Wait };
         let operator = &mut self.operators[n];
@@ -101,7 +111,16 @@ impl World<'_> {
                 self.queue.plan(self.now + operator.wait + jitter, Event::Look { operator: n, stamp });
                 operator.wait = (operator.wait * 2).min(LOOK_MAX);
             }
+            Next::Ask(_) if !news && operator.patient => {
+                // What they asked for was answered and changed nothing they can see: they give it time.
+                operator.patient = false;
+                let jitter = operator.luck.duration(Duration::ZERO, operator.wait / 4);
+                self.queue.plan(self.now + operator.wait + jitter, Event::Look { operator: n, stamp });
+                operator.wait = (operator.wait * 2).min(LOOK_MAX);
+            }
             Next::Ask(request) => {
+                operator.saw = Some(sight);
+                operator.patient = true;
                 operator.asked = Some(self.now + PATIENCE);
                 // Refused at once, they come back a little later each time.
                 operator.wait = (operator.wait * 3 / 2).min(LOOK_MAX / 2);
@@ -110,6 +129,33 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What an operator sees of their errand.
+    fn sight(&self, n: usize, site: usize) -> String {
+        let task = &self.operators[n].recording.task;
+        let mut text = String::new();
+        if let Ok(id) = TaskId::new(task)
+            && let Some(Row::Task(row)) = self.images[site].get(&Key::Task(id))
+        {
+            text.push_str(row.state.name());
+            text.push_str(row.wire.as_str());
+        }
+        for id in self.episodes(site, task) {
+            let Some(Row::Episode(row)) = self.images[site].get(&Key::Episode(id)) else { continue };
+            text.push_str(row.qa.name());
+            match &row.sync {
+                SyncMark::NotStarted => text.push('-'),
+                SyncMark::Synced { .. } => text.push('+'),
+                SyncMark::Failed(job) => text.push_str(&format!("failed {job}")),
+                SyncMark::Queued(job) => {
+                    let parked = matches!(self.images[site].get(&Key::Job(*job)), Some(Row::Job(row))
+                        if matches!(row.state, JobState::Parked { .. }));
+                    text.push_str(&format!("job {job} {parked}"));
+                }
+            }
+        }
+        text
     }
 
     fn next_of(&mut self, n: usize, site: usize) -> Next {
