@@ -462,7 +462,7 @@ fn claim(wire: &str) -> Announced {
         key: Some(std::format!("f/d1/{wire}.mcap")),
         len: Some(LEN),
         sha256: Some(sha()),
-        mcap_only: false,
+        mcap_only: Some(false),
     }
 }
 

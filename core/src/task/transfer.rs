@@ -234,6 +234,7 @@ impl Tasks {
         if let Some(earlier) = earlier.filter(|e| e.key == all.key && e.task == all.task) {
             all.len = all.len.or(earlier.len);
             all.sha256 = all.sha256.or(earlier.sha256);
+            all.mcap_only = all.mcap_only.or(earlier.mcap_only);
         }
         all
     }

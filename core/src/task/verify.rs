@@ -195,8 +195,12 @@ impl Tasks {
             self.drop_verify(cx, &at);
             return self.refuse_silent(cx, device, wire, episode);
         }
-        let claim =
-            Announced { len: Some(row.len), sha256: Some(row.sha256), mcap_only: true, ..announced.clone() };
+        let claim = Announced {
+            len: Some(row.len),
+            sha256: Some(row.sha256),
+            mcap_only: Some(true),
+            ..announced.clone()
+        };
         let key = row.key.clone();
         self.pursue(cx, device, named, (key, claim, Aim::Repeat(episode)), fresh);
     }
@@ -353,7 +357,7 @@ impl Tasks {
                     return self.take_rest(cx, &at, Some(trouble));
                 }
                 let facts = facts.clone();
-                if claim.mcap_only {
+                if claim.mcap_only == Some(true) {
                     self.ask_step(cx, &at, key, get(Want::Digest), |ticket| {
                         Step::Digest(ticket, facts, None)
                     });

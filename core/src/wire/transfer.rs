@@ -63,9 +63,10 @@ pub struct Announced {
     /// `checksum_sha256`
     #[n(3)]
     pub sha256: Option<Sha256>,
-    /// Whether `upload_mode` is `mcap_only`: there is no sidecar.
+    /// Whether `upload_mode` is `mcap_only`: there is no sidecar. `None` does not say; older programs leave it out of
+    /// `upload_complete`.
     #[n(4)]
-    pub mcap_only: bool,
+    pub mcap_only: Option<bool>,
 }
 
 /// An uploader's status. Absent is not empty: the short form has no lists.
@@ -251,7 +252,7 @@ fn announced(map: &Map<String, Value>, task: String) -> Announced {
         key: key(map, "s3_key").or_else(|| key(map, "object_key")),
         len: number(map, "file_size_bytes"),
         sha256: text(map, "checksum_sha256").and_then(|hex| Sha256::from_hex(&hex)),
-        mcap_only: text(map, "upload_mode").as_deref() == Some("mcap_only"),
+        mcap_only: text(map, "upload_mode").map(|mode| mode == "mcap_only"),
     }
 }
 

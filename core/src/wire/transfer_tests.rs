@@ -17,7 +17,7 @@ fn a1() -> Announced {
         key: Some(KEY.into()),
         len: Some(2481),
         sha256: Sha256::from_hex(SHA),
-        mcap_only: false,
+        mcap_only: Some(false),
     }
 }
 
@@ -61,8 +61,13 @@ fn failures_carry_their_reason_and_a_lone_mcap_says_so() {
     let reason = Some("AccessDenied".into());
     assert_eq!(read(failed), TransferMessage::UploadFailed { task: "a1".into(), reason });
     let lone = r#"{"type":"upload_complete","data":{"task_id":"a1","object_key":"k.mcap","upload_mode":"mcap_only"}}"#;
-    let announced =
-        Announced { task: "a1".into(), key: Some("k.mcap".into()), len: None, sha256: None, mcap_only: true };
+    let announced = Announced {
+        task: "a1".into(),
+        key: Some("k.mcap".into()),
+        len: None,
+        sha256: None,
+        mcap_only: Some(true),
+    };
     assert_eq!(read(lone), TransferMessage::UploadComplete(announced));
 }
 

@@ -628,7 +628,7 @@ impl World {
                 uploads: Some(vec![UploadEntry {
                     status: [UploadStatus::Failed, UploadStatus::WaitAck, UploadStatus::RetryWait]
                         [usize::from(b) % 3],
-                    announced: Announced { mcap_only: true, len: None, sha256: None, ..honest },
+                    announced: Announced { mcap_only: Some(true), len: None, sha256: None, ..honest },
                     last_error: None,
                 }]),
                 waiting_ack_tasks: Some(vec![task, "a b".to_string()]),

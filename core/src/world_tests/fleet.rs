@@ -188,7 +188,7 @@ impl Device {
             key: Some(self.key(wire).to_string()),
             len: file.map(|file| file.content.len),
             sha256: file.map(|file| file.content.sha256()),
-            mcap_only: file.is_some_and(|file| file.mcap_only),
+            mcap_only: Some(file.is_some_and(|file| file.mcap_only)),
         }
     }
 

@@ -142,7 +142,7 @@ fn upload_entry(entry: &UploadEntry) -> Value {
         .put("object_key", said.key.as_deref().unwrap_or_default())
         .put("file_size_bytes", said.len.unwrap_or_default())
         .put("checksum_sha256", said.sha256.map_or_else(String::new, |digest| digest.to_string()))
-        .put("upload_mode", if said.mcap_only { "mcap_only" } else { "mcap_json" })
+        .put("upload_mode", if said.mcap_only == Some(true) { "mcap_only" } else { "mcap_json" })
         .put("last_error", entry.last_error.as_deref().unwrap_or_default())
         .into()
 }

@@ -170,7 +170,7 @@ async fn an_announced_recording_is_verified_acknowledged_and_parked_without_a_cl
         key: Some("robot-1/T1.mcap".to_owned()),
         len: Some(11),
         sha256: Some(Sha256::of(b"a recording")),
-        mcap_only: true,
+        mcap_only: Some(true),
     };
     let message = TransferMessage::UploadComplete(announced);
     first.inbox.input(Input::Transfer { conn: link.conn, message }).await.unwrap();
@@ -242,7 +242,7 @@ async fn an_acknowledged_recording_cannot_be_removed_through_the_edge_before_or_
         key: Some("robot-1/T1.mcap".to_owned()),
         len: Some(11),
         sha256: Some(Sha256::of(b"a recording")),
-        mcap_only: true,
+        mcap_only: Some(true),
     };
     let message = TransferMessage::UploadComplete(announced);
     first.inbox.input(Input::Transfer { conn: link.conn, message }).await.unwrap();

@@ -141,7 +141,7 @@ async fn an_operation_that_never_ends_holds_up_the_stop_for_the_drain_only() {
             key: Some("robot-1/T.mcap".to_owned()),
             len: None,
             sha256: None,
-            mcap_only: true,
+            mcap_only: Some(true),
         };
         let message = TransferMessage::UploadComplete(announced);
         bench.inbox.input(Input::Transfer { conn: link.conn, message }).await.unwrap();

@@ -42,7 +42,7 @@ fn a_recording_is_acknowledged_in_the_step_that_makes_it_an_episode() {
 
 #[test]
 fn a_lone_mcap_needs_no_sidecar() {
-    let (mut rig, head) = begun(&Announced { mcap_only: true, ..claim("T") });
+    let (mut rig, head) = begun(&Announced { mcap_only: Some(true), ..claim("T") });
     let facts = crate::row::RecordingFacts { started_at: Some(Wall(77)), ..Default::default() };
     rig.finish("T", &d1(), facts);
     let (digest, op) = rig.done(head, head_reply()).op();
@@ -52,9 +52,24 @@ fn a_lone_mcap_needs_no_sidecar() {
 }
 
 #[test]
+fn a_completion_that_does_not_say_the_mode_is_of_the_mode_its_start_said() {
+    // Programs of the 0.4 line leave the mode out of `upload_complete`.
+    for (mode, looked) in [(Some(true), "digest f/d1/T.mcap"), (Some(false), "sidecar f/d1/T.json")] {
+        let mut rig = Rig::new();
+        rig.link_up(&d1(), 1);
+        rig.create("T", &d1());
+        rig.say(&d1(), TransferMessage::UploadStarted(Announced { mcap_only: mode, ..claim("T") }));
+        let silent = Announced { mcap_only: None, ..claim("T") };
+        let (head, _) = rig.say(&d1(), TransferMessage::UploadComplete(silent)).op();
+        let (_, op) = rig.done(head, head_reply()).op();
+        assert_eq!(op, looked);
+    }
+}
+
+#[test]
 fn what_is_there_does_not_vouch_for_itself() {
     // The object was replaced at the edge; the uploader says neither size nor digest, and that there is no sidecar.
-    let vague = Announced { mcap_only: true, len: None, sha256: None, ..claim("T") };
+    let vague = Announced { mcap_only: Some(true), len: None, sha256: None, ..claim("T") };
     let silent = ObjectReply::Head(Some(ObjectFacts { announced: None, ..head_facts() }));
     for (callback, acknowledged) in [(None, false), (Some(LEN + 1), false), (Some(LEN), true)] {
         let mut rig = Rig::new();
@@ -539,7 +554,7 @@ fn what_is_acknowledged_was_frozen_before_the_last_look_and_stays_so() {
     );
     assert_eq!(rig.restart().ice(), FROZEN, "a restart freezes it again");
 
-    let (mut rig, head) = begun(&Announced { mcap_only: true, ..claim("T") });
+    let (mut rig, head) = begun(&Announced { mcap_only: Some(true), ..claim("T") });
     let digest = rig.done(head, head_reply()).op().0;
     assert_eq!(rig.confirm(digest).ice(), FROZEN[..1], "there is no sidecar to keep");
     assert_eq!(rig.restart().ice(), FROZEN[..1]);

@@ -68,7 +68,7 @@ impl World {
                 // Sometimes a wrong digest, sometimes the key of another attempt.
                 let key = claim(NAMES[if c % 7 == 0 { b % 6 } else { a % 6 }]).key;
                 let sha256 = Some(if c % 3 == 0 { other_sha() } else { sha() });
-                let claim = Announced { key, sha256, mcap_only: c % 4 == 0, ..claim(name) };
+                let claim = Announced { key, sha256, mcap_only: Some(c % 4 == 0), ..claim(name) };
                 match kind {
                     9 => rig.say(&device, TransferMessage::UploadComplete(claim)),
                     10 => rig.say(&device, TransferMessage::UploadStarted(claim)),

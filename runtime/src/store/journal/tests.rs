@@ -165,7 +165,7 @@ impl Life {
             key: Some(format!("robot/{task}.mcap")),
             len: Some(LEN),
             sha256: Some(sha("whole")),
-            mcap_only: true,
+            mcap_only: Some(true),
         };
         let conn = ConnId { boot: self.boot, n: 1 };
         self.step(Input::Transfer { conn, message: TransferMessage::UploadComplete(announced) });
