@@ -216,6 +216,17 @@ impl Knobs {
     }
 }
 
+/// The bug that the environment plants in the default settings of every test, by `TIDEGATE_PLANT=H04`: shows which
+/// tests guard against it. None outside of tests.
+#[cfg(tidegate_bugs)]
+pub(crate) fn in_every_test() -> Option<Bug> {
+    #[cfg(test)]
+    let bug = std::env::var("TIDEGATE_PLANT").ok().and_then(|id| Bug::from_id(&id));
+    #[cfg(not(test))]
+    let bug = None;
+    bug
+}
+
 /// Links that were replaced, for the bugs that take them for current ones. Empty in an ordinary build.
 #[derive(Debug, Default)]
 pub(crate) struct Replaced {
