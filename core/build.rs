@@ -1,6 +1,5 @@
 //! Decides whether the bank of planted bugs is compiled in: only the environment can ask for it, so that no feature of
 //! another package can. Must not decide anything else.
-#![expect(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
 
 fn main() {
     println!("cargo::rerun-if-env-changed=TIDEGATE_BUGS");

@@ -106,7 +106,7 @@ impl Hub {
     fn supersede(&mut self, cx: &mut Cx<'_>, old: ConnId, new: ConnId) {
         assert!(old < new, "I02: {new:?} takes over from {old:?}");
         if let Some((device, role)) = self.lines.remove(&old)
-            && (planted!(cx.knobs, B01) || planted!(cx.knobs, B02))
+            && planted!(cx.knobs, B01 | B02)
         {
             self.replaced.put(old, &device, role);
         }

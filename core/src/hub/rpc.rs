@@ -189,7 +189,7 @@ impl Hub {
         if recorder.calls.commands().count() >= limits::CALLS_PER_LINK - 1 && !planted!(cx.knobs, B30) {
             return refuse(cx, &command, Refusal::TooManyCalls);
         }
-        let gated = !planted!(cx.knobs, B05) && !planted!(cx.knobs, B06);
+        let gated = !planted!(cx.knobs, B05 | B06);
         assert!(
             !matches!(command.action, Action::Config | Action::Begin)
                 || recorder.confidence.is_confirmed()
