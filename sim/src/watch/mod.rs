@@ -4,6 +4,16 @@
 //! One family of invariants per file. Each counts how often its premise held: a check that never had anything to check
 //! proves nothing, and a long run fails for it.
 
+pub mod queue;
+#[cfg(test)]
+mod rig;
+pub mod rows;
+pub mod system;
+pub mod tasks;
+#[cfg(test)]
+mod tests;
+pub mod uploads;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::effect::{Effect, Output};

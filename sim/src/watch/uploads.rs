@@ -1,0 +1,761 @@
+//! Invariants of uploads: what completed means (I18), one object (I19), when the edge copy goes (I20, I29), nothing
+//! left behind (I21), what counts as sent (I22), how much is under way (I27).
+//!
+//! What a session may ask follows from the durable record of it and from this file's own tables of what was asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tidegate_core::change::{Change, EpisodeChange, JobChange, UploadChange};
+use tidegate_core::effect::{Effect, Notice};
+use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, PartNo, Ticket, UploadId};
+use tidegate_core::input::Input;
+use tidegate_core::object::{ObjectOp, ObjectReply, PartFacts, Store, Verb};
+use tidegate_core::outcome::Outcome;
+use tidegate_core::row::{JobRow, JobState, Key, Phase, Row, SyncMark, UploadRow};
+use tidegate_core::time::{Mono, Now};
+
+use super::rows::{self, Image, Sites};
+use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
+use crate::scenario::{Fault, Lasts, Path, Store as Place};
+use crate::store::{Bucket, Content};
+
+/// A part that was sent at least once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    /// Under way, for this claim.
+    Out(Fence),
+    /// Nobody knows whether it is there, or it does not count.
+    Loose,
+    /// It counts, durably.
+    Counts,
+}
+
+#[derive(Debug, Default)]
+struct Uploads {
+    /// Sessions by the keys they write to, sidecars' included.
+    at: BTreeMap<ObjectKey, BTreeSet<JobId>>,
+    /// Whose a multipart upload is.
+    names: BTreeMap<UploadId, JobId>,
+    /// Bytes that count, by session.
+    acked: BTreeMap<JobId, u64>,
+    sent: BTreeMap<(JobId, UploadId, PartNo), Sent>,
+    out: BTreeMap<Ticket, (JobId, UploadId, PartNo)>,
+    /// Parts under way, by session.
+    flying: BTreeMap<JobId, BTreeSet<Ticket>>,
+    /// Last progress told, by job.
+    told: BTreeMap<JobId, u64>,
+    /// Before this moment of the boot the edge copy stays.
+    keep: BTreeMap<EpisodeId, Mono>,
+    /// Whose a key at the edge is.
+    edge: BTreeMap<ObjectKey, EpisodeId>,
+    /// What an episode was made of: the stores' truth at that moment.
+    made_of: BTreeMap<EpisodeId, (Content, Option<Content>)>,
+    /// Key in the cloud of each episode: one for ever.
+    cloud_key: BTreeMap<EpisodeId, ObjectKey>,
+    /// Objects made at a job's key by multipart uploads when it was completed.
+    made: BTreeMap<JobId, (ObjectKey, u32)>,
+    /// Keys at which people were told that an upload may be left.
+    unseen: BTreeSet<ObjectKey>,
+}
+
+/// Watches uploads.
+#[derive(Debug, Default)]
+pub struct UploadWatch {
+    premises: Premises,
+    sites: Sites<Uploads>,
+}
+
+fn named(phase: &Phase) -> Option<&UploadId> {
+    match phase {
+        Phase::Open { upload } | Phase::Sealing { upload } => Some(upload),
+        Phase::Abandoning { upload } => upload.as_ref(),
+        Phase::Planned | Phase::Sealed { .. } => None,
+    }
+}
+
+impl Uploads {
+    /// What follows from the records; what the watch saw itself stays.
+    fn load(&mut self, image: &Image) {
+        self.at.clear();
+        self.names.clear();
+        self.acked.clear();
+        self.edge.clear();
+        self.quiet();
+        self.told.clear();
+        let mut known = BTreeSet::new();
+        for (key, row) in image {
+            match (key, row) {
+                (Key::Upload(job), Row::Upload(row)) => self.enter(*job, row),
+                (Key::Part(job, part), Row::Part(facts)) => {
+                    *self.acked.entry(*job).or_default() += facts.len;
+                    if let Some(upload) = rows::upload(image, *job).and_then(|row| named(&row.phase)) {
+                        known.insert((*job, upload.clone(), *part));
+                    }
+                }
+                (Key::Episode(id), Row::Episode(row)) => {
+                    self.edge.insert(row.key.clone(), *id);
+                    if let Some(sidecar) = &row.sidecar {
+                        self.edge.insert(sidecar.key.clone(), *id);
+                    }
+                }
+                (Key::Job(_), Row::Job(row)) => {
+                    self.cloud_key.entry(row.episode).or_insert_with(|| row.key.clone());
+                }
+                _ => {}
+            }
+        }
+        for (at, sent) in &mut self.sent {
+            *sent = if known.contains(at) { Sent::Counts } else { Sent::Loose };
+        }
+    }
+
+    /// Nobody waits for anything any more.
+    fn quiet(&mut self) {
+        self.out.clear();
+        self.flying.clear();
+        for sent in self.sent.values_mut() {
+            if let Sent::Out(_) = sent {
+                *sent = Sent::Loose;
+            }
+        }
+    }
+
+    fn enter(&mut self, job: JobId, row: &UploadRow) {
+        self.at.entry(row.key.clone()).or_default().insert(job);
+        self.at.entry(rows::sidecar_key(&row.key)).or_default().insert(job);
+        if let Some(upload) = named(&row.phase) {
+            self.names.insert(upload.clone(), job);
+        }
+    }
+
+    fn leave(&mut self, job: JobId, row: &UploadRow) {
+        for key in [row.key.clone(), rows::sidecar_key(&row.key)] {
+            if let Some(jobs) = self.at.get_mut(&key) {
+                jobs.remove(&job);
+                if jobs.is_empty() {
+                    self.at.remove(&key);
+                }
+            }
+        }
+        self.acked.remove(&job);
+    }
+
+    /// The claim's parts are not waited for any more.
+    fn let_go(&mut self, job: JobId) {
+        for ticket in self.flying.remove(&job).unwrap_or_default() {
+            if let Some(at) = self.out.get(&ticket) {
+                self.sent.insert(at.clone(), Sent::Loose);
+            }
+        }
+    }
+
+    /// Waits of the boot: what the records say, clamped to the wait itself.
+    fn boot(&mut self, image: &Image, keep: Option<u64>, now: Now) {
+        self.quiet();
+        self.keep.clear();
+        let Some(keep) = keep.map(Duration::from_millis) else { return };
+        for row in rows::episodes(image) {
+            if let (SyncMark::Synced { at, .. }, None) = (&row.sync, row.removed_at) {
+                self.keep.insert(row.id, now.mono.after(now.wall.until(at.after(keep)).min(keep)));
+            }
+        }
+    }
+
+    /// The outcome of sending a part, before its changes are looked at.
+    fn heard(&mut self, input: &Input) {
+        let Input::Object { ticket, outcome } = input else { return };
+        let Some(at) = self.out.remove(ticket) else { return };
+        let job = at.0;
+        if let Some(flying) = self.flying.get_mut(&job) {
+            flying.remove(ticket);
+        }
+        self.sent.insert(at, Sent::Loose);
+        match outcome {
+            Outcome::Done(ObjectReply::PartStored(_)) | Outcome::Unknown => {}
+            // The claim is over, or asks what the store still has and waits for nothing else.
+            Outcome::Done(_) | Outcome::Failed(_) => self.let_go(job),
+        }
+    }
+
+    fn upload_change(
+        &mut self,
+        seen: &Seen<'_>,
+        change: &UploadChange,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        match change {
+            UploadChange::Opened { job, upload, .. } => {
+                premises.met("I21");
+                let owner = self.names.get(upload);
+                demand("I21", owner.is_none_or(|owner| owner == job), || {
+                    format!("{upload:?} is opened by job {job} and belongs to {owner:?}")
+                })?;
+                self.names.insert(upload.clone(), *job);
+            }
+            UploadChange::Restarted { job } | UploadChange::Distrusted { job } => {
+                self.told.remove(job);
+                self.let_go(*job);
+                for (_, sent) in self.sent.range_mut(range(*job)) {
+                    *sent = Sent::Loose;
+                }
+            }
+            UploadChange::PartLost { job, part } => {
+                self.told.remove(job);
+                for ((_, _, other), sent) in self.sent.range_mut(range(*job)) {
+                    if other == part {
+                        *sent = Sent::Loose;
+                    }
+                }
+            }
+            UploadChange::PartStored { job, part, .. } => {
+                let row = rows::upload(seen.rows, *job);
+                if let Some(upload) = row.and_then(|row| named(&row.phase)) {
+                    self.sent.insert((*job, upload.clone(), *part), Sent::Counts);
+                }
+            }
+            UploadChange::Ended { job } => {
+                self.told.remove(job);
+                self.let_go(*job);
+                let gone: Vec<_> = self.sent.range(range(*job)).map(|(at, _)| at.clone()).collect();
+                for at in gone {
+                    self.sent.remove(&at);
+                }
+                self.names.retain(|_, owner| owner != job);
+            }
+            UploadChange::Abandoning { job } => self.let_go(*job),
+            UploadChange::Planned(_)
+            | UploadChange::Refenced { .. }
+            | UploadChange::SidecarStored { .. }
+            | UploadChange::Creating { .. }
+            | UploadChange::Sealing { .. }
+            | UploadChange::Sealed { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn job_change(
+        &mut self,
+        seen: &Seen<'_>,
+        change: &JobChange,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        match change {
+            JobChange::Queued(row) => {
+                let key = self.cloud_key.entry(row.episode).or_insert_with(|| row.key.clone());
+                premises.met("I19.key");
+                demand("I19", *key == row.key, || {
+                    format!("episode {} went to {key}, and now to {}", row.episode, row.key)
+                })
+            }
+            JobChange::Claimed { fence, .. } | JobChange::Reclaimed { fence, .. } => {
+                self.told.remove(&fence.job);
+                self.let_go(fence.job);
+                Ok(())
+            }
+            JobChange::Returned { job, .. }
+            | JobChange::Parked { job, .. }
+            | JobChange::Failed { job, .. } => {
+                self.let_go(*job);
+                Ok(())
+            }
+            JobChange::Completed { fence, .. } => {
+                self.let_go(fence.job);
+                let Some(row) = rows::job(seen.rows, fence.job) else {
+                    return Err(Broken { invariant: "I18", saw: format!("no job {}", fence.job) });
+                };
+                premises.met("I18");
+                self.delivered(seen.cloud(), row)?;
+                let past = seen.cloud().past.keys.get(&row.key);
+                self.made.insert(row.id, (row.key.clone(), past.map_or(0, |past| past.completed)));
+                Ok(())
+            }
+            JobChange::Sent { .. } | JobChange::Noted { .. } => Ok(()),
+        }
+    }
+
+    /// I18: the recording stands in the cloud as it was taken in, its sidecar beside it. A third party that wrote to a key
+    /// of the cloud voids it for that key and no other.
+    fn delivered(&self, cloud: &Bucket, row: &JobRow) -> Result<(), Broken> {
+        let truth = self.made_of.get(&row.episode);
+        let source = &row.source;
+        let main = (&row.key, source.len, source.sha256, truth.map(|(content, _)| content));
+        let beside = source.sidecar.as_ref().map(|sidecar| {
+            let content = truth.and_then(|(_, sidecar)| sidecar.as_ref());
+            (rows::sidecar_key(&row.key), sidecar.len, sidecar.sha256, content)
+        });
+        let beside = beside.as_ref().map(|(key, len, sha256, content)| (key, *len, *sha256, *content));
+        for (key, len, sha256, content) in std::iter::once(main).chain(beside) {
+            if cloud.past.tampered.contains(key) {
+                continue;
+            }
+            let same = cloud.holds(key, len, sha256)
+                && content.is_none_or(|content| cloud.content(key) == Some(content));
+            demand("I18", same, || {
+                format!("job {} is completed, and {key} holds {:?}", row.id, cloud.objects.get(key))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Records of a session that were touched.
+    fn session(
+        &mut self,
+        seen: &Seen<'_>,
+        job: JobId,
+        old: Option<&Row>,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        if let Some(Row::Upload(old)) = old {
+            self.leave_if_gone(seen, job, old);
+        }
+        let Some(row) = rows::upload(seen.rows, job) else { return Ok(()) };
+        self.enter(job, row);
+        let own = rows::job(seen.rows, job);
+        let sane =
+            own.is_some_and(|own| own.key == row.key && own.source == row.source) && row.fence.job == job;
+        demand("I21", sane, || format!("the session of job {job} is not its own: {row:?} {own:?}"))?;
+        if let Some(Row::Upload(old)) = old {
+            let same = (&old.key, &old.source, old.plan) == (&row.key, &row.source, row.plan);
+            demand("I19", same, || format!("the session of job {job} goes elsewhere: {old:?} {row:?}"))?;
+        }
+        let newly = !matches!(old, Some(Row::Upload(old)) if old.phase == row.phase);
+        if matches!(row.phase, Phase::Sealing { .. }) && newly {
+            premises.met("I21.sealed");
+            let (from, to) = (Key::Part(job, PartNo(0)), Key::Part(job, PartNo(u16::MAX)));
+            let numbers = seen.rows.range(from..=to).map(|(key, _)| match key {
+                Key::Part(_, part) => part.0,
+                _ => 0,
+            });
+            let whole = numbers.eq(1..=row.plan.parts) && self.acked.get(&job) == Some(&row.source.len);
+            demand("I21", whole, || format!("job {job} is sealed with parts missing: {row:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn leave_if_gone(&mut self, seen: &Seen<'_>, job: JobId, old: &UploadRow) {
+        if rows::upload(seen.rows, job).is_none() {
+            self.leave(job, old);
+        }
+    }
+
+    /// I21 and I22: a part counts only if it is within the plan and stands in the store, and it never changes.
+    fn part(
+        &mut self,
+        seen: &Seen<'_>,
+        (job, part): (JobId, PartNo),
+        old: Option<&Row>,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        let new = rows::part(seen.rows, job, part);
+        let was = match old {
+            Some(Row::Part(facts)) => Some(facts),
+            _ => None,
+        };
+        let len = |facts: Option<&PartFacts>| facts.map_or(0, |facts| facts.len);
+        let sum = self.acked.entry(job).or_default();
+        *sum = sum.saturating_sub(len(was)).saturating_add(len(new));
+        let Some(facts) = new else { return Ok(()) };
+        if let Some(was) = was {
+            // Lost and stored again within one step is the only way to other facts, and no step does both.
+            return demand("I21", was == facts, || format!("part {part} of job {job} changed"));
+        }
+        let Some(row) = rows::upload(seen.rows, job) else {
+            return Err(Broken { invariant: "I21", saw: format!("part {part} of job {job} has no session") });
+        };
+        let (_, planned) = rows::span(row.plan.part_size, row.source.len, part.0);
+        let fits = (1..=row.plan.parts).contains(&part.0) && facts.len == planned;
+        demand("I21", fits, || format!("part {part} of job {job} is not of the plan: {facts:?} {row:?}"))?;
+        let (Phase::Open { upload } | Phase::Sealing { upload }) = &row.phase else { return Ok(()) };
+        premises.met("I22");
+        // An upload that ended meanwhile (completed, dropped by the store) holds nothing any more. A source that a third
+        // party changed may have been sent twice with other bytes; the recheck finds that, and the part may differ.
+        let Some(open) = seen.cloud().open.get(upload) else { return Ok(()) };
+        if seen.edge().past.tampered.contains(&row.source.key) {
+            return Ok(());
+        }
+        let held = open.parts.get(&part).map(|(held, ..)| held);
+        demand("I22", held == Some(facts), || {
+            format!("part {part} of job {job} counts as {facts:?}, and is {held:?}")
+        })
+    }
+
+    /// What leaves for a store is backed by records: intent before effect.
+    fn asks(
+        &mut self,
+        seen: &Seen<'_>,
+        ticket: Ticket,
+        op: &ObjectOp,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        let ObjectOp { store, key, verb } = op;
+        if *store == Store::Edge {
+            return match verb {
+                Verb::Head | Verb::Get { .. } => Ok(()),
+                Verb::Delete => self.removal(seen, key, premises),
+                _ => Err(Broken { invariant: "I20", saw: format!("the core writes to the edge: {op:?}") }),
+            };
+        }
+        let jobs: Vec<JobId> = self.at.get(key).into_iter().flatten().copied().collect();
+        let live = jobs.iter().find_map(|id| {
+            let row = rows::upload(seen.rows, *id)?;
+            let held = rows::job(seen.rows, *id)?;
+            let claimed = matches!(&held.state, JobState::Claimed { fence, .. } if *fence == row.fence);
+            (claimed && row.fence.boot == seen.boot && writes_to(seen, row, verb)).then_some((*id, row))
+        });
+        match verb {
+            Verb::Head | Verb::Get { .. } | Verb::ListParts { .. } | Verb::ListUploads => Ok(()),
+            Verb::Abort { upload } => {
+                premises.met("I21.aborted");
+                let current = self.names.get(upload).is_some_and(|owner| {
+                    let row = rows::upload(seen.rows, *owner);
+                    let open = row.is_some_and(
+                        |row| matches!(&row.phase, Phase::Open { upload: u } | Phase::Sealing { upload: u } if u == upload),
+                    );
+                    open
+                });
+                demand("I21", !current, || format!("aborts {upload:?}, which a session goes on with"))
+            }
+            Verb::Delete => Err(Broken { invariant: "I19", saw: format!("deletes in the cloud: {op:?}") }),
+            Verb::Put { source, len, sha256 } => {
+                let (_, row) = claimed(live, op)?;
+                let expected = if row.key == *key {
+                    Some((&row.source.key, row.source.len, row.source.sha256))
+                } else {
+                    row.source.sidecar.as_ref().map(|s| (&s.key, s.len, s.sha256))
+                };
+                demand("I18", expected == Some((source, *len, *sha256)), || format!("{op:?} of {row:?}"))
+            }
+            Verb::Create { sha256 } => {
+                let (_, row) = claimed(live, op)?;
+                let intent = row.look_first && row.phase == Phase::Planned && *sha256 == row.source.sha256;
+                demand("I21", intent, || format!("Create before its intent: {row:?}"))
+            }
+            Verb::PutPart { upload, part, source, span } => {
+                let (id, row) = claimed(live, op)?;
+                let open = matches!(&row.phase, Phase::Open { upload: u } if u == upload);
+                let planned = (1..=row.plan.parts).contains(&part.0);
+                let place = rows::span(row.plan.part_size, row.source.len, part.0);
+                let same = (span.offset, span.len) == place && *source == row.source.key;
+                demand("I21", open && planned && same, || format!("{op:?} of {row:?}"))?;
+                self.sends(seen, ticket, (id, upload.clone(), *part), row.fence, premises)
+            }
+            Verb::Complete { upload, parts } => {
+                let (id, row) = claimed(live, op)?;
+                premises.met("I19");
+                let sealing = matches!(&row.phase, Phase::Sealing { upload: u } if u == upload);
+                demand("I19", sealing, || format!("Complete before its intent: {row:?}"))?;
+                let numbers = parts.iter().map(|(part, _)| part.0).eq(1..=row.plan.parts);
+                let known = parts.iter().all(|(part, facts)| rows::part(seen.rows, id, *part) == Some(facts));
+                demand("I21", numbers && known, || format!("{op:?} does not match the records"))
+            }
+        }
+    }
+
+    /// I22, I27: bytes are sent again only if nobody knows what became of them, and few are under way at once.
+    fn sends(
+        &mut self,
+        seen: &Seen<'_>,
+        ticket: Ticket,
+        at: (JobId, UploadId, PartNo),
+        fence: Fence,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        let before = self.sent.insert(at.clone(), Sent::Out(fence));
+        match before {
+            None => {}
+            Some(Sent::Loose) => premises.met("I22.again"),
+            Some(Sent::Out(old)) => {
+                demand("I22", old != fence, || format!("{at:?} is under way, and is sent"))?
+            }
+            Some(Sent::Counts) => {
+                return Err(Broken { invariant: "I22", saw: format!("{at:?} counts, and is sent again") });
+            }
+        }
+        let flying = self.flying.entry(at.0).or_default();
+        flying.insert(ticket);
+        let most = usize::from(seen.knobs.parts_in_flight);
+        let count = flying.len();
+        self.out.insert(ticket, at);
+        premises.met("I27.parts");
+        demand("I27", count <= most, || format!("{count} parts under way, at most {most}"))
+    }
+
+    /// I20, I29: the edge copy goes only after the job is durably completed, the object stands in the cloud, and the time
+    /// that it is to be kept is over on the clock that nobody sets.
+    fn removal(&self, seen: &Seen<'_>, key: &ObjectKey, premises: &mut Premises) -> Result<(), Broken> {
+        let row = self.edge.get(key).and_then(|id| rows::episode(seen.rows, *id));
+        let Some(row) = row else {
+            return Err(Broken { invariant: "I20", saw: format!("{key} is nobody's, and is deleted") });
+        };
+        let durable = match &row.sync {
+            SyncMark::Synced { job, .. } => rows::job(seen.rows, *job)
+                .filter(|job| matches!(job.state, JobState::Completed { .. }) && job.episode == row.id),
+            SyncMark::NotStarted | SyncMark::Queued(_) | SyncMark::Failed(_) => None,
+        };
+        let Some(job) = durable else {
+            return Err(Broken {
+                invariant: "I20",
+                saw: format!("episode {} is deleted while {:?}", row.id, row.sync),
+            });
+        };
+        premises.met("I20.removed");
+        let until = self.keep.get(&row.id).filter(|_| seen.knobs.keep_edge_ms.is_some());
+        let Some(until) = until else {
+            return Err(Broken {
+                invariant: "I20",
+                saw: format!("episode {} is deleted, and is to stay", row.id),
+            });
+        };
+        premises.met("I29.kept");
+        demand("I29", *until <= seen.now.mono, || {
+            format!("episode {} is deleted {:?} early", row.id, seen.now.mono.until(*until))
+        })?;
+        self.delivered(seen.cloud(), job).map_err(|broken| Broken { invariant: "I20", ..broken })
+    }
+
+    /// I22: progress counts what was acknowledged, and never falls within an attempt.
+    fn progress(&mut self, seen: &Seen<'_>, notice: &Notice, premises: &mut Premises) -> Result<(), Broken> {
+        let Notice::Progress { episode, job, uploaded, total, .. } = notice else { return Ok(()) };
+        premises.met("I22.told");
+        let row = rows::job(seen.rows, *job);
+        let own = row.is_some_and(|row| row.episode == *episode && row.source.len == *total);
+        demand("I22", own && uploaded <= total, || format!("{notice:?} of {row:?}"))?;
+        let acked = self.acked.get(job).copied().unwrap_or(0);
+        let whole = rows::upload(seen.rows, *job).is_none_or(|row| matches!(row.phase, Phase::Sealed { .. }));
+        demand("I22", *uploaded <= acked || whole, || {
+            format!("job {job}: {uploaded} told, {acked} acknowledged")
+        })?;
+        let last = self.told.insert(*job, *uploaded).unwrap_or(0);
+        demand("I22", *uploaded >= last, || format!("job {job} fell from {last} to {uploaded}"))
+    }
+
+    /// What must hold of all records: I18 and I19 of every completed job, I21 of every open upload.
+    fn sweep(&self, truth: &Truth<'_>, site: usize, premises: &mut Premises) -> Result<(), Broken> {
+        let (image, cloud) = (&truth.images[site], &truth.clouds[site]);
+        let mut keys = BTreeSet::new();
+        for row in rows::jobs(image) {
+            keys.insert(row.key.clone());
+            if let JobState::Completed { .. } = row.state {
+                premises.met("I18.still");
+                self.delivered(cloud, row)?;
+            }
+        }
+        for (job, (key, count)) in &self.made {
+            // What a third party took away another job may rightly make again.
+            if cloud.past.tampered.contains(key) {
+                continue;
+            }
+            let now = cloud.past.keys.get(key).map_or(0, |past| past.completed);
+            demand("I19", now == *count, || {
+                format!("after job {job} was completed {} more objects were made at {key}", now - count)
+            })?;
+        }
+        for key in cloud.objects.keys().filter(|key| !cloud.past.tampered.contains(*key)) {
+            let ours = keys.contains(key)
+                || key.as_str().ends_with(".json") && keys.iter().any(|main| rows::sidecar_key(main) == *key);
+            demand("I19", ours, || format!("an object at {key}, which is no job's key"))?;
+        }
+        for (upload, past) in &cloud.past.uploads {
+            demand("I19", past.completes <= 1, || {
+                format!("{upload:?} was completed {} times", past.completes)
+            })?;
+        }
+        for (upload, open) in &cloud.open {
+            premises.met("I21.open");
+            let sessions = self.at.get(&open.key).into_iter().flatten();
+            let known = sessions.filter_map(|id| rows::upload(image, *id)).any(|row| {
+                // A session that asked for an upload and does not know its name yet looks for it before it ends.
+                named(&row.phase) == Some(upload) || row.look_first
+            });
+            demand("I21", known || self.unseen.contains(&open.key), || {
+                format!("{upload:?} at {} is open, and nobody knows of it", open.key)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// I21 once the world had all the time it was promised: of jobs that are over nothing is left.
+    fn tidy(&self, truth: &Truth<'_>, site: usize) -> Result<(), Broken> {
+        let scenario = truth.scenario;
+        let settled = truth.now.since_start() >= scenario.chaos + scenario.settle;
+        // A cloud that is out of reach for ever, or is none, cannot be tidied.
+        let cut = scenario.faults.iter().any(|spec| {
+            spec.lasts == Lasts::Forever
+                && match &spec.fault {
+                    Fault::Slow { path, .. }
+                    | Fault::Hold { path }
+                    | Fault::Cut { path, .. }
+                    | Fault::Refuse { path } => *path == Path::Cloud(site),
+                    Fault::Outage { store }
+                    | Fault::Throttle { store, .. }
+                    | Fault::Broken { store, .. }
+                    | Fault::Expired { store }
+                    | Fault::Skewed { store }
+                    | Fault::LoseAnswers { store, .. }
+                    | Fault::LoseRequests { store, .. } => *store == Place::Cloud(site),
+                    Fault::Pause { site: other } => *other == site,
+                    _ => false,
+                }
+        });
+        let image = &truth.images[site];
+        let homeless = rows::jobs(image).any(|row| {
+            matches!(&row.state, JobState::Parked { why, .. } if *why == tidegate_core::row::ParkWhy::NoDestination)
+        });
+        if !settled || cut || homeless || !scenario.sites[site].knobs.destination {
+            return Ok(());
+        }
+        for (upload, open) in &truth.clouds[site].open {
+            let over = |row: &JobRow| row.key == open.key && row.state.is_final();
+            let busy = |row: &JobRow| row.key == open.key && !row.state.is_final();
+            let left = rows::jobs(image).any(over) && !rows::jobs(image).any(busy);
+            demand("I21", !left || self.unseen.contains(&open.key), || {
+                format!("{upload:?} at {} was left behind", open.key)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn range(
+    job: JobId,
+) -> (std::ops::Bound<(JobId, UploadId, PartNo)>, std::ops::Bound<(JobId, UploadId, PartNo)>) {
+    let least = |id: u64| (JobId(id), UploadId::new(""), PartNo(0));
+    (std::ops::Bound::Included(least(job.0)), std::ops::Bound::Excluded(least(job.0 + 1)))
+}
+
+/// Several sessions may write to one key, for the name of a recording may be announced under two keys at the edge.
+fn writes_to(seen: &Seen<'_>, row: &UploadRow, verb: &Verb) -> bool {
+    match verb {
+        Verb::PutPart { upload, .. } | Verb::Complete { upload, .. } => named(&row.phase) == Some(upload),
+        Verb::Create { .. } => row.look_first,
+        Verb::Put { source, .. } => {
+            *source == row.source.key || row.source.sidecar.as_ref().is_some_and(|s| s.key == *source)
+        }
+        _ => !seen.rows.is_empty(),
+    }
+}
+
+fn claimed<'a>(
+    live: Option<(JobId, &'a UploadRow)>,
+    op: &ObjectOp,
+) -> Result<(JobId, &'a UploadRow), Broken> {
+    live.ok_or_else(|| Broken { invariant: "I13", saw: format!("{op:?} without a claim that may ask it") })
+}
+
+impl Watch for UploadWatch {
+    fn step(&mut self, seen: &Seen<'_>) -> Result<(), Broken> {
+        let (site, premises) = (self.sites.at(seen.site), &mut self.premises);
+        if let Input::Boot { .. } = seen.input {
+            site.boot(seen.rows, seen.knobs.keep_edge_ms, seen.now);
+        }
+        site.heard(seen.input);
+        for change in &seen.out.changes {
+            match change {
+                Change::Upload(change) => site.upload_change(seen, change, premises)?,
+                Change::Job(change) => site.job_change(seen, change, premises)?,
+                Change::Episode(EpisodeChange::Recorded(row)) => {
+                    site.edge.insert(row.key.clone(), row.id);
+                    let sidecar = row.sidecar.as_ref().map(|sidecar| &sidecar.key);
+                    if let Some(key) = sidecar {
+                        site.edge.insert(key.clone(), row.id);
+                    }
+                    let whole = seen.edge().content(&row.key).filter(|it| it.sha256() == row.sha256);
+                    if let Some(whole) = whole {
+                        let beside = sidecar.and_then(|key| seen.edge().content(key)).cloned();
+                        site.made_of.insert(row.id, (whole.clone(), beside));
+                    }
+                }
+                Change::Episode(EpisodeChange::Synced { episode, .. }) => {
+                    if let Some(keep) = seen.knobs.keep_edge_ms {
+                        site.keep.insert(*episode, seen.now.mono.after(Duration::from_millis(keep)));
+                    }
+                }
+                Change::Episode(EpisodeChange::Removed { episode, .. }) => {
+                    site.keep.remove(episode);
+                }
+                Change::Episode(_) | Change::Task(_) => {}
+            }
+        }
+        // Parts first: a session that is sealed is held against their sum.
+        for (key, old) in seen.before {
+            if let Key::Part(job, part) = key {
+                site.part(seen, (*job, *part), old.as_ref(), premises)?;
+            }
+        }
+        for (key, old) in seen.before {
+            match key {
+                Key::Upload(job) => site.session(seen, *job, old.as_ref(), premises)?,
+                Key::Job(id) => {
+                    if let (Some(Row::Job(old)), Some(new)) = (old, rows::job(seen.rows, *id)) {
+                        let same = old.key == new.key && old.source == new.source;
+                        demand("I19", same, || format!("job {id} changed its key: {old:?} {new:?}"))?;
+                        demand("I22", new.bytes_sent >= old.bytes_sent, || format!("job {id} unsent bytes"))?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        for effect in &seen.out.effects {
+            match effect {
+                Effect::Object { ticket, op } => site.asks(seen, *ticket, op, premises)?,
+                Effect::Publish(notice @ Notice::Progress { .. }) => site.progress(seen, notice, premises)?,
+                Effect::Publish(Notice::StrayUnseen { key, .. }) => {
+                    site.unseen.insert(key.clone());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn happened(&mut self, truth: &Truth<'_>, what: &Happened<'_>) -> Result<(), Broken> {
+        match what {
+            Happened::Up { site } => {
+                let known = self.sites.at(*site);
+                known.load(&truth.images[*site]);
+                known.sweep(truth, *site, &mut self.premises)
+            }
+            Happened::Down { site, .. } => {
+                self.sites.at(*site).quiet();
+                Ok(())
+            }
+            Happened::Undone { .. }
+            | Happened::Released { .. }
+            | Happened::Called { .. }
+            | Happened::Stepped { .. }
+            | Happened::Tampered { .. } => Ok(()),
+        }
+    }
+
+    fn end(&mut self, truth: &Truth<'_>) -> Result<(), Broken> {
+        for site in 0..truth.images.len() {
+            let known = self.sites.at(site);
+            known.sweep(truth, site, &mut self.premises)?;
+            known.tidy(truth, site)?;
+        }
+        Ok(())
+    }
+
+    fn premises(&self) -> &Premises {
+        &self.premises
+    }
+
+    fn invariants(&self) -> &'static [&'static str] {
+        &[
+            "I18",
+            "I18.still",
+            "I19",
+            "I19.key",
+            "I20.removed",
+            "I21",
+            "I21.aborted",
+            "I21.sealed",
+            "I22",
+            "I22.again",
+            "I22.told",
+            "I27.parts",
+            "I29.kept",
+        ]
+    }
+}
