@@ -13,7 +13,7 @@ use tidegate_core::machine::{Machine, Rows};
 use tidegate_core::object::{ObjectOp, ObjectReply, SidecarFacts, Store};
 use tidegate_core::outcome::{Fault, Outcome, What};
 use tidegate_core::policy::Builtin;
-use tidegate_core::row::{Key, Row};
+use tidegate_core::row::{Key, RecordingFacts, Row};
 use tidegate_core::time::{Mono, Now, Wall};
 use tidegate_core::wire::TransferMessage;
 use tidegate_core::wire::transfer::Announced;
@@ -25,8 +25,9 @@ use super::tasks::TaskWatch;
 use super::uploads::UploadWatch;
 use super::{Broken, Happened, Premises, Seen, Truth, Watch};
 use crate::device::Device;
-use crate::scenario::{Flavour, Scenario, Site};
+use crate::scenario::{DeviceSpec, Firmware, Flavour, Scenario, Site};
 use crate::store::{Bucket, Content};
+use crate::stream::Stream;
 use crate::time::SimTime;
 
 const MIB: u64 = 1 << 20;
@@ -46,7 +47,9 @@ pub(super) struct Rig {
     pub(super) sim: SimTime,
     pub(super) boot: Boot,
     pub(super) spoil: Option<Spoil>,
-    /// Changes the world behind everybody's back before a step is shown.
+    /// The next step never becomes durable: the process is killed first.
+    pub(super) doomed: bool,
+    /// What was asked of the stores and not done yet.
     pub(super) ops: VecDeque<(Ticket, ObjectOp)>,
     /// Answers that come instead of the next of a verb at a store: failed ones did not happen, unknown ones did.
     pub(super) faults: Vec<(Store, &'static str, Outcome<ObjectReply>)>,
@@ -110,6 +113,7 @@ impl Rig {
             sim: SimTime::ZERO,
             boot: Boot(0),
             spoil: None,
+            doomed: false,
             ops: VecDeque::new(),
             faults: Vec::new(),
             conn: None,
@@ -179,6 +183,10 @@ impl Rig {
             && !spoil(self, &input, &mut out)
         {
             self.spoil = Some(spoil);
+        }
+        if std::mem::take(&mut self.doomed) && !matches!(input, Input::Boot { .. }) {
+            self.tell(&Happened::Undone { site: 0 })?;
+            return self.restart();
         }
         let mut before: BTreeMap<Key, Option<Row>> = BTreeMap::new();
         for (key, row) in &out.rows {
@@ -297,14 +305,11 @@ impl Rig {
         self.edges[0].offer(&key(&at.replace(".mcap", ".json")), sidecar, None);
         self.announce(task)?;
         while self.one()? {}
-        let episode = EpisodeId(u64::from(self.numbers()));
+        let recorded = super::rows::episodes(&self.images[0]).find(|row| row.task.as_str() == task);
+        // Something may have gone wrong on the way.
+        let Some(episode) = recorded.map(|row| row.id) else { return Ok(()) };
         self.ask(Request::Judge { episode, approve: true, reason: None })?;
         self.ask(Request::Sync { episode })
-    }
-
-    fn numbers(&self) -> u32 {
-        let count = super::rows::episodes(&self.images[0]).count();
-        u32::try_from(count).expect("small")
     }
 
     pub(super) fn announce(&mut self, task: &str) -> Result<(), Broken> {
@@ -357,7 +362,8 @@ impl Rig {
         self.tell(&Happened::Stepped { site: 0, by_ms: 3_600_000 })?;
         self.settle(200_000)?;
         // A job that gives up, with its upload open.
-        for _ in 0..2 {
+        // Two parts are under way in each of two attempts.
+        for _ in 0..4 {
             self.faults.push((Store::Cloud, "put_part", Outcome::Failed(Fault::Damaged(What::Part))));
         }
         self.record("t4")?;
@@ -365,6 +371,151 @@ impl Rig {
         self.restart()?;
         self.settle(1_000)?;
         self.end()
+    }
+
+    /// A device with a log and files, of which the rig plays the part.
+    pub(super) fn device() -> Device {
+        let spec = DeviceSpec {
+            id: "d1".into(),
+            site: 0,
+            firmware: Firmware::New,
+            latency: std::time::Duration::ZERO,
+            speed: 1,
+        };
+        Device {
+            spec,
+            id: device(),
+            recorder: crate::device::recorder::Recorder::default(),
+            uploader: crate::device::uploader::Uploader::default(),
+            files: BTreeMap::new(),
+            log: Vec::new(),
+            honest: true,
+            on: true,
+            clock_ms: 0,
+            index: 0,
+            seed: 0,
+            scripts: BTreeMap::new(),
+        }
+    }
+
+    /// A life in which anything may go wrong that may go wrong outside the core.
+    pub(super) fn wild(&mut self, seed: u64) -> Result<(), Broken> {
+        let mut luck = Stream::new(seed, "wild", 0);
+        self.knobs.builtin.uploads = u32::try_from(luck.between(1, 3)).expect("small");
+        self.knobs.builtin.auto_scan = luck.one_in(3);
+        self.knobs.keep_edge_ms = *luck.pick(&[Some(0), Some(90_000), None]);
+        let flavours = [Flavour::Full, Flavour::Composite, Flavour::Tags, Flavour::Opaque];
+        self.clouds[0] = Bucket::new(*luck.pick(&flavours));
+        self.restart()?;
+        let mut tasks = 0;
+        for _ in 0..250 {
+            match luck.below(24) {
+                0 => {
+                    tasks += 1;
+                    self.record(&format!("t{tasks}"))?;
+                }
+                1 if luck.one_in(3) => {
+                    self.knobs.destination = !luck.one_in(4);
+                    self.crash(&mut luck)?;
+                }
+                2 if luck.one_in(3) => self.doomed = true,
+                3 => {
+                    let by = [-7_200_000, -5_000, 5_000, 7_200_000]
+                        [usize::try_from(luck.below(4)).expect("small")];
+                    self.now.wall = Wall(self.now.wall.0 + by);
+                    self.tell(&Happened::Stepped { site: 0, by_ms: by })?;
+                }
+                4 | 5 => {
+                    let ms = luck.between(1, 100_000);
+                    self.pass(ms);
+                    self.input(Input::Wake)?;
+                }
+                6 => {
+                    let verbs =
+                        ["head", "get", "put", "create", "put_part", "complete", "abort", "list_parts"];
+                    let faults = [
+                        Outcome::Unknown,
+                        Outcome::Unknown,
+                        Outcome::Failed(Fault::Offline),
+                        Outcome::Failed(Fault::Throttled { retry_after_ms: Some(luck.below(200_000)) }),
+                        Outcome::Failed(Fault::Unavailable { status: 500 }),
+                        Outcome::Failed(Fault::Auth),
+                        Outcome::Failed(Fault::Local("disk".into())),
+                        Outcome::Failed(Fault::Rejected("no".into())),
+                        Outcome::Failed(Fault::Damaged(What::Part)),
+                    ];
+                    let store = *luck.pick(&[Store::Cloud, Store::Cloud, Store::Edge]);
+                    let verb: &'static str = luck.pick::<&'static str>(&verbs);
+                    self.faults.push((store, verb, luck.pick(&faults).clone()));
+                }
+                7 => self.ask(Request::Sync { episode: EpisodeId(luck.between(1, 4)) })?,
+                8 => self.ask(Request::SyncBatch)?,
+                9 => {
+                    let (episode, approve) = (EpisodeId(luck.between(1, 4)), !luck.one_in(3));
+                    self.ask(Request::Judge { episode, approve, reason: None })?;
+                }
+                10 if tasks > 0 => self.announce(&format!("t{}", luck.between(1, tasks)))?,
+                11 => {
+                    let task = format!("t{}", luck.between(1, tasks + 1));
+                    self.ask(match luck.below(3) {
+                        0 => Request::CancelTask { task },
+                        1 => Request::CallbackStart { task, device: Some(device()) },
+                        _ => Request::CallbackFinish {
+                            task,
+                            device: device(),
+                            facts: RecordingFacts::default(),
+                        },
+                    })?;
+                }
+                12 => self.echo()?,
+                13 if luck.one_in(6) => {
+                    self.clouds[0].drop_uploads();
+                    self.tell(&Happened::Tampered { site: 0, cloud: true })?;
+                }
+                14 if luck.one_in(8) => {
+                    let cloud = luck.one_in(2);
+                    let bucket = if cloud { &mut self.clouds[0] } else { &mut self.edges[0] };
+                    let keys: Vec<ObjectKey> = bucket.objects.keys().cloned().collect();
+                    if keys.is_empty() {
+                        continue;
+                    }
+                    let key = luck.pick(&keys).clone();
+                    if luck.one_in(2) {
+                        bucket.overwrite(&key, Content { id: luck.next_u64(), len: 7, facts: None });
+                    } else {
+                        bucket.remove(&key);
+                    }
+                    self.tell(&Happened::Tampered { site: 0, cloud })?;
+                }
+                _ => {
+                    // Operations are answered in any order.
+                    if self.ops.len() > 1 {
+                        let turn = usize::try_from(luck.below(self.ops.len() as u64)).expect("small");
+                        self.ops.rotate_left(turn);
+                    }
+                    self.one()?;
+                }
+            }
+        }
+        self.faults.clear();
+        self.doomed = false;
+        self.knobs.destination = true;
+        self.restart()?;
+        self.settle(4_000_000)?;
+        self.end()
+    }
+
+    /// The process is killed; what it asked for may or may not have reached the stores.
+    fn crash(&mut self, luck: &mut Stream) -> Result<(), Broken> {
+        for (_, op) in std::mem::take(&mut self.ops) {
+            if luck.one_in(2) {
+                let _ = match op.store {
+                    Store::Edge => self.edges[0].run(&op, None),
+                    Store::Cloud => self.clouds[0].run(&op, Some(&self.edges[0])),
+                };
+            }
+        }
+        self.restart()
     }
 
     pub(super) fn premises(&self) -> Premises {

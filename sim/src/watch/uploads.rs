@@ -20,6 +20,9 @@ use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
 use crate::scenario::{Fault, Lasts, Path, Store as Place};
 use crate::store::{Bucket, Content};
 
+/// Which part of which multipart upload of which job.
+type At = (JobId, UploadId, PartNo);
+
 /// A part that was sent at least once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
@@ -39,8 +42,8 @@ struct Uploads {
     names: BTreeMap<UploadId, JobId>,
     /// Bytes that count, by session.
     acked: BTreeMap<JobId, u64>,
-    sent: BTreeMap<(JobId, UploadId, PartNo), Sent>,
-    out: BTreeMap<Ticket, (JobId, UploadId, PartNo)>,
+    sent: BTreeMap<At, Sent>,
+    out: BTreeMap<Ticket, At>,
     /// Parts under way, by session.
     flying: BTreeMap<JobId, BTreeSet<Ticket>>,
     /// Last progress told, by job.
@@ -409,10 +412,7 @@ impl Uploads {
                 premises.met("I21.aborted");
                 let current = self.names.get(upload).is_some_and(|owner| {
                     let row = rows::upload(seen.rows, *owner);
-                    let open = row.is_some_and(
-                        |row| matches!(&row.phase, Phase::Open { upload: u } | Phase::Sealing { upload: u } if u == upload),
-                    );
-                    open
+                    row.is_some_and(|row| matches!(&row.phase, Phase::Open { upload: u } | Phase::Sealing { upload: u } if u == upload))
                 });
                 demand("I21", !current, || format!("aborts {upload:?}, which a session goes on with"))
             }
@@ -457,7 +457,7 @@ impl Uploads {
         &mut self,
         seen: &Seen<'_>,
         ticket: Ticket,
-        at: (JobId, UploadId, PartNo),
+        at: At,
         fence: Fence,
         premises: &mut Premises,
     ) -> Result<(), Broken> {
@@ -617,11 +617,10 @@ impl Uploads {
     }
 }
 
-fn range(
-    job: JobId,
-) -> (std::ops::Bound<(JobId, UploadId, PartNo)>, std::ops::Bound<(JobId, UploadId, PartNo)>) {
+/// Every part of a job.
+fn range(job: JobId) -> std::ops::Range<At> {
     let least = |id: u64| (JobId(id), UploadId::new(""), PartNo(0));
-    (std::ops::Bound::Included(least(job.0)), std::ops::Bound::Excluded(least(job.0 + 1)))
+    least(job.0)..least(job.0 + 1)
 }
 
 /// Several sessions may write to one key, for the name of a recording may be announced under two keys at the edge.
