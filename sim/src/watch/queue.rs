@@ -1,5 +1,5 @@
 //! Invariants of sync jobs: claims (I13), outcomes that come too late (I14), no work lost (I15), what attempts cost
-//! (I16), the graph (I17), waits that no wall clock moves (I29), how many run at once (I27).
+//! (I16) and who ruled them (I25), the graph (I17), waits that no wall clock moves (I29), how many run at once (I27).
 //!
 //! The tables are this file's own, written from the decisions and not from the queue.
 
@@ -13,7 +13,7 @@ use tidegate_core::input::{Input, Request};
 use tidegate_core::limits;
 use tidegate_core::object::{Store, Verb};
 use tidegate_core::outcome::{Budget, Fault};
-use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, SyncMark};
+use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Row, SyncMark};
 use tidegate_core::time::{Mono, Now, Wall};
 
 use super::rows::{self, Image, Sites};
@@ -189,11 +189,15 @@ impl Jobs {
                 premises.met("I13.reclaimed");
                 model.place = Place::Claimed(*fence);
             }
-            JobChange::Returned { due, cause, spent, at, .. } => {
+            JobChange::Returned { due, cause, spent, at, ruled_by, .. } => {
                 if was.place.is_final() {
                     return Err(illegal());
                 }
                 timely(*at, seen)?;
+                if let Cause::Retry(_) = cause {
+                    premises.met("I25");
+                    demand("I25", ruled_by.is_some(), || format!("nobody ruled {change:?}"))?;
+                }
                 self.returned(seen, &was, (*due, *at), cause, *spent, premises)?;
                 model.spent = *spent;
                 model.place = Place::Pending { due: *due };
@@ -486,6 +490,13 @@ impl Watch for QueueWatch {
             site.boot(seen.now);
         }
         site.late(seen, premises)?;
+        for (key, old) in seen.before {
+            if let (Key::Job(id), Some(Row::Job(old)), Some(new)) = (key, old, seen.rows.get(key)) {
+                let Row::Job(new) = new else { continue };
+                let counts = new.spent >= old.spent && new.claims >= old.claims;
+                demand("I16", counts, || format!("job {id} counts down: {old:?} {new:?}"))?;
+            }
+        }
         for change in &seen.out.changes {
             if let Change::Job(change) = change {
                 site.change(seen, change, premises)?;
@@ -561,6 +572,6 @@ impl Watch for QueueWatch {
     }
 
     fn invariants(&self) -> &'static [&'static str] {
-        &["I13", "I13.reclaimed", "I14.late", "I15", "I16", "I16.failed", "I16.way", "I17", "I29"]
+        &["I13", "I13.reclaimed", "I14.late", "I15", "I16", "I16.failed", "I16.way", "I17", "I25", "I29"]
     }
 }

@@ -113,9 +113,31 @@ impl Tasks {
         };
         for announced in said {
             if let Some(key) = announced.key.as_deref().and_then(|key| ObjectKey::new(key).ok()) {
-                self.said.insert((link.0.clone(), key), announced.clone());
+                let mut all = announced.clone();
+                let at = (link.0.clone(), key);
+                // Saying less later takes nothing back, as long as the attempt goes on.
+                let open = WireId::new(announced.task.trim()).ok().is_some_and(|wire| {
+                    let of = |(id, model): (&TaskId, &Model)| {
+                        !model.state.is_final() && WireId::of_attempt(id, model.attempt) == wire
+                    };
+                    self.attempt_of(&wire).is_some_and(of)
+                });
+                if let Some(earlier) = self.said.get(&at).filter(|earlier| open && earlier.task == all.task) {
+                    all.len = all.len.or(earlier.len);
+                    all.sha256 = all.sha256.or(earlier.sha256);
+                }
+                self.said.insert(at, all);
             }
         }
+    }
+
+    /// The task whose attempt a wire id may name: its own name, or with the number of an attempt behind a dot.
+    fn attempt_of(&self, wire: &WireId) -> Option<(&TaskId, &Model)> {
+        let text = wire.as_str();
+        let stem = text.rsplit_once('.').map(|(stem, _)| stem);
+        let ids = std::iter::once(text).chain(stem).filter_map(|text| TaskId::new(text).ok());
+        let mut known = ids.filter_map(|id| self.tasks.get_key_value(&id));
+        known.find(|(id, model)| WireId::of_attempt(id, model.attempt) == *wire)
     }
 
     /// The device that an input speaks for, if it speaks for one.
@@ -319,6 +341,7 @@ impl Tasks {
                 && (said.mcap_only || row.sidecar.is_some())
         });
         demand("I20", fits, || format!("{row:?} is recorded, and its device said {said:?}"))?;
+        demand("I20", self.vouched(seen, row), || format!("{row:?} is recorded, and nobody vouches for it"))?;
         let owner = self.tasks.get(&row.task).map(|model| &model.device);
         let bound = matches!(seen.rows.get(&Key::Binding(row.key.clone())),
             Some(Row::Binding(b)) if (b.episode, &b.task, &b.wire) == (Some(row.id), &row.task, &row.wire));
@@ -329,6 +352,26 @@ impl Tasks {
         demand("I15", begins, || format!("begins as {row:?}"))?;
         self.enter(row);
         Ok(())
+    }
+
+    /// Whether anybody besides the store says what the bytes must be: the announcement, the sidecar, the metadata, or the
+    /// length in the finish callback.
+    fn vouched(&self, seen: &Seen<'_>, row: &EpisodeRow) -> bool {
+        let edge = seen.edge();
+        let tampered = |key: &ObjectKey| edge.past.tampered.contains(key);
+        let said = self.said.get(&(row.device.clone(), row.key.clone()));
+        let beside = row.sidecar.as_ref();
+        let facts = beside.and_then(|sidecar| edge.content(&sidecar.key)).and_then(|it| it.facts.as_ref());
+        let called = match seen.was(&Key::Task(row.task.clone())) {
+            Some(Row::Task(task)) => task.recording.as_ref().and_then(|facts| facts.len),
+            _ => None,
+        };
+        said.is_some_and(|said| said.len.is_some() || said.sha256.is_some())
+            || facts.is_some_and(|facts| facts.len.is_some() || facts.sha256.is_some())
+            || edge.objects.get(&row.key).is_some_and(|object| object.announced().is_some())
+            || called == Some(row.len)
+            || tampered(&row.key)
+            || beside.is_some_and(|sidecar| tampered(&sidecar.key))
     }
 
     /// I20: the device may delete its copy only if the site has it, durably, and as it was announced.
@@ -373,7 +416,12 @@ impl Tasks {
         };
         let said = self.said.get(&(device.clone(), row.key.clone()));
         read && said.is_some_and(|said| {
-            said.len.is_none_or(|len| len == row.len) && said.sha256.is_none_or(|sha256| sha256 == row.sha256)
+            // Whoever names neither size nor digest gives no evidence; a copy that was just read may stand in for it.
+            let evident = said.len.is_some() || said.sha256.is_some();
+            let proved = row.removed_at.is_none() && matches!(seen.input, Input::Object { .. });
+            (evident || proved)
+                && said.len.is_none_or(|len| len == row.len)
+                && said.sha256.is_none_or(|sha256| sha256 == row.sha256)
         })
     }
 
@@ -576,6 +624,18 @@ impl Watch for TaskWatch {
                 known.load(image);
                 self.all_kept(truth, *site)
             }
+            // Between the acknowledgement and the cloud nobody may change the copy at the edge.
+            Happened::Released { site, effect: Effect::Send { conn, frame } } => {
+                let Some(wire) = rows::acked(&frame.text) else { return Ok(()) };
+                let known = self.sites.at(*site);
+                let Some((device, _)) = known.links.get(conn) else { return Ok(()) };
+                let own = known.of_wire.get(&(device.clone(), wire.clone())).into_iter().flatten();
+                let mut own = own.filter_map(|id| rows::episode(&truth.images[*site], *id));
+                self.premises.met("I20.frozen");
+                let edge = &truth.edges[*site];
+                let held = own.any(|row| row.removed_at.is_some() || edge.frozen.contains(&row.key));
+                demand("I20", held, || format!("{wire} is acknowledged, and anybody may change it"))
+            }
             // What a third party did is in the store's record; what it means is looked at where it matters.
             Happened::Down { .. }
             | Happened::Undone { .. }
@@ -598,6 +658,6 @@ impl Watch for TaskWatch {
     }
 
     fn invariants(&self) -> &'static [&'static str] {
-        &["I11", "I11.returned", "I15.deleted", "I15.judged", "I20", "I20.ack", "I20.honest"]
+        &["I11", "I11.returned", "I15.deleted", "I15.judged", "I20", "I20.ack", "I20.frozen", "I20.honest"]
     }
 }

@@ -618,3 +618,31 @@ fn many_wild_lives_break_nothing_as_long_as_the_core_is_right() {
         assert!(met > 0 || elsewhere.contains(&invariant), "{invariant} was never looked at");
     }
 }
+
+#[test]
+fn i20_an_acknowledged_copy_that_anybody_may_change_is_noticed() {
+    spoiled("I20", |_, _, out| {
+        let acked = |effect: &Effect| matches!(effect, Effect::Send { frame, .. } if frame.text.contains("upload_ack"));
+        if !out.effects.iter().any(acked) {
+            return false;
+        }
+        // It was frozen for the last look as well: thawed again, it is as if it never had been.
+        for effect in &mut out.effects {
+            if let Effect::Freeze { key } = effect {
+                *effect = Effect::Thaw { key: key.clone() };
+            }
+        }
+        true
+    });
+}
+
+#[test]
+fn i25_a_retry_that_nobody_ruled_is_noticed() {
+    spoiled("I25", |_, _, out| {
+        let found = change(out, |change| match change {
+            Change::Job(JobChange::Returned { cause: Cause::Retry(_), ruled_by, .. }) => Some(ruled_by),
+            _ => None,
+        });
+        found.map(|ruled_by| *ruled_by = None).is_some()
+    });
+}

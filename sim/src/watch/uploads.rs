@@ -46,6 +46,8 @@ struct Uploads {
     out: BTreeMap<Ticket, At>,
     /// Parts under way, by session.
     flying: BTreeMap<JobId, BTreeSet<Ticket>>,
+    /// Keys whose uploads were listed in this boot, and none was created since.
+    listed: BTreeSet<ObjectKey>,
     /// Last progress told, by job.
     told: BTreeMap<JobId, u64>,
     /// Before this moment of the boot the edge copy stays.
@@ -117,6 +119,7 @@ impl Uploads {
     fn quiet(&mut self) {
         self.out.clear();
         self.flying.clear();
+        self.listed.clear();
         for sent in self.sent.values_mut() {
             if let Sent::Out(_) = sent {
                 *sent = Sent::Loose;
@@ -315,8 +318,9 @@ impl Uploads {
         let Some(row) = rows::upload(seen.rows, job) else { return Ok(()) };
         self.enter(job, row);
         let own = rows::job(seen.rows, job);
-        let sane =
-            own.is_some_and(|own| own.key == row.key && own.source == row.source) && row.fence.job == job;
+        let elsewhere = own.is_some_and(|own| own.key != row.key);
+        demand("I19", !elsewhere, || format!("the session of job {job} goes elsewhere: {row:?} {own:?}"))?;
+        let sane = own.is_some_and(|own| own.source == row.source) && row.fence.job == job;
         demand("I21", sane, || format!("the session of job {job} is not its own: {row:?} {own:?}"))?;
         if let Some(Row::Upload(old)) = old {
             let same = (&old.key, &old.source, old.plan) == (&row.key, &row.source, row.plan);
@@ -407,7 +411,11 @@ impl Uploads {
             (claimed && row.fence.boot == seen.boot && writes_to(seen, row, verb)).then_some((*id, row))
         });
         match verb {
-            Verb::Head | Verb::Get { .. } | Verb::ListParts { .. } | Verb::ListUploads => Ok(()),
+            Verb::Head | Verb::Get { .. } | Verb::ListParts { .. } => Ok(()),
+            Verb::ListUploads => {
+                self.listed.insert(key.clone());
+                Ok(())
+            }
             Verb::Abort { upload } => {
                 premises.met("I21.aborted");
                 let current = self.names.get(upload).is_some_and(|owner| {
@@ -427,9 +435,16 @@ impl Uploads {
                 demand("I18", expected == Some((source, *len, *sha256)), || format!("{op:?} of {row:?}"))
             }
             Verb::Create { sha256 } => {
-                let (_, row) = claimed(live, op)?;
+                let (id, row) = claimed(live, op)?;
                 let intent = row.look_first && row.phase == Phase::Planned && *sha256 == row.source.sha256;
-                demand("I21", intent, || format!("Create before its intent: {row:?}"))
+                demand("I21", intent, || format!("Create before its intent: {row:?}"))?;
+                // An earlier one may have left an upload behind: only a list tells.
+                let listed = self.listed.remove(key);
+                let doubt = matches!(seen.was(&Key::Upload(id)), Some(Row::Upload(was)) if was.look_first);
+                if doubt {
+                    premises.met("I21.listed");
+                }
+                demand("I21", listed || !doubt, || format!("Create once more, and nobody looked: {row:?}"))
             }
             Verb::PutPart { upload, part, source, span } => {
                 let (id, row) = claimed(live, op)?;
@@ -749,6 +764,7 @@ impl Watch for UploadWatch {
             "I20.removed",
             "I21",
             "I21.aborted",
+            "I21.listed",
             "I21.sealed",
             "I22",
             "I22.again",
