@@ -4,7 +4,7 @@ use tidegate_core::change::{Change, EpisodeChange, JobChange, TaskCause, TaskCha
 use tidegate_core::effect::{Effect, Frame, Notice, Output, Response};
 use tidegate_core::id::{Boot, ETag, EpisodeId, Fence, JobId, ObjectKey, RequestId, Ticket};
 use tidegate_core::input::Input;
-use tidegate_core::object::{ObjectOp, Store, Verb};
+use tidegate_core::object::{ObjectOp, ObjectReply, Store, Verb};
 use tidegate_core::outcome::{Fault, Outcome, What};
 use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Phase, Row, SyncMark, TaskState};
 use tidegate_core::time::Wall;
@@ -645,4 +645,33 @@ fn i25_a_retry_that_nobody_ruled_is_noticed() {
         });
         found.map(|ruled_by| *ruled_by = None).is_some()
     });
+}
+
+#[test]
+fn i19_writing_over_an_object_of_somebody_else_is_noticed() {
+    let life = |spoil: bool| {
+        let mut rig = Rig::new();
+        rig.restart().expect("calm");
+        let key = ObjectKey::new("site/d1/2026-09-21/t1.mcap").expect("a key");
+        rig.clouds[0].overwrite(&key, Content { id: 8, len: 8, facts: None });
+        if spoil {
+            rig.spoil = Some(Box::new(move |rig, input, out| {
+                let found = matches!(input, Input::Object { outcome: Outcome::Done(ObjectReply::Head(Some(it))), .. }
+                    if it.len == 8);
+                let Some(row) = rows::uploads(&rig.images[0]).next().filter(|_| found) else { return false };
+                let source = &row.1.source;
+                let verb = Verb::Put { source: source.key.clone(), len: source.len, sha256: source.sha256 };
+                out.changes.clear();
+                out.rows.clear();
+                let op = ObjectOp { store: Store::Cloud, key: key.clone(), verb };
+                let ticket = Ticket { boot: rig.boot, n: 1_000_000 };
+                out.effects = vec![Effect::Object { ticket, op }];
+                true
+            }));
+        }
+        let _ = rig.record("t1").and_then(|()| rig.settle(1_000)).and_then(|()| rig.end());
+        rig
+    };
+    assert_eq!(life(false).broken, []);
+    check("I19", &life(true).broken);
 }

@@ -3,6 +3,9 @@
 //!
 //! What a session may ask follows from the durable record of it and from this file's own tables of what was asked.
 
+mod asks;
+mod sweep;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -10,14 +13,13 @@ use tidegate_core::change::{Change, EpisodeChange, JobChange, UploadChange};
 use tidegate_core::effect::{Effect, Notice};
 use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, PartNo, Ticket, UploadId};
 use tidegate_core::input::Input;
-use tidegate_core::object::{ObjectOp, ObjectReply, PartFacts, Store, Verb};
+use tidegate_core::object::{ObjectReply, PartFacts};
 use tidegate_core::outcome::Outcome;
-use tidegate_core::row::{JobRow, JobState, Key, Phase, Row, SyncMark, UploadRow};
+use tidegate_core::row::{JobRow, Key, Phase, Row, SyncMark, UploadRow};
 use tidegate_core::time::{Mono, Now};
 
 use super::rows::{self, Image, Sites};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
-use crate::scenario::{Fault, Lasts, Path, Store as Place};
 use crate::store::{Bucket, Content};
 
 /// Which part of which multipart upload of which job.
@@ -48,6 +50,10 @@ struct Uploads {
     flying: BTreeMap<JobId, BTreeSet<Ticket>>,
     /// Keys whose uploads were listed in this boot, and none was created since.
     listed: BTreeSet<ObjectKey>,
+    /// Looks that were not answered.
+    heads: BTreeMap<Ticket, ObjectKey>,
+    /// Keys where the last look found what surely is another's.
+    foreign: BTreeSet<ObjectKey>,
     /// Last progress told, by job.
     told: BTreeMap<JobId, u64>,
     /// Before this moment of the boot the edge copy stays.
@@ -120,6 +126,8 @@ impl Uploads {
         self.out.clear();
         self.flying.clear();
         self.listed.clear();
+        self.heads.clear();
+        self.foreign.clear();
         for sent in self.sent.values_mut() {
             if let Sent::Out(_) = sent {
                 *sent = Sent::Loose;
@@ -165,6 +173,29 @@ impl Uploads {
             if let (SyncMark::Synced { at, .. }, None) = (&row.sync, row.removed_at) {
                 self.keep.insert(row.id, now.mono.after(now.wall.until(at.after(keep)).min(keep)));
             }
+        }
+    }
+
+    /// What a look found at a key of ours.
+    fn looked(&mut self, seen: &Seen<'_>) {
+        let Input::Object { ticket, outcome: Outcome::Done(ObjectReply::Head(found)) } = seen.input else {
+            return;
+        };
+        let Some(key) = self.heads.remove(ticket) else { return };
+        let mut sessions = self.at.get(&key).into_iter().flatten();
+        let row = sessions.find_map(|id| match seen.was(&Key::Upload(*id)) {
+            Some(Row::Upload(row)) if row.key == key => Some(row),
+            _ => None,
+        });
+        let others = row.zip(found.as_ref()).is_some_and(|(row, found)| {
+            let differs =
+                found.len != row.source.len || found.sha256.is_some_and(|it| it != row.source.sha256);
+            differs && found.announced != Some(row.source.sha256)
+        });
+        if others {
+            self.foreign.insert(key);
+        } else {
+            self.foreign.remove(&key);
         }
     }
 
@@ -386,250 +417,6 @@ impl Uploads {
             format!("part {part} of job {job} counts as {facts:?}, and is {held:?}")
         })
     }
-
-    /// What leaves for a store is backed by records: intent before effect.
-    fn asks(
-        &mut self,
-        seen: &Seen<'_>,
-        ticket: Ticket,
-        op: &ObjectOp,
-        premises: &mut Premises,
-    ) -> Result<(), Broken> {
-        let ObjectOp { store, key, verb } = op;
-        if *store == Store::Edge {
-            return match verb {
-                Verb::Head | Verb::Get { .. } => Ok(()),
-                Verb::Delete => self.removal(seen, key, premises),
-                _ => Err(Broken { invariant: "I20", saw: format!("the core writes to the edge: {op:?}") }),
-            };
-        }
-        let jobs: Vec<JobId> = self.at.get(key).into_iter().flatten().copied().collect();
-        let live = jobs.iter().find_map(|id| {
-            let row = rows::upload(seen.rows, *id)?;
-            let held = rows::job(seen.rows, *id)?;
-            let claimed = matches!(&held.state, JobState::Claimed { fence, .. } if *fence == row.fence);
-            (claimed && row.fence.boot == seen.boot && writes_to(seen, row, verb)).then_some((*id, row))
-        });
-        match verb {
-            Verb::Head | Verb::Get { .. } | Verb::ListParts { .. } => Ok(()),
-            Verb::ListUploads => {
-                self.listed.insert(key.clone());
-                Ok(())
-            }
-            Verb::Abort { upload } => {
-                premises.met("I21.aborted");
-                let current = self.names.get(upload).is_some_and(|owner| {
-                    let row = rows::upload(seen.rows, *owner);
-                    row.is_some_and(|row| matches!(&row.phase, Phase::Open { upload: u } | Phase::Sealing { upload: u } if u == upload))
-                });
-                demand("I21", !current, || format!("aborts {upload:?}, which a session goes on with"))
-            }
-            Verb::Delete => Err(Broken { invariant: "I19", saw: format!("deletes in the cloud: {op:?}") }),
-            Verb::Put { source, len, sha256 } => {
-                let (_, row) = claimed(live, op)?;
-                let expected = if row.key == *key {
-                    Some((&row.source.key, row.source.len, row.source.sha256))
-                } else {
-                    row.source.sidecar.as_ref().map(|s| (&s.key, s.len, s.sha256))
-                };
-                demand("I18", expected == Some((source, *len, *sha256)), || format!("{op:?} of {row:?}"))
-            }
-            Verb::Create { sha256 } => {
-                let (id, row) = claimed(live, op)?;
-                let intent = row.look_first && row.phase == Phase::Planned && *sha256 == row.source.sha256;
-                demand("I21", intent, || format!("Create before its intent: {row:?}"))?;
-                // An earlier one may have left an upload behind: only a list tells.
-                let listed = self.listed.remove(key);
-                let doubt = matches!(seen.was(&Key::Upload(id)), Some(Row::Upload(was)) if was.look_first);
-                if doubt {
-                    premises.met("I21.listed");
-                }
-                demand("I21", listed || !doubt, || format!("Create once more, and nobody looked: {row:?}"))
-            }
-            Verb::PutPart { upload, part, source, span } => {
-                let (id, row) = claimed(live, op)?;
-                let open = matches!(&row.phase, Phase::Open { upload: u } if u == upload);
-                let planned = (1..=row.plan.parts).contains(&part.0);
-                let place = rows::span(row.plan.part_size, row.source.len, part.0);
-                let same = (span.offset, span.len) == place && *source == row.source.key;
-                demand("I21", open && planned && same, || format!("{op:?} of {row:?}"))?;
-                self.sends(seen, ticket, (id, upload.clone(), *part), row.fence, premises)
-            }
-            Verb::Complete { upload, parts } => {
-                let (id, row) = claimed(live, op)?;
-                premises.met("I19");
-                let sealing = matches!(&row.phase, Phase::Sealing { upload: u } if u == upload);
-                demand("I19", sealing, || format!("Complete before its intent: {row:?}"))?;
-                let numbers = parts.iter().map(|(part, _)| part.0).eq(1..=row.plan.parts);
-                let known = parts.iter().all(|(part, facts)| rows::part(seen.rows, id, *part) == Some(facts));
-                demand("I21", numbers && known, || format!("{op:?} does not match the records"))
-            }
-        }
-    }
-
-    /// I22, I27: bytes are sent again only if nobody knows what became of them, and few are under way at once.
-    fn sends(
-        &mut self,
-        seen: &Seen<'_>,
-        ticket: Ticket,
-        at: At,
-        fence: Fence,
-        premises: &mut Premises,
-    ) -> Result<(), Broken> {
-        let before = self.sent.insert(at.clone(), Sent::Out(fence));
-        match before {
-            None => {}
-            Some(Sent::Loose) => premises.met("I22.again"),
-            Some(Sent::Out(old)) => {
-                demand("I22", old != fence, || format!("{at:?} is under way, and is sent"))?
-            }
-            Some(Sent::Counts) => {
-                return Err(Broken { invariant: "I22", saw: format!("{at:?} counts, and is sent again") });
-            }
-        }
-        let flying = self.flying.entry(at.0).or_default();
-        flying.insert(ticket);
-        let most = usize::from(seen.knobs.parts_in_flight);
-        let count = flying.len();
-        self.out.insert(ticket, at);
-        premises.met("I27.parts");
-        demand("I27", count <= most, || format!("{count} parts under way, at most {most}"))
-    }
-
-    /// I20, I29: the edge copy goes only after the job is durably completed, the object stands in the cloud, and the time
-    /// that it is to be kept is over on the clock that nobody sets.
-    fn removal(&self, seen: &Seen<'_>, key: &ObjectKey, premises: &mut Premises) -> Result<(), Broken> {
-        let row = self.edge.get(key).and_then(|id| rows::episode(seen.rows, *id));
-        let Some(row) = row else {
-            return Err(Broken { invariant: "I20", saw: format!("{key} is nobody's, and is deleted") });
-        };
-        let durable = match &row.sync {
-            SyncMark::Synced { job, .. } => rows::job(seen.rows, *job)
-                .filter(|job| matches!(job.state, JobState::Completed { .. }) && job.episode == row.id),
-            SyncMark::NotStarted | SyncMark::Queued(_) | SyncMark::Failed(_) => None,
-        };
-        let Some(job) = durable else {
-            return Err(Broken {
-                invariant: "I20",
-                saw: format!("episode {} is deleted while {:?}", row.id, row.sync),
-            });
-        };
-        premises.met("I20.removed");
-        let until = self.keep.get(&row.id).filter(|_| seen.knobs.keep_edge_ms.is_some());
-        let Some(until) = until else {
-            return Err(Broken {
-                invariant: "I20",
-                saw: format!("episode {} is deleted, and is to stay", row.id),
-            });
-        };
-        premises.met("I29.kept");
-        demand("I29", *until <= seen.now.mono, || {
-            format!("episode {} is deleted {:?} early", row.id, seen.now.mono.until(*until))
-        })?;
-        self.delivered(seen.cloud(), job).map_err(|broken| Broken { invariant: "I20", ..broken })
-    }
-
-    /// I22: progress counts what was acknowledged, and never falls within an attempt.
-    fn progress(&mut self, seen: &Seen<'_>, notice: &Notice, premises: &mut Premises) -> Result<(), Broken> {
-        let Notice::Progress { episode, job, uploaded, total, .. } = notice else { return Ok(()) };
-        premises.met("I22.told");
-        let row = rows::job(seen.rows, *job);
-        let own = row.is_some_and(|row| row.episode == *episode && row.source.len == *total);
-        demand("I22", own && uploaded <= total, || format!("{notice:?} of {row:?}"))?;
-        let acked = self.acked.get(job).copied().unwrap_or(0);
-        let whole = rows::upload(seen.rows, *job).is_none_or(|row| matches!(row.phase, Phase::Sealed { .. }));
-        demand("I22", *uploaded <= acked || whole, || {
-            format!("job {job}: {uploaded} told, {acked} acknowledged")
-        })?;
-        let last = self.told.insert(*job, *uploaded).unwrap_or(0);
-        demand("I22", *uploaded >= last, || format!("job {job} fell from {last} to {uploaded}"))
-    }
-
-    /// What must hold of all records: I18 and I19 of every completed job, I21 of every open upload.
-    fn sweep(&self, truth: &Truth<'_>, site: usize, premises: &mut Premises) -> Result<(), Broken> {
-        let (image, cloud) = (&truth.images[site], &truth.clouds[site]);
-        let mut keys = BTreeSet::new();
-        for row in rows::jobs(image) {
-            keys.insert(row.key.clone());
-            if let JobState::Completed { .. } = row.state {
-                premises.met("I18.still");
-                self.delivered(cloud, row)?;
-            }
-        }
-        for (job, (key, count)) in &self.made {
-            // What a third party took away another job may rightly make again.
-            if cloud.past.tampered.contains(key) {
-                continue;
-            }
-            let now = cloud.past.keys.get(key).map_or(0, |past| past.completed);
-            demand("I19", now == *count, || {
-                format!("after job {job} was completed {} more objects were made at {key}", now - count)
-            })?;
-        }
-        for key in cloud.objects.keys().filter(|key| !cloud.past.tampered.contains(*key)) {
-            let ours = keys.contains(key)
-                || key.as_str().ends_with(".json") && keys.iter().any(|main| rows::sidecar_key(main) == *key);
-            demand("I19", ours, || format!("an object at {key}, which is no job's key"))?;
-        }
-        for (upload, past) in &cloud.past.uploads {
-            demand("I19", past.completes <= 1, || {
-                format!("{upload:?} was completed {} times", past.completes)
-            })?;
-        }
-        for (upload, open) in &cloud.open {
-            premises.met("I21.open");
-            let sessions = self.at.get(&open.key).into_iter().flatten();
-            let known = sessions.filter_map(|id| rows::upload(image, *id)).any(|row| {
-                // A session that asked for an upload and does not know its name yet looks for it before it ends.
-                named(&row.phase) == Some(upload) || row.look_first
-            });
-            demand("I21", known || self.unseen.contains(&open.key), || {
-                format!("{upload:?} at {} is open, and nobody knows of it", open.key)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// I21 once the world had all the time it was promised: of jobs that are over nothing is left.
-    fn tidy(&self, truth: &Truth<'_>, site: usize) -> Result<(), Broken> {
-        let scenario = truth.scenario;
-        let settled = truth.now.since_start() >= scenario.chaos + scenario.settle;
-        // A cloud that is out of reach for ever, or is none, cannot be tidied.
-        let cut = scenario.faults.iter().any(|spec| {
-            spec.lasts == Lasts::Forever
-                && match &spec.fault {
-                    Fault::Slow { path, .. }
-                    | Fault::Hold { path }
-                    | Fault::Cut { path, .. }
-                    | Fault::Refuse { path } => *path == Path::Cloud(site),
-                    Fault::Outage { store }
-                    | Fault::Throttle { store, .. }
-                    | Fault::Broken { store, .. }
-                    | Fault::Expired { store }
-                    | Fault::Skewed { store }
-                    | Fault::LoseAnswers { store, .. }
-                    | Fault::LoseRequests { store, .. } => *store == Place::Cloud(site),
-                    Fault::Pause { site: other } => *other == site,
-                    _ => false,
-                }
-        });
-        let image = &truth.images[site];
-        let homeless = rows::jobs(image).any(|row| {
-            matches!(&row.state, JobState::Parked { why, .. } if *why == tidegate_core::row::ParkWhy::NoDestination)
-        });
-        if !settled || cut || homeless || !scenario.sites[site].knobs.destination {
-            return Ok(());
-        }
-        for (upload, open) in &truth.clouds[site].open {
-            let over = |row: &JobRow| row.key == open.key && row.state.is_final();
-            let busy = |row: &JobRow| row.key == open.key && !row.state.is_final();
-            let left = rows::jobs(image).any(over) && !rows::jobs(image).any(busy);
-            demand("I21", !left || self.unseen.contains(&open.key), || {
-                format!("{upload:?} at {} was left behind", open.key)
-            })?;
-        }
-        Ok(())
-    }
 }
 
 /// Every part of a job.
@@ -638,31 +425,13 @@ fn range(job: JobId) -> std::ops::Range<At> {
     least(job.0)..least(job.0 + 1)
 }
 
-/// Several sessions may write to one key, for the name of a recording may be announced under two keys at the edge.
-fn writes_to(seen: &Seen<'_>, row: &UploadRow, verb: &Verb) -> bool {
-    match verb {
-        Verb::PutPart { upload, .. } | Verb::Complete { upload, .. } => named(&row.phase) == Some(upload),
-        Verb::Create { .. } => row.look_first,
-        Verb::Put { source, .. } => {
-            *source == row.source.key || row.source.sidecar.as_ref().is_some_and(|s| s.key == *source)
-        }
-        _ => !seen.rows.is_empty(),
-    }
-}
-
-fn claimed<'a>(
-    live: Option<(JobId, &'a UploadRow)>,
-    op: &ObjectOp,
-) -> Result<(JobId, &'a UploadRow), Broken> {
-    live.ok_or_else(|| Broken { invariant: "I13", saw: format!("{op:?} without a claim that may ask it") })
-}
-
 impl Watch for UploadWatch {
     fn step(&mut self, seen: &Seen<'_>) -> Result<(), Broken> {
         let (site, premises) = (self.sites.at(seen.site), &mut self.premises);
         if let Input::Boot { .. } = seen.input {
             site.boot(seen.rows, seen.knobs.keep_edge_ms, seen.now);
         }
+        site.looked(seen);
         site.heard(seen.input);
         for change in &seen.out.changes {
             match change {
