@@ -80,6 +80,12 @@ impl Object {
         self.stuff.sha256(Span { offset: 0, len: self.len() })
     }
 
+    /// The digest in its metadata: a claim of whoever stored it.
+    #[must_use]
+    pub fn announced(&self) -> Option<Sha256> {
+        self.announced
+    }
+
     /// What it is, if it is one file from its first byte to its last.
     #[must_use]
     pub fn content(&self) -> Option<&Content> {

@@ -5,12 +5,22 @@
 //! proves nothing, and a long run fails for it.
 
 pub mod calls;
+mod deeds;
 #[cfg(test)]
 mod life;
 mod lines;
 pub mod links;
+pub mod queue;
 #[cfg(test)]
 mod rig;
+pub mod rows;
+#[cfg(test)]
+mod site_rig;
+pub mod system;
+pub mod tasks;
+#[cfg(test)]
+mod tests;
+pub mod uploads;
 
 use std::collections::BTreeMap;
 
@@ -208,5 +218,12 @@ pub trait Watch {
 /// Every family, for a scenario.
 #[must_use]
 pub fn all(_: &Scenario) -> Vec<Box<dyn Watch>> {
-    vec![Box::<links::Links>::default(), Box::<calls::Calls>::default()]
+    vec![
+        Box::<links::Links>::default(),
+        Box::<calls::Calls>::default(),
+        Box::<tasks::TaskWatch>::default(),
+        Box::<queue::QueueWatch>::default(),
+        Box::<uploads::UploadWatch>::default(),
+        Box::<system::SystemWatch>::default(),
+    ]
 }

@@ -1,0 +1,501 @@
+//! Invariants of a site as a whole: what left it is durable (I12), a boot looks before it acts (I24), everything is
+//! bounded by the work there is (I27).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_core::change::{Change, JobChange, TaskChange};
+use tidegate_core::effect::{Effect, Response};
+use tidegate_core::id::{ConnId, EpisodeId, JobId, ObjectKey, RequestId, TaskId, Ticket, UploadId, WireId};
+use tidegate_core::input::{Input, Request};
+use tidegate_core::limits;
+use tidegate_core::object::{Store, Verb};
+use tidegate_core::row::{JobState, Key, Phase, Row, SyncMark, TaskState};
+use tidegate_core::wire::TransferMessage;
+
+use super::rows::{self, Image, Sites};
+use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
+
+/// What an answer that may leave says is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Promise {
+    Task(TaskId, TaskState),
+    Episode(EpisodeId),
+    Queued(EpisodeId),
+    Batch(Vec<EpisodeId>),
+    Nothing,
+}
+
+#[derive(Debug, Default)]
+struct Site {
+    /// Every durable record that a step showed: the watch's own image.
+    shadow: Image,
+    /// Answers that may leave, and did not yet.
+    answers: BTreeMap<RequestId, Promise>,
+    /// Promises that left.
+    made: Vec<Promise>,
+    /// Operations and acknowledgements that may leave, and did not yet.
+    asked: BTreeSet<Ticket>,
+    acks: BTreeMap<(ConnId, WireId), u32>,
+    /// Keys and uploads that were looked at in this boot.
+    looked: BTreeSet<ObjectKey>,
+    listed: BTreeSet<UploadId>,
+    booted: bool,
+    /// Work ever given to the site.
+    created: u64,
+    returned: u64,
+    announced: u64,
+    asked_jobs: u64,
+}
+
+/// Watches sites as a whole.
+#[derive(Debug, Default)]
+pub struct SystemWatch {
+    premises: Premises,
+    sites: Sites<Site>,
+}
+
+impl Site {
+    /// I12: what an answer says is in the records that are durable with it.
+    fn answer(
+        &self,
+        seen: &Seen<'_>,
+        response: &Response,
+        premises: &mut Premises,
+    ) -> Result<Promise, Broken> {
+        premises.met("I12");
+        match response {
+            Response::Task(row) => {
+                let same = rows::task(seen.rows, &row.id) == Some(row);
+                demand("I12", same, || format!("told {row:?}, which is not durable"))?;
+                Ok(Promise::Task(row.id.clone(), row.state))
+            }
+            Response::Episode(row) => {
+                let same = rows::episode(seen.rows, row.id) == Some(row);
+                demand("I12", same, || format!("told {row:?}, which is not durable"))?;
+                Ok(Promise::Episode(row.id))
+            }
+            Response::SyncAccepted { episode } => {
+                premises.met("I12.accepted");
+                let sync = rows::episode(seen.rows, *episode).map(|row| &row.sync);
+                let open = match sync {
+                    Some(SyncMark::Queued(job)) => rows::job(seen.rows, *job),
+                    _ => None,
+                };
+                let open = open.is_some_and(|job| !job.state.is_final());
+                demand("I12", open, || format!("episode {episode} is accepted and {sync:?}"))?;
+                Ok(Promise::Queued(*episode))
+            }
+            Response::BatchAccepted { count } => {
+                let queued = seen.out.changes.iter().filter_map(|change| match change {
+                    Change::Job(JobChange::Queued(row)) => Some((row.id, row.episode)),
+                    _ => None,
+                });
+                let queued: Vec<(JobId, EpisodeId)> = queued.collect();
+                let durable = queued.iter().all(|(id, _)| rows::job(seen.rows, *id).is_some());
+                let told = usize::try_from(*count).unwrap_or(usize::MAX);
+                demand("I12", told == queued.len() && durable, || format!("told {told}, queued {queued:?}"))?;
+                Ok(Promise::Batch(queued.into_iter().map(|(_, episode)| episode).collect()))
+            }
+            Response::Started { moved } => {
+                let started = |change: &Change| matches!(change, Change::Task(TaskChange::Started { .. }));
+                let fits = seen.out.changes.iter().any(started) == *moved;
+                demand("I12", fits, || format!("told {moved}, changes {:?}", seen.out.changes))?;
+                Ok(Promise::Nothing)
+            }
+            Response::Finished { state, .. } => {
+                let moved = seen.out.changes.iter().find_map(|change| match change {
+                    Change::Task(TaskChange::Finished { task, .. }) => rows::task(seen.rows, task),
+                    _ => None,
+                });
+                demand("I12", moved.is_none_or(|row| row.state == *state), || {
+                    format!("told {state:?} of {moved:?}")
+                })?;
+                Ok(moved.map_or(Promise::Nothing, |row| Promise::Task(row.id.clone(), row.state)))
+            }
+            Response::Rpc { .. } | Response::State(_) => Ok(Promise::Nothing),
+        }
+    }
+
+    /// Whether a promise that left holds in an image.
+    fn holds(image: &Image, promise: &Promise) -> bool {
+        let queued = |id: &EpisodeId| {
+            rows::episode(image, *id).is_some_and(|row| match &row.sync {
+                SyncMark::NotStarted => false,
+                SyncMark::Queued(job) | SyncMark::Synced { job, .. } | SyncMark::Failed(job) => {
+                    rows::job(image, *job).is_some_and(|job| job.episode == *id)
+                }
+            })
+        };
+        match promise {
+            Promise::Task(id, told) => {
+                rows::task(image, id).is_some_and(|row| !told.is_final() || row.state == *told)
+            }
+            Promise::Episode(id) => rows::episode(image, *id).is_some(),
+            Promise::Queued(id) => queued(id),
+            Promise::Batch(ids) => ids.iter().all(queued),
+            Promise::Nothing => true,
+        }
+    }
+
+    /// I24: after a boot nothing that cannot be repeated is asked before a look.
+    fn looks_first(
+        &mut self,
+        seen: &Seen<'_>,
+        effect: &Effect,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        let Effect::Object { op, .. } = effect else {
+            // A boot speaks to nobody: there is nobody yet.
+            let quiet = !matches!(
+                (seen.input, effect),
+                (
+                    Input::Boot { .. },
+                    Effect::Send { .. }
+                        | Effect::Admit { .. }
+                        | Effect::TurnAway { .. }
+                        | Effect::Reply { .. }
+                )
+            );
+            return demand("I24", quiet, || format!("a boot says {effect:?}"));
+        };
+        if op.store == Store::Edge {
+            return Ok(());
+        }
+        let looked = self.looked.contains(&op.key);
+        let fits = match &op.verb {
+            Verb::Head | Verb::ListUploads | Verb::Get { .. } => {
+                self.looked.insert(op.key.clone());
+                true
+            }
+            Verb::ListParts { upload } => {
+                self.looked.insert(op.key.clone());
+                self.listed.insert(upload.clone());
+                true
+            }
+            // A sidecar lies beside a recording that was looked at.
+            Verb::Put { .. } => {
+                let main = op.key.as_str().strip_suffix(".json").map(|stem| format!("{stem}.mcap"));
+                let main = main.and_then(|key| ObjectKey::new(&key).ok());
+                looked || main.is_some_and(|main| self.looked.contains(&main))
+            }
+            Verb::Create { .. } | Verb::Complete { .. } => looked,
+            // Of this boot, or looked at in it.
+            Verb::PutPart { upload, .. } => looked || self.listed.contains(upload),
+            Verb::Abort { .. } | Verb::Delete => true,
+        };
+        if !matches!(op.verb, Verb::Head | Verb::Get { .. }) && seen.boot.0 > 1 {
+            premises.met("I24");
+        }
+        demand("I24", fits, || format!("{op:?} in boot {:?} before a look", seen.boot))
+    }
+
+    /// I27: a step does no more than its input and the records justify.
+    fn bounded(&mut self, seen: &Seen<'_>, premises: &mut Premises) -> Result<(), Broken> {
+        premises.met("I27");
+        let batch = usize::try_from(seen.knobs.batch).unwrap_or(usize::MAX);
+        let told = match seen.input {
+            Input::Transfer { message: TransferMessage::Status(status), .. } => {
+                status.uploads.as_ref().map_or(0, Vec::len)
+                    + status.waiting_ack_tasks.as_ref().map_or(0, Vec::len)
+            }
+            _ => 0,
+        };
+        let wide = match seen.input {
+            // Everything there is may be taken up, ended or told.
+            Input::Boot { .. } => 8 * seen.rows.len(),
+            Input::Shutdown => 8 * seen.rows.len() + 2 * limits::LINKS_MAX,
+            Input::Wake => 8 * batch + 4 * limits::REMOVALS_AT_ONCE,
+            Input::Request { request: Request::SyncBatch, .. } => 8 * batch,
+            // What waits for a device goes on with its link, and what waits for an answer ends with it.
+            Input::Knock { .. } | Input::Lost { .. } => limits::VERIFIES_PER_DEVICE,
+            Input::Transfer { .. } => 8 * told,
+            Input::Recorder { .. } | Input::Request { .. } | Input::Object { .. } | Input::Stored { .. } => 0,
+        };
+        // A few machines take part, each with a few words; callers and waiters of one link, parts of one upload.
+        let calls = limits::CALLS_PER_LINK + limits::WAITERS_PER_LINK;
+        let uploads = usize::try_from(seen.knobs.uploads_max()).unwrap_or(usize::MAX);
+        let most = 32 + calls + uploads * (4 + usize::from(seen.knobs.parts_in_flight)) + wide;
+        let (changes, effects) = (seen.out.changes.len(), seen.out.effects.len());
+        demand("I27", changes <= most && effects <= most, || {
+            format!("{} makes {changes} changes and {effects} effects, at most {most}", seen.input.name())
+        })
+    }
+
+    fn count(&mut self, seen: &Seen<'_>) {
+        match seen.input {
+            Input::Transfer { message: TransferMessage::Status(status), .. } => {
+                self.announced += status.uploads.as_ref().map_or(0, Vec::len) as u64;
+            }
+            Input::Transfer { .. } => self.announced += 1,
+            _ => {}
+        }
+        for change in &seen.out.changes {
+            match change {
+                Change::Task(TaskChange::Created { .. }) => self.created += 1,
+                Change::Task(TaskChange::Returned { .. }) => self.returned += 1,
+                Change::Job(JobChange::Queued(_)) => self.asked_jobs += 1,
+                _ => {}
+            }
+        }
+    }
+
+    /// I27: how many records there are follows from the work that was given.
+    fn sized(&self, image: &Image, site: usize) -> Result<(), Broken> {
+        let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for (key, row) in image {
+            let kind = match key {
+                Key::Meta => "meta",
+                Key::Task(_) => "task",
+                Key::Episode(_) => "episode",
+                Key::Job(_) => "job",
+                Key::Upload(id) => {
+                    let job = rows::job(image, *id);
+                    let over = job.is_none_or(|job| job.state.is_final());
+                    // A session outlives its job only to be cleaned up.
+                    let fits = !over
+                        || matches!(row, Row::Upload(row) if matches!(row.phase, Phase::Abandoning { .. }));
+                    demand("I27", fits && job.is_some(), || format!("session {id} of {job:?}: {row:?}"))?;
+                    "upload"
+                }
+                Key::Part(id, part) => {
+                    let plan = rows::upload(image, *id).map(|row| row.plan);
+                    let fits = plan.is_some_and(|plan| (1..=plan.parts).contains(&part.0));
+                    demand("I27", fits, || format!("part {part} of session {id}: {plan:?}"))?;
+                    "part"
+                }
+                Key::Alias(_) => "alias",
+                Key::Binding(_) => "binding",
+            };
+            *counts.entry(kind).or_default() += 1;
+        }
+        let of = |kind| counts.get(kind).copied().unwrap_or(0);
+        // What was written and not flushed may have survived unseen: one step's worth.
+        let limits = [
+            ("meta", 1),
+            ("task", self.created + 1),
+            ("alias", self.returned + 1),
+            ("binding", self.announced + limits::STATUS_UPLOADS as u64),
+            ("episode", of("binding")),
+            ("job", self.asked_jobs + 1_000),
+        ];
+        for (kind, most) in limits {
+            demand("I27", of(kind) <= most, || {
+                format!("site {site}: {} of {kind}, at most {most}", of(kind))
+            })?;
+        }
+        if let Some(Row::Meta(meta)) = image.get(&Key::Meta) {
+            let fresh = rows::episodes(image).all(|row| row.id.0 < meta.next_episode)
+                && rows::jobs(image).all(|row| row.id.0 < meta.next_job);
+            demand("I12", fresh, || format!("numbers are given twice: {meta:?}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// I12: whether a record in an image is a durable one that was shown, or what it may have become: what was written and not
+/// flushed may have survived a crash, and then it went on. Nothing goes back.
+fn went_on(old: &Row, new: &Row) -> bool {
+    match (old, new) {
+        (Row::Meta(old), Row::Meta(new)) => {
+            new.next_episode >= old.next_episode && new.next_job >= old.next_job
+        }
+        (Row::Task(old), Row::Task(new)) => {
+            let kept = (&old.id, &old.device, old.created_at) == (&new.id, &new.device, new.created_at);
+            kept && new.attempt >= old.attempt && !old.state.is_final()
+        }
+        (Row::Episode(old), Row::Episode(new)) => {
+            let kept = (&old.key, old.len, old.sha256, &old.public_id)
+                == (&new.key, new.len, new.sha256, &new.public_id);
+            let rank = |sync: &SyncMark| match sync {
+                SyncMark::NotStarted => (0, JobId(0)),
+                SyncMark::Queued(job) => (1, *job),
+                SyncMark::Failed(job) | SyncMark::Synced { job, .. } => (2, *job),
+            };
+            let (was, is) = (rank(&old.sync), rank(&new.sync));
+            let synced = matches!(old.sync, SyncMark::Synced { .. });
+            kept && (is.1 > was.1 || is >= was)
+                && (!synced || old.sync == new.sync)
+                && (old.removed_at.is_none() || old.removed_at == new.removed_at)
+        }
+        (Row::Job(old), Row::Job(new)) => {
+            let kept = (&old.key, &old.source, old.episode) == (&new.key, &new.source, new.episode);
+            let counts =
+                new.claims >= old.claims && new.spent >= old.spent && new.bytes_sent >= old.bytes_sent;
+            let begun = !matches!(
+                (&old.state, &new.state),
+                (JobState::Claimed { .. }, JobState::Claimed { fence, .. }) if fence.attempt < old.claims
+            );
+            kept && counts && begun && !old.state.is_final()
+        }
+        (Row::Upload(old), Row::Upload(new)) => {
+            old.key == new.key
+                && old.source == new.source
+                && old.fence <= new.fence
+                && new.restarts >= old.restarts
+        }
+        (Row::Binding(old), Row::Binding(new)) => {
+            (&old.task, &old.wire) == (&new.task, &new.wire) && old.episode.is_none()
+        }
+        // Facts of a part and names of attempts never change.
+        _ => false,
+    }
+}
+
+impl Watch for SystemWatch {
+    fn step(&mut self, seen: &Seen<'_>) -> Result<(), Broken> {
+        let (site, premises) = (self.sites.at(seen.site), &mut self.premises);
+        if let Input::Boot { .. } = seen.input {
+            site.booted = true;
+            site.looked.clear();
+            site.listed.clear();
+        }
+        site.count(seen);
+        // What a step wrote is what is durable now, and what it replaced is what was durable before.
+        for (key, row) in &seen.out.rows {
+            demand("I12", seen.rows.get(key) == row.as_ref(), || {
+                format!("{key:?} is {:?}, the step wrote {row:?}", seen.rows.get(key))
+            })?;
+            let old = match row {
+                Some(row) => site.shadow.insert(key.clone(), row.clone()),
+                None => site.shadow.remove(key),
+            };
+            let before = seen.before.get(key).and_then(Option::as_ref);
+            demand("I12", old.as_ref() == before, || {
+                format!("{key:?} was {old:?} when it was last seen, and {before:?} before this step")
+            })?;
+        }
+        for change in &seen.out.changes {
+            for key in change.keys() {
+                let gone = matches!(change, Change::Upload(_));
+                demand("I12", gone || seen.before.contains_key(&key), || {
+                    format!("{change:?} is not in the records")
+                })?;
+            }
+        }
+        for effect in &seen.out.effects {
+            site.looks_first(seen, effect, premises)?;
+            match effect {
+                Effect::Reply { to, answer: Ok(response) } => {
+                    let promise = site.answer(seen, response, premises)?;
+                    site.answers.insert(*to, promise);
+                }
+                Effect::Reply { to, answer: Err(_) } => {
+                    site.answers.insert(*to, Promise::Nothing);
+                }
+                Effect::Object { ticket, .. } => {
+                    let again = !site.asked.insert(*ticket);
+                    demand("I12", !again, || format!("{ticket:?} is asked twice"))?;
+                }
+                Effect::Send { conn, frame } => {
+                    if let Some(wire) = rows::acked(&frame.text) {
+                        *site.acks.entry((*conn, wire)).or_default() += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        site.bounded(seen, premises)
+    }
+
+    fn happened(&mut self, truth: &Truth<'_>, what: &Happened<'_>) -> Result<(), Broken> {
+        match what {
+            Happened::Down { site, .. } => {
+                let known = self.sites.at(*site);
+                // What did not leave never will.
+                known.answers.clear();
+                known.asked.clear();
+                known.acks.clear();
+                known.booted = false;
+                Ok(())
+            }
+            Happened::Up { site: n } => {
+                let (image, site) = (&truth.images[*n], self.sites.at(*n));
+                for (key, old) in &site.shadow {
+                    self.premises.met("I12.crash");
+                    let new = image.get(key);
+                    let passing = matches!(key, Key::Upload(_) | Key::Part(..));
+                    let kept = match new {
+                        Some(new) => new == old || went_on(old, new),
+                        // A session ends, and its parts with it.
+                        None => passing,
+                    };
+                    demand("I12", kept, || format!("{key:?} was durable as {old:?}, and is {new:?}"))?;
+                }
+                for promise in &site.made {
+                    demand("I12", Site::holds(image, promise), || {
+                        format!("{promise:?} was promised, and is not so")
+                    })?;
+                }
+                site.shadow.clone_from(image);
+                site.sized(image, *n)
+            }
+            Happened::Released { site, effect } => {
+                let known = self.sites.at(*site);
+                match effect {
+                    Effect::Reply { to, .. } => {
+                        let promise = known.answers.remove(to);
+                        let Some(promise) = promise else {
+                            return Err(Broken {
+                                invariant: "I12",
+                                saw: format!("an answer left that no durable step gave: {effect:?}"),
+                            });
+                        };
+                        if promise != Promise::Nothing {
+                            self.premises.met("I12.promised");
+                            known.made.push(promise);
+                        }
+                        Ok(())
+                    }
+                    Effect::Object { ticket, op } => demand("I12", known.asked.remove(ticket), || {
+                        format!("{op:?} left, and no durable step asked for it")
+                    }),
+                    Effect::Send { conn, frame } => {
+                        let Some(wire) = rows::acked(&frame.text) else { return Ok(()) };
+                        let left = known.acks.get_mut(&(*conn, wire)).filter(|left| **left > 0);
+                        let Some(left) = left else {
+                            return Err(Broken {
+                                invariant: "I12",
+                                saw: format!("{} left, and no durable step said so", frame.text.trim()),
+                            });
+                        };
+                        *left -= 1;
+                        Ok(())
+                    }
+                    _ => {
+                        demand("I12", known.booted, || format!("{effect:?} left a process that is not there"))
+                    }
+                }
+            }
+            Happened::Undone { .. }
+            | Happened::Called { .. }
+            | Happened::Stepped { .. }
+            | Happened::Tampered { .. } => Ok(()),
+        }
+    }
+
+    fn end(&mut self, truth: &Truth<'_>) -> Result<(), Broken> {
+        for (n, image) in truth.images.iter().enumerate() {
+            let site = self.sites.at(n);
+            for promise in &site.made {
+                demand("I12", Site::holds(image, promise), || {
+                    format!("{promise:?} was promised, and is not so")
+                })?;
+            }
+            if site.booted {
+                demand("I12", site.shadow == *image, || {
+                    format!("the image of site {n} is not what was shown")
+                })?;
+            }
+            site.sized(image, n)?;
+        }
+        Ok(())
+    }
+
+    fn premises(&self) -> &Premises {
+        &self.premises
+    }
+
+    fn invariants(&self) -> &'static [&'static str] {
+        &["I12", "I12.accepted", "I12.crash", "I12.promised", "I24", "I27"]
+    }
+}

@@ -1,0 +1,663 @@
+//! Invariants of tasks and episodes: the task graph and its causes (I11), one episode per key and its judgement (I15),
+//! what an acknowledgement promises (I20), and that nothing a device deleted is lost (I15, by the devices' own logs).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_core::change::{Change, EpisodeChange, TaskCause, TaskChange};
+use tidegate_core::effect::{Effect, Response};
+use tidegate_core::id::{ConnId, DeviceId, EpisodeId, ObjectKey, Role, TaskId, WireId};
+use tidegate_core::input::{Input, Request};
+use tidegate_core::object::{Got, ObjectReply};
+use tidegate_core::outcome::Outcome;
+use tidegate_core::row::{EpisodeRow, Key, Qa, Row, SyncMark, TaskRow, TaskState};
+use tidegate_core::wire::recorder::names;
+use tidegate_core::wire::transfer::{Announced, UploadStatus};
+use tidegate_core::wire::{RecorderMessage, TransferMessage};
+
+use super::rows::{self, Image, Sites};
+use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
+use crate::device::{Deed, Device};
+use crate::store::{Bucket, Content};
+
+/// A task as this watch knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Model {
+    device: DeviceId,
+    state: TaskState,
+    attempt: u32,
+    begun: bool,
+}
+
+#[derive(Debug, Default)]
+struct Tasks {
+    tasks: BTreeMap<TaskId, Model>,
+    /// Episodes of each recording.
+    of_wire: BTreeMap<(DeviceId, WireId), Vec<EpisodeId>>,
+    of_key: BTreeMap<ObjectKey, EpisodeId>,
+    /// Whose link it is, and whether it was replaced.
+    links: BTreeMap<ConnId, (DeviceId, Role)>,
+    current: BTreeMap<(DeviceId, Role), ConnId>,
+    /// What current uploaders last said of a key.
+    said: BTreeMap<(DeviceId, ObjectKey), Announced>,
+}
+
+/// What a device's log said so far.
+#[derive(Clone, Debug, Default)]
+struct Diary {
+    read: usize,
+    files: BTreeMap<String, Content>,
+    deleted: BTreeSet<String>,
+}
+
+/// Watches tasks and episodes.
+#[derive(Debug, Default)]
+pub struct TaskWatch {
+    premises: Premises,
+    sites: Sites<Tasks>,
+    diaries: Vec<Diary>,
+    /// Which device's log is read next.
+    turn: usize,
+}
+
+impl Tasks {
+    fn load(&mut self, image: &Image) {
+        *self = Tasks::default();
+        for row in rows::tasks(image) {
+            self.tasks.insert(row.id.clone(), model(row));
+        }
+        for row in rows::episodes(image) {
+            self.enter(row);
+        }
+    }
+
+    fn enter(&mut self, row: &EpisodeRow) {
+        self.of_wire.entry((row.device.clone(), row.wire.clone())).or_default().push(row.id);
+        self.of_key.insert(row.key.clone(), row.id);
+    }
+
+    /// Who is connected, from what was admitted.
+    fn links(&mut self, seen: &Seen<'_>) {
+        if let Input::Knock { socket, device, role, .. } = seen.input {
+            for effect in &seen.out.effects {
+                if let Effect::Admit { socket: to, conn } = effect
+                    && to == socket
+                {
+                    self.links.insert(*conn, (device.clone(), *role));
+                    self.current.insert((device.clone(), *role), *conn);
+                }
+            }
+        }
+        if let Input::Lost { conn, .. } = seen.input
+            && let Some(link) = self.links.remove(conn)
+            && self.current.get(&link) == Some(conn)
+        {
+            self.current.remove(&link);
+        }
+    }
+
+    /// What a current uploader says is whole in the store.
+    fn hear(&mut self, input: &Input) {
+        let Input::Transfer { conn, message } = input else { return };
+        let Some(link) = self.links.get(conn).filter(|link| self.current.get(*link) == Some(conn)) else {
+            return;
+        };
+        let waiting =
+            |entry: &&tidegate_core::wire::transfer::UploadEntry| entry.status == UploadStatus::WaitAck;
+        let said: Vec<&Announced> = match message {
+            TransferMessage::UploadComplete(announced) => vec![announced],
+            TransferMessage::Status(status) => {
+                let entries = status.uploads.iter().flatten().filter(waiting);
+                entries.map(|entry| &entry.announced).collect()
+            }
+            _ => return,
+        };
+        for announced in said {
+            if let Some(key) = announced.key.as_deref().and_then(|key| ObjectKey::new(key).ok()) {
+                let mut all = announced.clone();
+                let at = (link.0.clone(), key);
+                // Saying less later takes nothing back, as long as the attempt goes on.
+                let open = WireId::new(announced.task.trim()).ok().is_some_and(|wire| {
+                    let of = |(id, model): (&TaskId, &Model)| {
+                        !model.state.is_final() && WireId::of_attempt(id, model.attempt) == wire
+                    };
+                    self.attempt_of(&wire).is_some_and(of)
+                });
+                if let Some(earlier) = self.said.get(&at).filter(|earlier| open && earlier.task == all.task) {
+                    all.len = all.len.or(earlier.len);
+                    all.sha256 = all.sha256.or(earlier.sha256);
+                }
+                self.said.insert(at, all);
+            }
+        }
+    }
+
+    /// The task whose attempt a wire id may name: its own name, or with the number of an attempt behind a dot.
+    fn attempt_of(&self, wire: &WireId) -> Option<(&TaskId, &Model)> {
+        let text = wire.as_str();
+        let stem = text.rsplit_once('.').map(|(stem, _)| stem);
+        let ids = std::iter::once(text).chain(stem).filter_map(|text| TaskId::new(text).ok());
+        let mut known = ids.filter_map(|id| self.tasks.get_key_value(&id));
+        known.find(|(id, model)| WireId::of_attempt(id, model.attempt) == *wire)
+    }
+
+    /// The device that an input speaks for, if it speaks for one.
+    fn speaker<'a>(&'a self, input: &'a Input) -> Option<&'a DeviceId> {
+        match input {
+            Input::Recorder { conn, .. } | Input::Transfer { conn, .. } => {
+                self.links.get(conn).map(|(device, _)| device)
+            }
+            Input::Request { request: Request::CallbackFinish { device, .. }, .. } => Some(device),
+            Input::Request { request: Request::CallbackStart { device, .. }, .. } => device.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// I11: a legal step of the graph, by a cause that is the input that happened.
+    fn change(
+        &mut self,
+        seen: &Seen<'_>,
+        change: &TaskChange,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        premises.met("I11");
+        let id = task_of(change);
+        let was = self.tasks.get(id).cloned();
+        let state = was.as_ref().map(|model| model.state);
+        let Some(next) = next(state, change) else {
+            return Err(Broken { invariant: "I11", saw: format!("task {id}: {change:?} in {was:?}") });
+        };
+        self.cause(seen, was.as_ref(), change)?;
+        let mut model = match (was, change) {
+            (Some(model), _) => model,
+            (None, TaskChange::Created { device, .. }) => {
+                Model { device: device.clone(), state: next, attempt: 1, begun: false }
+            }
+            (None, _) => return Ok(()),
+        };
+        match change {
+            TaskChange::BeginSent { .. } | TaskChange::Started { .. } | TaskChange::Finished { .. } => {
+                model.begun = true;
+            }
+            TaskChange::Returned { attempt, wire, .. } => {
+                premises.met("I11.returned");
+                // A wire id that was begun may have a file on the device: it is never used again.
+                let fits = if model.begun { *attempt > model.attempt } else { *attempt == model.attempt };
+                demand("I11", fits && *wire == WireId::of_attempt(id, *attempt), || {
+                    format!("task {id}: {change:?} after {model:?}")
+                })?;
+                model.begun &= *attempt == model.attempt;
+                model.attempt = *attempt;
+            }
+            _ => {}
+        }
+        model.state = next;
+        self.tasks.insert(id.clone(), model);
+        Ok(())
+    }
+
+    fn cause(&self, seen: &Seen<'_>, was: Option<&Model>, change: &TaskChange) -> Result<(), Broken> {
+        let wire = was.map(|model| WireId::of_attempt(task_of(change), model.attempt));
+        let own =
+            self.speaker(seen.input).is_none_or(|device| was.is_none_or(|model| model.device == *device));
+        let named = |text: Option<&str>| text.map(str::trim) == wire.as_ref().map(WireId::as_str);
+        let report = match seen.input {
+            Input::Recorder { message: RecorderMessage::Other(_), .. } => false,
+            Input::Recorder { message, .. } => named(names(message)),
+            _ => false,
+        };
+        let answer = matches!(seen.input, Input::Recorder { message: RecorderMessage::Response { .. }, .. });
+        let request = |wanted: fn(&Request) -> bool| matches!(seen.input, Input::Request { request, .. } if wanted(request));
+        let stored = matches!(seen.input, Input::Object { outcome: Outcome::Done(_), .. });
+        let fits = match change {
+            TaskChange::Created { .. } => request(|r| matches!(r, Request::CreateTask { .. })),
+            TaskChange::Cancelled { .. } => request(|r| matches!(r, Request::CancelTask { .. })),
+            TaskChange::Completed { task, .. } => {
+                let recorded = |change: &Change| match change {
+                    Change::Episode(EpisodeChange::Recorded(row)) => {
+                        row.task == *task && Some(&row.wire) == wire.as_ref()
+                    }
+                    _ => false,
+                };
+                stored && seen.out.changes.iter().any(recorded)
+            }
+            TaskChange::Failed { .. } => match seen.input {
+                Input::Transfer { message: TransferMessage::UploadFailed { task, .. }, .. } => {
+                    named(Some(task))
+                }
+                _ => false,
+            },
+            TaskChange::Readied { cause, .. } => match cause {
+                TaskCause::Answer => answer,
+                TaskCause::Report => report,
+                TaskCause::ConfigApplied => {
+                    let applied = RecorderMessage::ConfigApplied { task: None };
+                    report
+                        && matches!(seen.input, Input::Recorder { message, .. }
+                            if std::mem::discriminant(message) == std::mem::discriminant(&applied))
+                }
+                _ => false,
+            },
+            TaskChange::Started { cause, .. } => match cause {
+                TaskCause::Answer => answer,
+                TaskCause::Report => report,
+                TaskCause::Callback => request(|r| matches!(r, Request::CallbackStart { .. })),
+                _ => false,
+            },
+            TaskChange::Finished { cause, .. } => match cause {
+                TaskCause::Callback => request(|r| matches!(r, Request::CallbackFinish { .. })),
+                TaskCause::Transfer => matches!(seen.input, Input::Transfer { .. }),
+                _ => false,
+            },
+            // Only the word of the device that it dropped the task: a report of idle proves nothing.
+            TaskChange::Returned { cause, .. } => *cause == TaskCause::Answer && answer,
+            TaskChange::ConfigSent { .. } | TaskChange::BeginSent { .. } => {
+                seen.out.effects.iter().any(|effect| matches!(effect, Effect::Send { .. }))
+            }
+            TaskChange::Noted { .. } => true,
+        };
+        demand("I11", fits && own, || format!("{change:?} of {was:?} came of {:?}", seen.input))
+    }
+
+    /// A record of a task that was touched says what its changes say.
+    fn row(&self, seen: &Seen<'_>, id: &TaskId, old: Option<&Row>) -> Result<(), Broken> {
+        let Some(row) = rows::task(seen.rows, id) else {
+            return Err(Broken { invariant: "I11", saw: format!("task {id} is gone") });
+        };
+        let known = self.tasks.get(id);
+        let same = known == Some(&model(row));
+        demand("I11", same, || format!("task {id} is {row:?}, its changes say {known:?}"))?;
+        demand("I11", row.wire == WireId::of_attempt(id, row.attempt), || format!("wire of {row:?}"))?;
+        let alias = || matches!(seen.rows.get(&Key::Alias(row.wire.clone())), Some(Row::Alias(alias)) if alias.task == *id);
+        demand("I11", row.attempt == 1 || alias(), || format!("{} names no task", row.wire))?;
+        demand("I11", row.completed_at.is_some() == row.state.is_final(), || {
+            format!("completed_at of {row:?}")
+        })?;
+        let Some(Row::Task(old)) = old else { return Ok(()) };
+        let kept = (&old.id, &old.device, old.created_at, &old.config)
+            == (&row.id, &row.device, row.created_at, &row.config);
+        demand("I11", kept, || format!("task {id} is another: {old:?} {row:?}"))?;
+        let at_rest = !old.state.is_final() || old == row;
+        demand("I11", at_rest, || format!("task {id} is over, and changed: {old:?} {row:?}"))
+    }
+
+    fn episode_change(
+        &mut self,
+        seen: &Seen<'_>,
+        change: &EpisodeChange,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        match change {
+            EpisodeChange::Recorded(row) => self.recorded(seen, row, premises),
+            EpisodeChange::Bound { key, task, wire } => {
+                let device = self.speaker(seen.input);
+                let owner = self.tasks.get(task).map(|model| &model.device);
+                let free = seen.was(&Key::Binding(key.clone())).is_none();
+                demand("I15", free && device.is_some() && device == owner, || {
+                    format!("{device:?} binds {key} to {wire} of {owner:?}")
+                })
+            }
+            EpisodeChange::Judged { episode, qa, at, .. } => {
+                premises.met("I15.judged");
+                let asked = match seen.input {
+                    Input::Request { request: Request::Judge { episode: id, approve, .. }, .. } => {
+                        let verdict = if *approve { Qa::Approved } else { Qa::Rejected };
+                        id == episode && *qa == verdict
+                    }
+                    _ => false,
+                };
+                let was = match seen.was(&Key::Episode(*episode)) {
+                    Some(Row::Episode(row)) => Some(&row.sync),
+                    _ => None,
+                };
+                let at_rest = matches!(was, Some(SyncMark::NotStarted | SyncMark::Failed(_)));
+                demand("I15", asked && at_rest && *at == seen.now.wall, || {
+                    format!("{change:?} while {was:?}, by {:?}", seen.input)
+                })
+            }
+            EpisodeChange::Queued { .. }
+            | EpisodeChange::Synced { .. }
+            | EpisodeChange::SyncFailed { .. }
+            | EpisodeChange::Removed { .. } => Ok(()),
+        }
+    }
+
+    /// I20: what becomes an episode is what stands at the edge and what its device announced of it.
+    fn recorded(&mut self, seen: &Seen<'_>, row: &EpisodeRow, premises: &mut Premises) -> Result<(), Broken> {
+        premises.met("I20");
+        let edge = seen.edge();
+        let beside = row.sidecar.as_ref().map(|sidecar| (&sidecar.key, sidecar.len, sidecar.sha256));
+        for (key, len, sha256) in std::iter::once((&row.key, row.len, row.sha256)).chain(beside) {
+            // A third party may have changed it since it was read.
+            let there = edge.holds(key, len, sha256) || edge.past.tampered.contains(key);
+            demand("I20", there, || {
+                format!("{row:?} is recorded, and {key} is {:?}", edge.objects.get(key))
+            })?;
+        }
+        let said = self.said.get(&(row.device.clone(), row.key.clone()));
+        let fits = said.is_some_and(|said| {
+            said.task.trim() == row.wire.as_str()
+                && said.len.is_none_or(|len| len == row.len)
+                && said.sha256.is_none_or(|sha256| sha256 == row.sha256)
+                && (said.mcap_only || row.sidecar.is_some())
+        });
+        demand("I20", fits, || format!("{row:?} is recorded, and its device said {said:?}"))?;
+        demand("I20", self.vouched(seen, row), || format!("{row:?} is recorded, and nobody vouches for it"))?;
+        let owner = self.tasks.get(&row.task).map(|model| &model.device);
+        let bound = matches!(seen.rows.get(&Key::Binding(row.key.clone())),
+            Some(Row::Binding(b)) if (b.episode, &b.task, &b.wire) == (Some(row.id), &row.task, &row.wire));
+        demand("I15", bound && owner == Some(&row.device), || format!("{row:?} is not its key's"))?;
+        let twin = self.of_key.get(&row.key);
+        demand("I15", twin.is_none(), || format!("{} is episode {twin:?} and {}", row.key, row.id))?;
+        let begins = row.qa == Qa::Pending && row.sync == SyncMark::NotStarted && row.removed_at.is_none();
+        demand("I15", begins, || format!("begins as {row:?}"))?;
+        self.enter(row);
+        Ok(())
+    }
+
+    /// Whether anybody besides the store says what the bytes must be: the announcement, the sidecar, the metadata, or the
+    /// length in the finish callback.
+    fn vouched(&self, seen: &Seen<'_>, row: &EpisodeRow) -> bool {
+        let edge = seen.edge();
+        let tampered = |key: &ObjectKey| edge.past.tampered.contains(key);
+        let said = self.said.get(&(row.device.clone(), row.key.clone()));
+        let beside = row.sidecar.as_ref();
+        let facts = beside.and_then(|sidecar| edge.content(&sidecar.key)).and_then(|it| it.facts.as_ref());
+        let called = match seen.was(&Key::Task(row.task.clone())) {
+            Some(Row::Task(task)) => task.recording.as_ref().and_then(|facts| facts.len),
+            _ => None,
+        };
+        said.is_some_and(|said| said.len.is_some() || said.sha256.is_some())
+            || facts.is_some_and(|facts| facts.len.is_some() || facts.sha256.is_some())
+            || edge.objects.get(&row.key).is_some_and(|object| object.announced().is_some())
+            || called == Some(row.len)
+            || tampered(&row.key)
+            || beside.is_some_and(|sidecar| tampered(&sidecar.key))
+    }
+
+    /// I20: the device may delete its copy only if the site has it, durably, and as it was announced.
+    fn acknowledged(
+        &self,
+        seen: &Seen<'_>,
+        conn: ConnId,
+        text: &str,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        let Some(wire) = rows::acked(text) else { return Ok(()) };
+        premises.met("I20.ack");
+        let broken = |saw: String| Err(Broken { invariant: "I20", saw });
+        let Some((device, _)) = self.links.get(&conn) else {
+            return broken(format!("{wire} is acknowledged on {conn:?}, which is nobody's"));
+        };
+        let own = self.of_wire.get(&(device.clone(), wire.clone())).into_iter().flatten();
+        let candidates: Vec<&EpisodeRow> = own.filter_map(|id| rows::episode(seen.rows, *id)).collect();
+        let safe = candidates.iter().any(|row| {
+            self.fits_words(seen, device, row) && is_there(seen.rows, seen.edge(), seen.cloud(), row)
+        });
+        demand("I20", safe, || {
+            format!("{wire} is acknowledged to {device}, of which the site has {candidates:?}")
+        })?;
+        // A device that lied, or in whose name somebody spoke, may hold anything under that id.
+        let Some(it) = seen.truth.devices.iter().find(|it| it.id == *device && it.honest) else {
+            return Ok(());
+        };
+        let Some(file) = it.files.get(wire.as_str()) else { return Ok(()) };
+        premises.met("I20.honest");
+        let same = candidates.iter().any(|row| same_bytes(row, &file.content));
+        demand("I20", same, || format!("{device} holds {file:?} as {wire}, the site {candidates:?}"))
+    }
+
+    /// Whether an episode is what its device says of the key; if a repeated word brought us here, of that word.
+    fn fits_words(&self, seen: &Seen<'_>, device: &DeviceId, row: &EpisodeRow) -> bool {
+        let read = match seen.input {
+            Input::Object {
+                outcome: Outcome::Done(ObjectReply::Got(Got::Digest { len, sha256 })), ..
+            } => (*len, *sha256) == (row.len, row.sha256),
+            _ => true,
+        };
+        let said = self.said.get(&(device.clone(), row.key.clone()));
+        read && said.is_some_and(|said| {
+            // Whoever names neither size nor digest gives no evidence; a copy that was just read may stand in for it.
+            let evident = said.len.is_some() || said.sha256.is_some();
+            let proved = row.removed_at.is_none() && matches!(seen.input, Input::Object { .. });
+            (evident || proved)
+                && said.len.is_none_or(|len| len == row.len)
+                && said.sha256.is_none_or(|sha256| sha256 == row.sha256)
+        })
+    }
+
+    /// I15: of everything a device deleted because it was told to there is an episode whose bytes are safe.
+    fn kept(
+        &self,
+        truth: &Truth<'_>,
+        device: &Device,
+        diary: &Diary,
+        wire: &str,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        if !device.honest {
+            return Ok(());
+        }
+        let Ok(id) = WireId::new(wire) else { return Ok(()) };
+        premises.met("I15.deleted");
+        let site = device.spec.site;
+        let own = self.of_wire.get(&(device.id.clone(), id)).into_iter().flatten();
+        let held: Vec<&EpisodeRow> = own.filter_map(|id| rows::episode(&truth.images[site], *id)).collect();
+        let file = diary.files.get(wire);
+        let safe = held.iter().any(|row| {
+            file.is_none_or(|file| same_bytes(row, file))
+                && is_there(&truth.images[site], &truth.edges[site], &truth.clouds[site], row)
+        });
+        demand("I15", safe, || {
+            format!("{} deleted {wire} ({file:?}), of which the site has {held:?}", device.id)
+        })
+    }
+}
+
+fn model(row: &TaskRow) -> Model {
+    Model { device: row.device.clone(), state: row.state, attempt: row.attempt, begun: row.begun }
+}
+
+fn same_bytes(row: &EpisodeRow, content: &Content) -> bool {
+    row.len == content.len && row.sha256 == content.sha256()
+}
+
+/// Whether the bytes of an episode are at the edge, or in the cloud after a durable end. A third party that wrote to one
+/// of these keys voids the question for it: losing its last copy is then not ours.
+fn is_there(image: &Image, edge: &Bucket, cloud: &Bucket, row: &EpisodeRow) -> bool {
+    if edge.holds(&row.key, row.len, row.sha256) || edge.past.tampered.contains(&row.key) {
+        return true;
+    }
+    let SyncMark::Synced { job, key, .. } = &row.sync else { return false };
+    rows::job(image, *job).is_some()
+        && (cloud.holds(key, row.len, row.sha256) || cloud.past.tampered.contains(key))
+}
+
+fn task_of(change: &TaskChange) -> &TaskId {
+    match change {
+        TaskChange::Created { task, .. }
+        | TaskChange::ConfigSent { task, .. }
+        | TaskChange::Readied { task, .. }
+        | TaskChange::BeginSent { task, .. }
+        | TaskChange::Started { task, .. }
+        | TaskChange::Finished { task, .. }
+        | TaskChange::Completed { task, .. }
+        | TaskChange::Failed { task, .. }
+        | TaskChange::Returned { task, .. }
+        | TaskChange::Cancelled { task, .. }
+        | TaskChange::Noted { task, .. } => task,
+    }
+}
+
+/// The graph of the device protocol, with our additions. `None` is illegal.
+fn next(state: Option<TaskState>, change: &TaskChange) -> Option<TaskState> {
+    use TaskState::{Cancelled, Completed, Failed, InProgress, Pending, Ready, Uploading};
+    match (change, state) {
+        (TaskChange::Created { .. }, None) => Some(Pending),
+        (TaskChange::ConfigSent { .. }, Some(Pending)) => Some(Pending),
+        (TaskChange::Readied { .. }, Some(Pending)) => Some(Ready),
+        (TaskChange::BeginSent { .. }, Some(state @ (Pending | Ready))) => Some(state),
+        (TaskChange::Started { .. }, Some(Pending | Ready)) => Some(InProgress),
+        (TaskChange::Finished { .. }, Some(Pending | Ready | InProgress)) => Some(Uploading),
+        (TaskChange::Completed { .. }, Some(Pending | Ready | InProgress | Uploading)) => Some(Completed),
+        (TaskChange::Failed { .. }, Some(InProgress | Uploading)) => Some(Failed),
+        (TaskChange::Returned { .. }, Some(Ready | InProgress)) => Some(Pending),
+        (TaskChange::Cancelled { .. }, Some(Pending | Ready | InProgress)) => Some(Cancelled),
+        (TaskChange::Noted { .. }, Some(state @ (Pending | Ready | InProgress | Uploading))) => Some(state),
+        _ => None,
+    }
+}
+
+impl TaskWatch {
+    /// Reads what a device wrote into its log since it was last read; checks what it deleted.
+    fn diary(&mut self, truth: &Truth<'_>, n: usize) -> Result<(), Broken> {
+        if self.diaries.len() < truth.devices.len() {
+            self.diaries.resize(truth.devices.len(), Diary::default());
+        }
+        let (Some(device), Some(diary)) = (truth.devices.get(n), self.diaries.get_mut(n)) else {
+            return Ok(());
+        };
+        let mut fresh = Vec::new();
+        for (_, deed) in device.log.iter().skip(diary.read) {
+            match deed {
+                Deed::Finished { wire, content, .. } => {
+                    diary.files.insert(wire.clone(), content.clone());
+                }
+                Deed::Deleted { wire } => {
+                    diary.deleted.insert(wire.clone());
+                    fresh.push(wire.clone());
+                }
+                _ => {}
+            }
+        }
+        diary.read = device.log.len();
+        let site = self.sites.at(device.spec.site);
+        for wire in fresh {
+            site.kept(truth, device, &self.diaries[n], &wire, &mut self.premises)?;
+        }
+        Ok(())
+    }
+
+    /// Everything that any device of a site ever deleted is still safe.
+    fn all_kept(&mut self, truth: &Truth<'_>, site: usize) -> Result<(), Broken> {
+        for (n, device) in truth.devices.iter().enumerate().filter(|(_, device)| device.spec.site == site) {
+            self.diary(truth, n)?;
+            let known = self.sites.at(site);
+            for wire in &self.diaries[n].deleted {
+                known.kept(truth, device, &self.diaries[n], wire, &mut self.premises)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Watch for TaskWatch {
+    fn step(&mut self, seen: &Seen<'_>) -> Result<(), Broken> {
+        let (site, premises) = (self.sites.at(seen.site), &mut self.premises);
+        if let Input::Boot { .. } = seen.input {
+            site.links.clear();
+            site.current.clear();
+            site.said.clear();
+        }
+        site.hear(seen.input);
+        for change in &seen.out.changes {
+            match change {
+                Change::Task(change) => site.change(seen, change, premises)?,
+                Change::Episode(change) => site.episode_change(seen, change, premises)?,
+                Change::Job(_) | Change::Upload(_) => {}
+            }
+        }
+        for (key, old) in seen.before {
+            match (key, old) {
+                (Key::Task(id), old) => site.row(seen, id, old.as_ref())?,
+                (Key::Episode(id), Some(Row::Episode(old))) => {
+                    let Some(new) = rows::episode(seen.rows, *id) else {
+                        return Err(Broken { invariant: "I15", saw: format!("episode {id} is gone") });
+                    };
+                    let same = (&old.key, old.len, old.sha256, &old.sidecar, &old.task, &old.wire)
+                        == (&new.key, new.len, new.sha256, &new.sidecar, &new.task, &new.wire);
+                    demand("I15", same && old.public_id == new.public_id, || {
+                        format!("episode {id} is another: {old:?} {new:?}")
+                    })?;
+                }
+                (Key::Binding(at), Some(Row::Binding(old))) => {
+                    let kept = matches!(seen.rows.get(key), Some(Row::Binding(new))
+                        if (&new.task, &new.wire) == (&old.task, &old.wire)
+                            && (old.episode.is_none() || new.episode == old.episode));
+                    demand("I15", kept, || {
+                        format!("{at} belonged to {old:?}, now to {:?}", seen.rows.get(key))
+                    })?;
+                }
+                _ => {}
+            }
+        }
+        site.links(seen);
+        for effect in &seen.out.effects {
+            match effect {
+                Effect::Send { conn, frame } => site.acknowledged(seen, *conn, &frame.text, premises)?,
+                Effect::Reply { answer: Ok(Response::Task(row)), .. } => {
+                    let known = site.tasks.get(&row.id);
+                    demand("I11", known == Some(&model(row)), || format!("told {row:?}, is {known:?}"))?;
+                }
+                _ => {}
+            }
+        }
+        self.turn = self.turn.wrapping_add(1);
+        let count = seen.truth.devices.len().max(1);
+        self.diary(&seen.truth, self.turn % count)
+    }
+
+    fn happened(&mut self, truth: &Truth<'_>, what: &Happened<'_>) -> Result<(), Broken> {
+        match what {
+            Happened::Up { site } => {
+                let image = &truth.images[*site];
+                let known = self.sites.at(*site);
+                for (id, old) in &known.tasks {
+                    let row = rows::task(image, id);
+                    // What was not flushed may have survived: the task went on, and did not leave its end.
+                    let kept = row.is_some_and(|row| {
+                        row.device == old.device
+                            && row.attempt >= old.attempt
+                            && (!old.state.is_final() || row.state == old.state)
+                    });
+                    demand("I11", kept, || format!("task {id} was {old:?} and is {row:?}"))?;
+                }
+                known.load(image);
+                self.all_kept(truth, *site)
+            }
+            // Between the acknowledgement and the cloud nobody may change the copy at the edge.
+            Happened::Released { site, effect: Effect::Send { conn, frame } } => {
+                let Some(wire) = rows::acked(&frame.text) else { return Ok(()) };
+                let known = self.sites.at(*site);
+                let Some((device, _)) = known.links.get(conn) else { return Ok(()) };
+                let own = known.of_wire.get(&(device.clone(), wire.clone())).into_iter().flatten();
+                let mut own = own.filter_map(|id| rows::episode(&truth.images[*site], *id));
+                self.premises.met("I20.frozen");
+                let edge = &truth.edges[*site];
+                let held = own.any(|row| row.removed_at.is_some() || edge.frozen.contains(&row.key));
+                demand("I20", held, || format!("{wire} is acknowledged, and anybody may change it"))
+            }
+            // What a third party did is in the store's record; what it means is looked at where it matters.
+            Happened::Down { .. }
+            | Happened::Undone { .. }
+            | Happened::Released { .. }
+            | Happened::Called { .. }
+            | Happened::Stepped { .. }
+            | Happened::Tampered { .. } => Ok(()),
+        }
+    }
+
+    fn end(&mut self, truth: &Truth<'_>) -> Result<(), Broken> {
+        for site in 0..truth.images.len() {
+            self.all_kept(truth, site)?;
+        }
+        Ok(())
+    }
+
+    fn premises(&self) -> &Premises {
+        &self.premises
+    }
+
+    fn invariants(&self) -> &'static [&'static str] {
+        &["I11", "I11.returned", "I15.deleted", "I15.judged", "I20", "I20.ack", "I20.frozen", "I20.honest"]
+    }
+}
