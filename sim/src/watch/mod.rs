@@ -201,6 +201,7 @@ pub trait Watch {
 pub type Words = BTreeSet<String>;
 
 pub mod calls;
+mod deeds;
 #[cfg(test)]
 mod life;
 mod lines;
