@@ -16,9 +16,9 @@ use tidegate_core::row::{Key, Row, TaskRow, TaskState};
 use tidegate_core::time::Mono;
 use tidegate_core::wire::TransferMessage;
 
+use super::deeds::Lives;
 use super::lines::{End, Ended, Heard, Holds, Lines, Rpc};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
-use crate::device::{Deed, Device};
 use crate::scenario::{Fault, Lasts};
 use crate::time::SimTime;
 
@@ -95,6 +95,8 @@ struct Site {
     ids: BTreeSet<String>,
     /// How the last `begin` of a wire id ended: when, and whether its device refused it.
     begins: BTreeMap<String, (u64, bool)>,
+    /// Wire ids for which a `begin` was ever sent, over all boots.
+    begun: BTreeSet<String>,
     /// Uploaders that owe a full status.
     status: BTreeMap<ConnId, Mono>,
     /// Since when a deadline is seen to be overdue.
@@ -105,17 +107,6 @@ struct Site {
     fresh: Vec<(DeviceId, Rpc)>,
 }
 
-/// What devices really did, read from their logs as they grow.
-#[derive(Debug, Default)]
-struct Lives {
-    index: BTreeMap<DeviceId, usize>,
-    read: BTreeMap<DeviceId, usize>,
-    begun: BTreeMap<(DeviceId, String), u32>,
-    configured: BTreeMap<(DeviceId, String), u32>,
-    /// How often people asked for an attempt to be configured, and it was sent.
-    asked: BTreeMap<(DeviceId, String), u32>,
-}
-
 impl Watch for Calls {
     fn step(&mut self, seen: &Seen<'_>) -> Result<(), Broken> {
         if self.sites.len() <= seen.site {
@@ -123,7 +114,7 @@ impl Watch for Calls {
         }
         let (site, premises) = (&mut self.sites[seen.site], &mut self.premises);
         if let Input::Boot { .. } = seen.input {
-            *site = Site::default();
+            site.forget();
         }
         let speaker = match seen.input {
             Input::Recorder { conn, .. } | Input::Lost { conn, .. } => {
@@ -151,7 +142,7 @@ impl Watch for Calls {
         match what {
             Happened::Down { site, .. } => {
                 if let Some(site) = self.sites.get_mut(*site) {
-                    *site = Site::default();
+                    site.forget();
                 }
                 Ok(())
             }
@@ -200,6 +191,12 @@ impl Watch for Calls {
 }
 
 impl Site {
+    /// The process is gone and its memory with it. What was ever begun is not.
+    fn forget(&mut self) {
+        let begun = std::mem::take(&mut self.begun);
+        *self = Site { begun, ..Site::default() };
+    }
+
     /// What the input alone asks for.
     fn hear(&mut self, seen: &Seen<'_>, heard: Heard, premises: &mut Premises) -> Result<(), Broken> {
         match seen.input {
@@ -289,6 +286,9 @@ impl Site {
         })?;
         premises.met("I10");
         self.permitted(seen, conn, &rpc, premises)?;
+        if let (Action::Begin, Some(wire)) = (rpc.action, &rpc.task) {
+            self.begun.insert(wire.clone());
+        }
         let device = line.device.clone();
         self.fresh.push((device, rpc.clone()));
         self.lines.sent(conn, rpc, seen.now.mono.after(seen.knobs.rpc_timeout()));
@@ -328,7 +328,8 @@ impl Site {
             let fits = report.state == Reported::Idle && was.state == TaskState::Pending && uploader;
             demand("I06", fits, || format!("{rpc:?}: {report:?}, uploader {uploader}, {was:?}"))?;
             // A begun attempt may have a recording on the device: another configuration lets it be overwritten.
-            demand("I09", !was.begun, || format!("{rpc:?} of an attempt that was begun: {was:?}"))?;
+            let begun = was.begun || self.begun.contains(was.wire.as_str());
+            demand("I09", !begun, || format!("{rpc:?} of an attempt that was begun: {was:?}"))?;
             premises.met("I06.config");
         } else {
             let ready = report.state == Reported::Ready;
@@ -577,56 +578,6 @@ impl Site {
                     format!("the deadline {first:?} was seen overdue at {since:?} and still is at {now:?}")
                 })?;
             }
-        }
-        Ok(())
-    }
-}
-
-impl Lives {
-    fn of(&mut self, truth: &Truth<'_>, device: &DeviceId, premises: &mut Premises) -> Result<(), Broken> {
-        if self.index.len() != truth.devices.len() {
-            self.index = truth.devices.iter().enumerate().map(|(n, device)| (device.id.clone(), n)).collect();
-        }
-        match self.index.get(device).and_then(|n| truth.devices.get(*n)) {
-            Some(Device { id, honest, log, .. }) => self.lived(id, *honest, log, premises),
-            None => Ok(()),
-        }
-    }
-
-    /// I09: a device begins an attempt once, and takes its configuration no more often than people asked for.
-    fn lived(
-        &mut self,
-        device: &DeviceId,
-        honest: bool,
-        log: &[(SimTime, Deed)],
-        premises: &mut Premises,
-    ) -> Result<(), Broken> {
-        let read = match self.read.get_mut(device) {
-            Some(read) => read,
-            None => self.read.entry(device.clone()).or_default(),
-        };
-        let new = log.get(*read..).unwrap_or_default();
-        *read = log.len();
-        for (at, deed) in new {
-            let (counts, wire, most) = match deed {
-                Deed::Began { wire } => (&mut self.begun, wire, 1),
-                Deed::Configured { wire } => {
-                    let asked = self.asked.get(&(device.clone(), wire.clone()));
-                    (&mut self.configured, wire, asked.copied().unwrap_or(0))
-                }
-                _ => continue,
-            };
-            let count = counts.entry((device.clone(), wire.clone())).or_default();
-            *count += 1;
-            // Who lies that it is idle or ready is told again by people who believe it.
-            if !honest {
-                continue;
-            }
-            premises.met("I09");
-            let count = *count;
-            demand("I09", count <= most, || {
-                format!("{deed:?} by {device} at {at} for the {count}. time, and {most} may be")
-            })?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use tidegate_core::id::{ConnId, DeviceId, RequestId, Role, TaskId};
 use tidegate_core::input::{Action, Input, LostWhy, Request};
 use tidegate_core::limits;
 use tidegate_core::refusal::Refusal;
-use tidegate_core::row::{Key, Row, TaskState};
+use tidegate_core::row::{Key, Row, TaskRow, TaskState};
 use tidegate_core::time::Wall;
 
 use super::{Calls, FRAME_BYTES};
@@ -374,6 +374,20 @@ fn i09_an_attempt_that_its_device_refused_or_is_ready_for_again_may_be_begun_aga
     rig.say(conn, response(&id, true, Some("ready"), Some("t"))).unwrap();
     rig.request(command(Action::Begin, Some("t"))).unwrap();
     assert_eq!(rig.sent()[0].1.action, Action::Begin);
+}
+
+#[test]
+fn i09_an_attempt_that_was_begun_before_a_restart_and_is_configured_again_is_noticed() {
+    let mut rig = Rig::new();
+    rig.ready();
+    rig.request(command(Action::Begin, Some("t"))).unwrap();
+    // Its record forgot what was done; who watched did not.
+    let row = TaskRow { state: TaskState::Pending, begun: false, ..rig.task("t") };
+    rig.rows.insert(Key::Task(TaskId::new("t").unwrap()), Row::Task(row));
+    rig.restart().unwrap();
+    rig.idle();
+    let (_, input) = rig.request_input(command(Action::Config, Some("t")));
+    breaks("I09", rig.act(&input));
 }
 
 fn began(wire: &str) -> (SimTime, Deed) {

@@ -278,7 +278,12 @@ impl Site {
         let Some(line) = conn.and_then(|conn| self.lines.get(conn)).filter(|_| view.connected) else {
             return demand("I04", false, || format!("confirmed without a link: {view:?}"));
         };
-        let blame = if matches!(heard, Heard::Older | Heard::Useless) { "I05" } else { "I04" };
+        let blame = match heard {
+            Heard::Older | Heard::Useless => "I05",
+            // Whatever an answer after the end does, it is that it does something.
+            Heard::Unmatched => "I07",
+            Heard::Superseded | Heard::Nothing | Heard::Told | Heard::Plain => "I04",
+        };
         demand(blame, line.counts(), || format!("confirmed by nothing: {view:?}; {line:?}"))?;
         let state = Reported::of(&view.state);
         let report = line.report();
@@ -327,7 +332,9 @@ impl Site {
                 Reported::Idle | Reported::Other => false,
             });
             let own = match (seen.rows.get(&Key::Task(task.clone())), said.map(|report| &report.holds)) {
-                (Some(Row::Task(row)), Some(Holds::Task(wire))) => row.wire.as_str() == wire,
+                (Some(Row::Task(row)), Some(Holds::Task(wire))) => {
+                    row.wire.as_str() == wire && line.is_some_and(|line| line.device == row.device)
+                }
                 (Some(Row::Task(_)), Some(Holds::Unsaid)) => true,
                 _ => false,
             };
