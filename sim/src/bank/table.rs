@@ -86,7 +86,7 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::B03,
         "B03",
-        &["I01", "L4"],
+        &["L4", "I01"],
         "A newcomer is turned away while its device's old link counts as up.",
     ),
     core(Bug::B04, "B04", &["I05", "I04"], "An answer to get_state that names no state counts as confirmed."),
@@ -94,25 +94,25 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::B06,
         "B06",
-        &["I08", "I09"],
+        &["I08", "I09", "I06"],
         "A command that is not answered in time counts as failed, and is sent again under another request id.",
     ),
     core(
         Bug::B07,
         "B07",
-        &["I07"],
+        &["I07", "I04"],
         "An answer counts although its call has ended, or belongs to another link.",
     ),
     core(
         Bug::B08,
         "B08",
-        &["I10", "I07", "L2"],
+        &["I07", "L2", "I10"],
         "Calls of a link that is lost or replaced are dropped, and nobody is told.",
     ),
     core(
         Bug::B09,
         "B09",
-        &["I13", "I17"],
+        &["I13", "I14", "I17"],
         "A sync request claims a claimed job once more, and the first claim's outcomes still count.",
     ),
     core(Bug::B10, "B10", &["L1", "L3", "I15"], "Jobs claimed in an earlier boot are not taken up again."),
@@ -123,13 +123,13 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::B15,
         "B15",
-        &["I19", "I20"],
+        &["I19", "I18", "I21", "I20"],
         "When the answer to Complete is lost, the recording is sent again under another key.",
     ),
     core(
         Bug::B16,
         "B16",
-        &["I18"],
+        &["I18", "I22"],
         "Parts that the store lists are believed without comparing them with anything.",
     ),
     core(Bug::B17, "B17", &["I21"], "The multipart upload of a job that gave up is never aborted."),
@@ -151,7 +151,7 @@ pub static ALL: &[Entry] = &[
     later(RESTORE, "B23", &["I24"], "A replay causes effects outside again."),
     later(POLICIES, "B24", &["I25"], "One decision asks two versions of the policies."),
     later(POLICIES, "B25", &["I26"], "A policy that cannot be loaded leaves none."),
-    core(Bug::B26, "B26", &["I16"], "Attempts spent are forgotten at every boot."),
+    core(Bug::B26, "B26", &["I16", "I17"], "Attempts spent are forgotten at every boot."),
     world(DriverBug::B27, "B27", &["I12"], "Effects of a claim leave before the claim is durable."),
     world(DriverBug::B28, "B28", &["I12"], "After the disk refused a flush the site goes on from memory."),
     meta(Bug::B29, "B29", &["I28"], "The order of effects depends on addresses in memory."),
@@ -164,14 +164,14 @@ pub static ALL: &[Entry] = &[
         "A task that a device gave back keeps its wire id although that was begun.",
     ),
     core(Bug::X03, "X03", &["I11"], "A late finish callback brings a failed or cancelled task back."),
-    core(Bug::X04, "X04", &["I11"], "A recorder that reports idle gives its running task back."),
+    core(Bug::X04, "X04", &["I11", "I06"], "A recorder that reports idle gives its running task back."),
     core(
         Bug::X05,
         "X05",
         &["I12", "I15"],
         "While the way is down a sync request is accepted and not recorded.",
     ),
-    core(Bug::X06, "X06", &["I16", "I17"], "A job that used up its attempts is queued again by itself."),
+    core(Bug::X06, "X06", &["I17", "I16"], "A job that used up its attempts is queued again by itself."),
     core(
         Bug::X07,
         "X07",
@@ -179,10 +179,10 @@ pub static ALL: &[Entry] = &[
         "The edge copy is removed when the store completed the upload, before the job is.",
     ),
     core(Bug::X08, "X08", &["I29"], "Edge copies are removed when the wall clock says so."),
-    core(Bug::X09, "X09", &["I29", "I16"], "A retry waits for the wall clock."),
+    core(Bug::X09, "X09", &["I29", "L1", "I16"], "A retry waits for the wall clock."),
     core(Bug::X10, "X10", &["L2"], "A get_state that failed is never asked again."),
-    core(Bug::X11, "X11", &["I01", "I02", "L5"], "A takeover closes the newer link as well."),
-    core(Bug::X12, "X12", &["I16", "L1"], "A delay is not clamped, whatever a policy asks for."),
+    core(Bug::X11, "X11", &["I01", "L5", "I02"], "A takeover closes the newer link as well."),
+    core(Bug::X12, "X12", &["I26", "I16", "L1"], "A delay is not clamped, whatever a policy asks for."),
     core(Bug::X13, "X13", &["L1"], "A policy that lets nothing begin is not asked again by itself."),
     core(Bug::X14, "X14", &["I27"], "Nothing bounds the parts in flight."),
     core(Bug::X15, "X15", &["I06"], "A command that changes the device is sent while another one is out."),
@@ -190,16 +190,16 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::X17,
         "X17",
-        &["I11", "I03"],
+        &["I20", "I06", "I11"],
         "A task's owner is not compared with the device that speaks of it.",
     ),
     core(Bug::X18, "X18", &["L1"], "A lost upload_request is never made again."),
     core(Bug::X19, "X19", &["L1"], "A look at a recording that ended without an answer is never repeated."),
-    core(Bug::X20, "X20", &["I16"], "A retry does not say which policies decided it."),
+    core(Bug::X20, "X20", &["I25"], "A retry does not say which policies decided it."),
     core(
         Bug::X21,
         "X21",
-        &["I12", "I14"],
+        &["I12", "I15"],
         "The record that counts jobs is not written with the job that it counts.",
     ),
     core(
@@ -212,7 +212,7 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::H01,
         "H01",
-        &["I06", "I11"],
+        &["I06", "I09", "I11"],
         "A command that waited for a fresh state is sent without asking the tasks again.",
     )
     .mended("8c6e38b"),
@@ -220,7 +220,7 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::H03,
         "H03",
-        &["I18", "I15"],
+        &["I21", "L1", "I18"],
         "Any \"not there\" answers any question about something being there.",
     )
     .mended("3d61764"),
@@ -240,17 +240,17 @@ pub static ALL: &[Entry] = &[
     core(Bug::H08, "H08", &["I18"], "Parts sent while the source was another one count later.")
         .mended("81eb002"),
     core(Bug::H09, "H09", &["I21"], "A store that once refuses to list makes the janitor forget.")
-        .mended("2f16a1f"),
+        .mended("dff7131"),
     core(
         Bug::H10,
         "H10",
-        &["I18", "I20"],
+        &["I20", "I18"],
         "A later claim that says less takes back the digest that was announced.",
     )
     .mended("81eb002"),
     core(Bug::H11, "H11", &["I20"], "A recording of which nobody said anything is believed.")
         .mended("4d306bf"),
-    core(Bug::H12, "H12", &["I20", "I18"], "Recordings at the edge are not frozen.").mended("e5cb598"),
+    core(Bug::H12, "H12", &["I20"], "Recordings at the edge are not frozen.").mended("e5cb598"),
     core(
         Bug::H13,
         "H13",
@@ -262,14 +262,14 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::H15,
         "H15",
-        &["I19"],
+        &["I21", "I19"],
         "Parts whose answer was lost are sent again though the store lists them.",
     )
     .mended("9e852d9"),
     core(
         Bug::H16,
         "H16",
-        &["panic", "I11"],
+        &["panic"],
         "The records of tasks that waiting commands name are not read before the step that may end them.",
     )
     .mended("08ca9e5"),

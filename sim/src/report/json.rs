@@ -3,11 +3,11 @@
 //! | `type` | Fields |
 //! |---|---|
 //! | `run` | `name`; `seed` or `file` or `scenario`; `bug`, `expect` (or null); `verdict` (`passed`, `failed-as-expected`, `failed`, `passes`, `failed-otherwise`); `chain`, `events`, `steps` (of machines), `simulated_ms`, `took_ms`; `failure` (or null); `stuck`; `log` if asked for |
-//! | `failure` in `run` | `signature`, `kind`, `exit_code`, `invariant`, `sentence`, `saw`, `panicked_at`, `at_ms`, `event`, `phase`, `inputs`, `again` (a command), `log` (the last 40 lines), `minimal` (or null: `events_before`, `events_after`, `tries`, `elapsed_ms`, `minimal`, `scenario`) |
-//! | `coverage` | `seeds`, `events`, `states`, `transitions`, `pairs`, `growth` (array of `seeds`, `states`, `transitions`, `pairs`), `never_hit`, `vacuous`, `premises`, `marks`, `fired`, `never_fired`, `failures` (array of `signature`, `times`, `first`) |
-//! | `meta` | `seeds`, `equal`, `differs` (or null: `seed`, `event`, `first`, `second`, `interval`) |
-//! | `bank` | `id`, `sentence`, `expects`, `verdict` (`found`, `otherwise`, `missed`, `later`), `by` (invariant to count), `runs`, `seeds_median`, `seeds_p95`, `cpu_s`, `later`, `fixed_in` |
-//! | `list` | `scenarios`, `faults`, `invariants`, `bugs`, `marks` |
+//! | (`failure` of `run`) | `signature`, `kind`, `exit_code`, `invariant`, `sentence`, `saw`, `panicked_at`, `at_ms`, `event`, `phase`, `inputs`, `again` (a command), `log` (the last 40 lines), `minimal` (or null: `events_before`, `events_after`, `tries`, `elapsed_ms`, `minimal`, `scenario`) |
+//! | `coverage` | `seeds`, `events`, `steps`, `simulated_ms`, `states`, `transitions`, `pairs` (arrays of fault and phase), `growth` (array of `seeds`, `states`, `transitions`, `pairs`), `premises`, `marks`, `fired` (name to count), `never_hit`, `vacuous`, `never_fired`; from `coverage` also `failed` (runs); from `nightly` also `from` and `failures` (array of `signature`, `times`, `first`) |
+//! | `meta` | `seeds`, `equal`, `differs` (or null: `seed`, `event`, `same_until`, `first`, `second`) |
+//! | `bank` | `id`, `sentence`, `expects`, `verdict` (`found`, `otherwise`, `missed`, `later`), `by` (invariant to count), `named_first`, `found_at` (seeds), `runs`, `seeds_median`, `seeds_p95`, `cpu_s`, `later`, `fixed_in` |
+//! | `list` | arrays of objects: `scenarios`, `faults`, `invariants`, `bugs`, `marks` |
 //!
 //! The command's exit code is the verdict over all of them.
 
