@@ -319,7 +319,7 @@ impl Rig {
             key: Some(format!("d1/{task}.mcap")),
             len: Some(file.len),
             sha256: Some(file.sha256()),
-            mcap_only: false,
+            mcap_only: Some(false),
         };
         let conn = self.conn.expect("it is connected");
         self.input(Input::Transfer { conn, message: TransferMessage::UploadComplete(announced) })
@@ -382,20 +382,9 @@ impl Rig {
             latency: std::time::Duration::ZERO,
             speed: 1,
         };
-        Device {
-            spec,
-            id: device(),
-            recorder: crate::device::recorder::Recorder::default(),
-            uploader: crate::device::uploader::Uploader::default(),
-            files: BTreeMap::new(),
-            log: Vec::new(),
-            honest: true,
-            on: true,
-            clock_ms: 0,
-            index: 0,
-            seed: 0,
-            scripts: BTreeMap::new(),
-        }
+        let mut device = Device::new(0, &spec, 0);
+        device.on = true;
+        device
     }
 
     /// A life in which anything may go wrong that may go wrong outside the core.

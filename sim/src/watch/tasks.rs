@@ -125,6 +125,7 @@ impl Tasks {
                 if let Some(earlier) = self.said.get(&at).filter(|earlier| open && earlier.task == all.task) {
                     all.len = all.len.or(earlier.len);
                     all.sha256 = all.sha256.or(earlier.sha256);
+                    all.mcap_only = all.mcap_only.or(earlier.mcap_only);
                 }
                 self.said.insert(at, all);
             }
@@ -338,7 +339,7 @@ impl Tasks {
             said.task.trim() == row.wire.as_str()
                 && said.len.is_none_or(|len| len == row.len)
                 && said.sha256.is_none_or(|sha256| sha256 == row.sha256)
-                && (said.mcap_only || row.sidecar.is_some())
+                && (said.mcap_only == Some(true) || row.sidecar.is_some())
         });
         demand("I20", fits, || format!("{row:?} is recorded, and its device said {said:?}"))?;
         demand("I20", self.vouched(seen, row), || format!("{row:?} is recorded, and nobody vouches for it"))?;

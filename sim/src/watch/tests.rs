@@ -9,8 +9,8 @@ use tidegate_core::outcome::{Fault, Outcome, What};
 use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Phase, Row, SyncMark, TaskState};
 use tidegate_core::time::Wall;
 
-use super::site_rig::Rig;
 use super::rows;
+use super::site_rig::Rig;
 use super::{Broken, Happened};
 use crate::device::{Deed, File};
 use crate::scenario::{FaultSpec, Lasts};

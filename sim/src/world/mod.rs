@@ -30,7 +30,7 @@ use tidegate_core::row::{Key, Row};
 
 use crate::coverage::Coverage;
 use crate::device::{Ask, Callback, Device, LinkEnd, Script, StoreAnswer, StoreCall, Wake};
-use crate::run::{Failure, FailureKind, Options, Report};
+use crate::run::{DriverBug, Failure, FailureKind, Options, Report};
 use crate::scenario::{Act, Fault, Flavour, Scenario};
 use crate::store::Bucket;
 use crate::stream::Stream;
@@ -132,6 +132,8 @@ struct World<'s> {
     watches: Vec<Box<dyn Watch>>,
     trace: Trace,
     coverage: Coverage,
+    canary: bool,
+    driver: Option<DriverBug>,
     fired: BTreeMap<&'static str, u64>,
     /// Requests that a share of was to fail, for the streams that choose.
     requests: u64,
@@ -200,6 +202,8 @@ impl<'s> World<'s> {
             watches: if options.blind { Vec::new() } else { watch::all(scenario) },
             trace: Trace::new(options.log, options.checkpoints),
             coverage: Coverage::new(options.blind),
+            canary: options.canary,
+            driver: options.driver,
             fired: BTreeMap::new(),
             requests: 0,
             begun: BTreeSet::new(),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use tidegate_core::change::{Change, JobChange};
 use tidegate_core::effect::{Effect, Output};
 use tidegate_core::id::{Boot, ConnId, DeviceId, RequestId, SocketId};
 use tidegate_core::input::{Input, Request};
@@ -16,7 +17,8 @@ use tidegate_core::time::{Mono, Now, Wall};
 use super::link::State;
 use super::{Event, Who, World};
 use crate::device::{EPOCH_MS, LinkEnd};
-use crate::scenario::{CommitPoint, Fault, Keep, Scenario, When};
+use crate::run::DriverBug;
+use crate::scenario::{CommitPoint, Keep, Scenario, When};
 use crate::stream::Stream;
 use crate::time::SimTime;
 use crate::watch::{Broken, Happened, Seen, Truth};
@@ -44,6 +46,15 @@ pub(super) enum Caller {
     Operator(usize),
     /// Nobody who does anything with it.
     Nobody,
+}
+
+/// Whether a batch is durable when it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flush {
+    /// It is, or need not be.
+    Done,
+    /// A driver that cheats only says so.
+    Skipped,
 }
 
 /// One step that is not durable yet.
@@ -81,6 +92,10 @@ pub(super) struct Node {
     /// Rows of the batch, newer than the image.
     overlay: BTreeMap<Key, Option<Row>>,
     flushing: bool,
+    /// What a driver that cheats did not flush: records as they were before, the newest last.
+    unflushed: Vec<(Key, Option<Row>)>,
+    /// Whether the disk refused and a driver that cheats goes on from memory.
+    refused: bool,
     /// Set if the flush that runs will fail.
     pub(super) disk_fails: Option<Duration>,
     timer_at: Option<SimTime>,
@@ -127,6 +142,8 @@ impl Node {
             batch: Vec::new(),
             overlay: BTreeMap::new(),
             flushing: false,
+            unflushed: Vec::new(),
+            refused: false,
             disk_fails: None,
             timer_at: None,
             timer_stamp: 0,
@@ -294,7 +311,18 @@ impl World<'_> {
         let node = &mut self.nodes[site];
         let durable = node.batch.iter().any(|step| !step.out.rows.is_empty() || !step.out.changes.is_empty());
         if !durable {
-            return self.publish(site, true);
+            return self.publish(site, Flush::Done, true);
+        }
+        let claims = |step: &Stepped| {
+            step.out.changes.iter().any(|change| matches!(change, Change::Job(JobChange::Claimed { .. })))
+        };
+        let cheats = match self.driver {
+            Some(DriverBug::B27) => node.batch.iter().any(claims),
+            Some(DriverBug::B28) => node.refused,
+            None => false,
+        };
+        if cheats {
+            return self.publish(site, Flush::Skipped, true);
         }
         node.commits += 1;
         node.flushing = true;
@@ -320,13 +348,20 @@ impl World<'_> {
             return Ok(());
         }
         if let Some(down) = node.disk_fails.take() {
+            if self.driver == Some(DriverBug::B28) {
+                node.refused = true;
+                node.flushing = false;
+                self.publish(site, Flush::Skipped, true)?;
+                return self.pump(site);
+            }
             return self.die(site, Keep::Nothing, false, down);
         }
         node.flushing = false;
+        node.unflushed.clear();
         let n = node.commits;
         let at = |when: &When, p: CommitPoint| matches!(when, When::Commit { site: s, n: k, point } if *s == site && *k == n && *point == p);
         let killed = self.triggered(|when| at(when, CommitPoint::Durable));
-        self.publish(site, killed.is_none())?;
+        self.publish(site, Flush::Done, killed.is_none())?;
         match killed {
             Some(fault) => self.fault_on(fault)?,
             None => self.trigger(site, |when| at(when, CommitPoint::Released))?,
@@ -335,8 +370,9 @@ impl World<'_> {
     }
 
     /// The batch is durable, or need not be: shows it to the observers and lets its effects leave.
-    fn publish(&mut self, site: usize, release: bool) -> Result<(), Broken> {
+    fn publish(&mut self, site: usize, flush: Flush, release: bool) -> Result<(), Broken> {
         let batch = std::mem::take(&mut self.nodes[site].batch);
+        let cheats = flush == Flush::Skipped;
         self.nodes[site].overlay.clear();
         let mut effects = Vec::new();
         for mut step in batch {
@@ -347,6 +383,9 @@ impl World<'_> {
                     Some(row) => image.insert(key.clone(), row.clone()),
                     None => image.remove(key),
                 };
+                if cheats {
+                    self.nodes[site].unflushed.push((key.clone(), old.clone()));
+                }
                 before.insert(key.clone(), old);
             }
             let node = &self.nodes[site];
@@ -388,6 +427,10 @@ impl World<'_> {
             // An effect may end the process (a fault waits for it).
             if !self.nodes[site].up || self.nodes[site].boot != boot {
                 return Ok(());
+            }
+            if self.canary {
+                let saw = format!("{effect:?} left the site");
+                return Err(Broken { invariant: "canary", saw });
             }
             self.tell(&Happened::Released { site, effect: &effect })?;
             self.perform(site, effect)?;
@@ -502,12 +545,19 @@ impl World<'_> {
         }
         if survives {
             self.coverage.mark("commit-kept");
-            self.publish(site, false)?;
+            self.publish(site, Flush::Done, false)?;
         } else if lost > 0 {
             self.nodes[site].batch.clear();
             self.tell(&Happened::Undone { site })?;
         }
         let node = &mut self.nodes[site];
+        for (key, old) in std::mem::take(&mut node.unflushed).into_iter().rev() {
+            match old {
+                Some(old) => self.images[site].insert(key, old),
+                None => self.images[site].remove(&key),
+            };
+        }
+        node.refused = false;
         node.up = false;
         node.flushing = false;
         node.stopping = None;
@@ -550,11 +600,6 @@ impl World<'_> {
             Some(fault) => self.fault_on(fault),
             None => Ok(()),
         }
-    }
-
-    /// Whether a fault stops a site.
-    pub(super) fn stops(fault: &Fault) -> bool {
-        matches!(fault, Fault::Kill { .. } | Fault::PowerLoss { .. } | Fault::DiskFails { .. })
     }
 }
 
