@@ -919,6 +919,22 @@ fn pause_and_resume_keep_the_task_they_do_not_name() {
 }
 
 #[test]
+fn the_task_a_caller_had_in_mind_is_not_what_the_device_records() {
+    // Recorders answer `quit` at once, while they still record; they never hear which task the caller meant.
+    for (action, state) in
+        [(Action::Quit, "recording"), (Action::Pause, "paused"), (Action::Cancel, "recording")]
+    {
+        let mut rig = Rig::new();
+        let conn = rig.confirmed("r1", "recording", "T");
+        let seen = rig.clear(command(1, action, "another"));
+        let seen = rig.answer(conn, &seen.request(action.name()), true, state, "");
+        for (_, task) in seen.reports() {
+            assert_ne!(task.as_deref(), Some("another"), "{action:?}");
+        }
+    }
+}
+
+#[test]
 fn an_answer_without_a_state_leaves_the_state_alone() {
     let mut rig = Rig::new();
     let conn = rig.confirmed("r1", "recording", "T");

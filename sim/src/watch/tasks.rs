@@ -39,6 +39,8 @@ struct Tasks {
     current: BTreeMap<(DeviceId, Role), ConnId>,
     /// What current uploaders last said of a key.
     said: BTreeMap<(DeviceId, ObjectKey), Announced>,
+    /// The mode in which uploads to a key began; older programs say it only then.
+    modes: BTreeMap<(DeviceId, ObjectKey), bool>,
 }
 
 /// What a device's log said so far.
@@ -101,6 +103,12 @@ impl Tasks {
         let Some(link) = self.links.get(conn).filter(|link| self.current.get(*link) == Some(conn)) else {
             return;
         };
+        if let TransferMessage::UploadStarted(announced) = message
+            && let Some(key) = announced.key.as_deref().and_then(|key| ObjectKey::new(key).ok())
+            && let Some(mode) = announced.mcap_only
+        {
+            self.modes.insert((link.0.clone(), key), mode);
+        }
         let waiting =
             |entry: &&tidegate_core::wire::transfer::UploadEntry| entry.status == UploadStatus::WaitAck;
         let said: Vec<&Announced> = match message {
@@ -127,6 +135,7 @@ impl Tasks {
                     all.sha256 = all.sha256.or(earlier.sha256);
                     all.mcap_only = all.mcap_only.or(earlier.mcap_only);
                 }
+                all.mcap_only = all.mcap_only.or_else(|| self.modes.get(&at).copied());
                 self.said.insert(at, all);
             }
         }
