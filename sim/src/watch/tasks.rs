@@ -39,8 +39,8 @@ struct Tasks {
     current: BTreeMap<(DeviceId, Role), ConnId>,
     /// What current uploaders last said of a key.
     said: BTreeMap<(DeviceId, ObjectKey), Announced>,
-    /// The mode in which uploads to a key began; older programs say it only then.
-    modes: BTreeMap<(DeviceId, ObjectKey), bool>,
+    /// What was said when the upload to a key began; older programs tell the mode only then.
+    started: BTreeMap<(DeviceId, ObjectKey), Announced>,
 }
 
 /// What a device's log said so far.
@@ -105,9 +105,18 @@ impl Tasks {
         };
         if let TransferMessage::UploadStarted(announced) = message
             && let Some(key) = announced.key.as_deref().and_then(|key| ObjectKey::new(key).ok())
-            && let Some(mode) = announced.mcap_only
         {
-            self.modes.insert((link.0.clone(), key), mode);
+            self.started.insert((link.0.clone(), key), announced.clone());
+        }
+        // Programs say it also of what they are uploading or have uploaded: the site looks by what was said at the start.
+        if let TransferMessage::UploadNotFound { task, .. } = message {
+            let of_task = |((device, _), said): &(&(DeviceId, ObjectKey), &Announced)| {
+                *device == link.0 && said.task.trim() == task.trim()
+            };
+            let began = self.started.iter().filter(of_task).map(|(at, said)| (at.clone(), said.clone()));
+            for (at, said) in began.collect::<Vec<_>>() {
+                self.said.entry(at).or_insert(said);
+            }
         }
         let waiting =
             |entry: &&tidegate_core::wire::transfer::UploadEntry| entry.status == UploadStatus::WaitAck;
@@ -135,7 +144,7 @@ impl Tasks {
                     all.sha256 = all.sha256.or(earlier.sha256);
                     all.mcap_only = all.mcap_only.or(earlier.mcap_only);
                 }
-                all.mcap_only = all.mcap_only.or_else(|| self.modes.get(&at).copied());
+                all.mcap_only = all.mcap_only.or_else(|| self.started.get(&at)?.mcap_only);
                 self.said.insert(at, all);
             }
         }
