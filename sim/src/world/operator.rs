@@ -16,6 +16,8 @@ use crate::watch::Broken;
 
 /// How long people wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// How often they think of a sync that failed before they let it be: half of the times they ask for it again.
+const AGAIN_MAX: u32 = 7;
 /// First wait before they look again.
 const LOOK_MIN: Duration = Duration::from_secs(2);
 /// Longest wait before they look again.
@@ -33,7 +35,7 @@ pub(super) struct Operator {
     paused: bool,
     resumed: bool,
     began: Option<SimTime>,
-    /// Tries of a sync after it had failed.
+    /// How often they thought of a sync that had failed.
     again: u32,
     /// Whether they wait once more before they ask for the same again.
     patient: bool,
@@ -97,7 +99,8 @@ impl World<'_> {
         let sight = self.sight(n, site);
         let news = self.operators[n].saw.as_ref() != Some(&sight);
         if news {
-            self.operators[n].wait = LOOK_MIN;
+            let operator = &mut self.operators[n];
+            (operator.wait, operator.patient, operator.saw) = (LOOK_MIN, false, Some(sight));
         }
         let next =
             if self.nodes[site].up && !self.nodes[site].paused { self.next_of(n, site) } else { Next::Wait };
@@ -111,7 +114,7 @@ impl World<'_> {
                 self.queue.plan(self.now + operator.wait + jitter, Event::Look { operator: n, stamp });
                 operator.wait = (operator.wait * 2).min(LOOK_MAX);
             }
-            Next::Ask(_) if !news && operator.patient => {
+            Next::Ask(_) if operator.patient => {
                 // What they asked for was answered and changed nothing they can see: they give it time.
                 operator.patient = false;
                 let jitter = operator.luck.duration(Duration::ZERO, operator.wait / 4);
@@ -119,7 +122,6 @@ impl World<'_> {
                 operator.wait = (operator.wait * 2).min(LOOK_MAX);
             }
             Next::Ask(request) => {
-                operator.saw = Some(sight);
                 operator.patient = true;
                 operator.asked = Some(self.now + PATIENCE);
                 // Refused at once, they come back a little later each time.
@@ -216,10 +218,14 @@ impl World<'_> {
         let mut open = false;
         for id in of_task {
             let Some(Row::Episode(row)) = self.images[site].get(&Key::Episode(id)) else { continue };
+            let failed = matches!(row.sync, SyncMark::Failed(_));
             match self.with_episode(n, site, recording, row) {
                 Next::Done => {}
                 Next::Wait => open = true,
-                ask @ Next::Ask(_) => return ask,
+                ask @ Next::Ask(_) => {
+                    self.operators[n].again += u32::from(failed);
+                    return ask;
+                }
             }
         }
         let operator = &mut self.operators[n];
@@ -248,7 +254,9 @@ impl World<'_> {
             SyncMark::NotStarted => trigger(),
             SyncMark::Synced { .. } => Next::Done,
             // A job that gave up is asked for once more by name, not for ever.
-            SyncMark::Failed(_) if recording.sync == Sync::Left || self.operators[n].again > 3 => Next::Done,
+            SyncMark::Failed(_) if recording.sync == Sync::Left || self.operators[n].again > AGAIN_MAX => {
+                Next::Done
+            }
             SyncMark::Failed(_) => Next::Ask(Request::Sync { episode: row.id }),
             SyncMark::Queued(job) => match self.images[site].get(&Key::Job(*job)) {
                 Some(Row::Job(job)) if matches!(job.state, JobState::Parked { .. }) => match recording.sync {
