@@ -35,6 +35,8 @@ pub struct Linked {
     pub uploader: bool,
     /// What its site last showed of the recorder.
     pub view: Option<RecorderView>,
+    /// No answer of the recorder can arrive before its site stops waiting for it.
+    pub late: bool,
 }
 
 /// Something that is not finished.
@@ -260,6 +262,11 @@ fn links(condition: &Condition<'_>, n: usize, all: &mut Vec<Unfinished>) {
     if !agrees {
         let shown = linked.view.as_ref().map(|view| (view.confidence, view.state.clone(), view.task.clone()));
         let what = format!("{} is {state} {task}, and the site shows {shown:?}", device.id);
+        // A late answer is no answer, so nothing may be believed of it; and then nothing is.
+        let doubted = linked.view.as_ref().is_some_and(|view| view.confidence != "confirmed");
+        let stuck = stuck.or_else(|| {
+            (linked.late && doubted).then(|| "its answers take longer than its site waits".to_string())
+        });
         all.push(Unfinished { property: "L2", what, stuck });
     }
 }

@@ -52,10 +52,13 @@ impl World<'_> {
                 link.state == State::Open && !link.site_gone && !link.device_gone && link.conn.is_some()
             })
         };
+        let spec = &self.devices[device].spec;
+        let route = Route::Link { device, site: spec.site, role: Role::Recorder };
         Linked {
             recorder: open(Role::Recorder),
             uploader: open(Role::Transfer),
             view: self.views.get(&device).cloned(),
+            late: (spec.latency + self.weather.slow(route)) * 2 >= self.nodes[spec.site].knobs.rpc_timeout(),
         }
     }
 }
