@@ -232,6 +232,13 @@ impl World<'_> {
             }
             return Ok(());
         }
+        if self.lines[device].current[at(role)] != Some(link) {
+            // The program that dialled is gone, and its kernel closes what it left.
+            if admitted {
+                self.device_ends(link, LostWhy::Broken);
+            }
+            return Ok(());
+        }
         if !admitted {
             self.lines[device].current[at(role)] = None;
             return self.device(device, |device, now, asks| device.declined(now, role, asks));
