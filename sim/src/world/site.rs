@@ -363,7 +363,13 @@ impl World<'_> {
         let killed = self.triggered(|when| at(when, CommitPoint::Durable));
         self.publish(site, Flush::Done, killed.is_none())?;
         match killed {
-            Some(fault) => self.fault_on(fault)?,
+            Some(fault) => {
+                self.fault_on(fault)?;
+                // A disk that fails here kept the batch and did not say so.
+                if let Some(down) = self.nodes[site].disk_fails.take() {
+                    return self.die(site, Keep::Nothing, false, down);
+                }
+            }
             None => self.trigger(site, |when| at(when, CommitPoint::Released))?,
         }
         self.pump(site)
