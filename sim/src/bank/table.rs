@@ -284,6 +284,7 @@ pub static ALL: &[Entry] = &[
     .mended("1358b4f"),
     core(Bug::H19, "H19", &["I11"], "An answer without a task is taken for the task that the caller named.")
         .mended("bf5797f"),
+    core(Bug::H20, "H20", &["L1"], "What an uploader's list says of an upload under way is forgotten."),
 ];
 
 #[cfg(test)]
