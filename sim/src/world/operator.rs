@@ -102,7 +102,7 @@ enum Next {
 impl World<'_> {
     /// An operator looks.
     pub(super) fn look(&mut self, n: usize, stamp: u64) -> Result<(), Broken> {
-        if self.operators[n].done || self.operators[n].stamp != stamp {
+        if self.operators[n].stamp != stamp {
             return Ok(());
         }
         if self.operators[n].asked.is_some_and(|until| self.now < until) {
@@ -120,9 +120,18 @@ impl World<'_> {
             if self.nodes[site].up && !self.nodes[site].paused { self.next_of(n, site) } else { Next::Wait };
         let operator = &mut self.operators[n];
         operator.stamp += 1;
+        operator.done = false;
         let stamp = operator.stamp;
         match next {
-            Next::Done => operator.done = true,
+            Next::Done => {
+                operator.done = true;
+                // Others may still change what was settled: they look once more when things have calmed down.
+                let calm = SimTime::ZERO + self.scenario.chaos;
+                if self.now < calm {
+                    let jitter = operator.luck.duration(LOOK_MIN, LOOK_MAX);
+                    self.queue.plan(calm + jitter, Event::Look { operator: n, stamp });
+                }
+            }
             Next::Wait => {
                 let jitter = operator.luck.duration(Duration::ZERO, operator.wait / 4);
                 self.queue.plan(self.now + operator.wait + jitter, Event::Look { operator: n, stamp });
@@ -242,14 +251,8 @@ impl World<'_> {
                 }
             }
         }
-        let operator = &mut self.operators[n];
         // A later attempt's recording may still come for a task that is over; nobody waits for it.
-        if open {
-            Next::Wait
-        } else {
-            operator.done = true;
-            Next::Done
-        }
+        if open { Next::Wait } else { Next::Done }
     }
 
     fn with_episode(&self, n: usize, site: usize, recording: &Recording, row: &EpisodeRow) -> Next {
