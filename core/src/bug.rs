@@ -165,6 +165,8 @@ bank! {
     H19,
     /// What an uploader's list says of an upload under way is forgotten.
     H20,
+    /// After a restart a job may wait as long as any job may, if the wall clock was set back meanwhile.
+    H21,
 }
 
 impl Bug {

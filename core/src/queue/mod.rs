@@ -268,7 +268,7 @@ impl Queue {
                     self.tell_claimed(cx, fence);
                 }
                 JobState::Pending { due, .. } => {
-                    let most = granted(row);
+                    let most = if planted!(cx.knobs, H21) { limits::DELAY_MAX } else { granted(row) };
                     self.waiting.put(id, cx.now.deadline(due, most));
                 }
                 JobState::Parked { why: ParkWhy::NoDestination | ParkWhy::Fault(_), .. } if here => {

@@ -284,7 +284,15 @@ pub static ALL: &[Entry] = &[
     .mended("1358b4f"),
     core(Bug::H19, "H19", &["I11"], "An answer without a task is taken for the task that the caller named.")
         .mended("bf5797f"),
-    core(Bug::H20, "H20", &["L1"], "What an uploader's list says of an upload under way is forgotten."),
+    core(Bug::H20, "H20", &["L1"], "What an uploader's list says of an upload under way is forgotten.")
+        .mended("cb910e3"),
+    core(
+        Bug::H21,
+        "H21",
+        &["L1", "I29"],
+        "After a restart a job waits as long as any job may, if the wall clock was set back.",
+    )
+    .mended("227c9fc"),
 ];
 
 #[cfg(test)]
