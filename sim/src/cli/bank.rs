@@ -136,12 +136,9 @@ fn broken(lab: super::Lab, entry: &Entry, n: u64, max: u64) -> Hunt {
         let case = bench::case(lab, Origin::Seed(seed), scenario, Options { driver, ..Options::default() });
         case.report.failure.map(|failure| failure.invariant)
     };
-    let hunt = bank::hunt(
-        bank::first_seed(n),
-        max,
-        &mut |seed| run(seed, entry.bug, driver),
-        &mut |seed| run(seed, None, None).is_some(),
-    );
+    let hunt = bank::hunt(bank::first_seed(n), max, &mut |seed| run(seed, entry.bug, driver), &mut |seed| {
+        run(seed, None, None).is_some()
+    });
     Hunt { cpu: meter.read(), ..hunt }
 }
 

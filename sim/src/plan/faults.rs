@@ -40,6 +40,8 @@ enum Kind {
     Lifecycle,
     Crash,
     Overwrite,
+    Copy,
+    Misrouted,
     Delete,
     Twin,
     Lie,
@@ -135,8 +137,15 @@ impl Temper {
         let honest = !stage.shape.dishonest || chance.one_in(8);
         if !honest {
             // Each makes the others rarer, so they come in ones and twos.
-            for (kind, one_in) in [(Kind::Lie, 4), (Kind::Twin, 8), (Kind::Overwrite, 12), (Kind::Delete, 12)]
-            {
+            let rare = [
+                (Kind::Lie, 4),
+                (Kind::Twin, 8),
+                (Kind::Overwrite, 8),
+                (Kind::Delete, 12),
+                (Kind::Copy, 12),
+                (Kind::Misrouted, 6),
+            ];
+            for (kind, one_in) in rare {
                 if chance.one_in(one_in) {
                     // A kind among many would hardly be drawn.
                     let share = kinds.len() / 2 + 1;
@@ -210,11 +219,16 @@ fn one(stage: &Stage<'_>, stories: &[Story], temper: &Temper, chance: &mut Strea
         | Kind::LoseRequests
         | Kind::Outage
         | Kind::Lifecycle
+        | Kind::Misrouted
         | Kind::Overwrite
+        | Kind::Copy
         | Kind::Delete
         | Kind::Cut
         | Kind::Reset
-            if chance.one_in(6) =>
+            if chance.one_in(match kind {
+                Kind::Overwrite | Kind::Copy => 2,
+                _ => 6,
+            }) =>
         {
             object(chance, stories, site)
         }
@@ -233,7 +247,9 @@ fn stages(kind: Kind) -> &'static [usize] {
         | Kind::LoseAnswers
         | Kind::LoseRequests
         | Kind::Outage
+        | Kind::Misrouted
         | Kind::Lifecycle => &[2, 4, 4],
+        Kind::Copy => &[4],
         Kind::Overwrite | Kind::Delete => &[3, 4, 5],
         Kind::Replay | Kind::Crash | Kind::PowerOff | Kind::Twin | Kind::Lie => &[0, 1, 2],
         Kind::Slow
@@ -291,6 +307,7 @@ fn what(
         }
         Kind::Throttle => Fault::Throttle { store, permille: temper.permille(chance) },
         Kind::Broken => Fault::Broken { store, permille: temper.permille(chance) },
+        Kind::Misrouted => Fault::Misrouted { store, permille: temper.permille(chance) },
         Kind::Expired => Fault::Expired { store },
         Kind::Skewed => Fault::Skewed { store },
         Kind::LoseAnswers => {
@@ -301,7 +318,11 @@ fn what(
         }
         Kind::Outage => Fault::Outage { store },
         Kind::Lifecycle => Fault::Lifecycle { store: Store::Cloud(site) },
-        Kind::Overwrite => Fault::Overwrite { store, task: task(chance, stories, story) },
+        Kind::Overwrite => Fault::Overwrite {
+            store: if chance.one_in(2) { Store::Edge(site) } else { store },
+            task: task(chance, stories, story),
+        },
+        Kind::Copy => Fault::Copy { store: Store::Cloud(site), task: task(chance, stories, story) },
         Kind::Delete => Fault::Delete { store, task: task(chance, stories, story) },
         Kind::Crash => Fault::Crash { device, role },
         Kind::Twin => Fault::Twin { device, role },

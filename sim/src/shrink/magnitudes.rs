@@ -222,6 +222,7 @@ fn visit_fault(fault: &mut Fault, see: &mut dyn FnMut(Number<'_>)) {
         Fault::Drift { ppm, .. } => see(Number::Signed(ppm, 1)),
         Fault::Throttle { permille, .. }
         | Fault::Broken { permille, .. }
+        | Fault::Misrouted { permille, .. }
         | Fault::LoseAnswers { permille, .. }
         | Fault::LoseRequests { permille, .. } => see(Number::Short(permille, 1)),
         Fault::Hold { .. }
@@ -234,6 +235,7 @@ fn visit_fault(fault: &mut Fault, see: &mut dyn FnMut(Number<'_>)) {
         | Fault::Skewed { .. }
         | Fault::Lifecycle { .. }
         | Fault::Overwrite { .. }
+        | Fault::Copy { .. }
         | Fault::Delete { .. }
         | Fault::PowerOff { .. }
         | Fault::Crash { .. }

@@ -219,11 +219,12 @@ pub trait Watch {
 #[must_use]
 pub fn all(_: &Scenario) -> Vec<Box<dyn Watch>> {
     vec![
+        // Durability first: the others take for durable what was shown to them.
+        Box::<system::SystemWatch>::default(),
         Box::<links::Links>::default(),
         Box::<calls::Calls>::default(),
         Box::<tasks::TaskWatch>::default(),
         Box::<queue::QueueWatch>::default(),
         Box::<uploads::UploadWatch>::default(),
-        Box::<system::SystemWatch>::default(),
     ]
 }

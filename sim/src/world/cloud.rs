@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate_core::id::{Boot, Ticket};
 use tidegate_core::input::Input;
 use tidegate_core::object::{self, ObjectOp, ObjectReply, Verb};
-use tidegate_core::outcome::{Fault as OpFault, Outcome};
+use tidegate_core::outcome::{Fault as OpFault, Outcome, What};
 
 use super::site::Letter;
 use super::weather::Route;
@@ -194,7 +194,22 @@ impl World<'_> {
             },
             verb,
         );
-        broken.then(|| local(OpFault::Unavailable { status: 500 }))
+        if broken {
+            return Some(local(OpFault::Unavailable { status: 500 }));
+        }
+        let misrouted = self.share(
+            store,
+            |fault| match fault {
+                Fault::Misrouted { permille, .. } => Some((Ops::Any, *permille)),
+                _ => None,
+            },
+            verb,
+        );
+        misrouted.then(|| {
+            self.requests += 1;
+            let absent = self.stream("misrouted", self.requests).one_in(2);
+            local(if absent { OpFault::Vanished(What::Object) } else { OpFault::Rejected("501".to_string()) })
+        })
     }
 
     fn answer(&mut self, asked: Asked, outcome: Outcome<ObjectReply>, after: Duration) -> Result<(), Broken> {

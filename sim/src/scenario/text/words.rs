@@ -68,6 +68,7 @@ words! {
     LateStart "late-start",
     OtherContent "other-content",
     ShortStatus "short-status",
+    SilentComplete "silent-complete",
 }
 
 impl Word for Action {

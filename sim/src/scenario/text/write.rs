@@ -254,15 +254,15 @@ impl Says<'_> {
             | Fault::Expired { store }
             | Fault::Skewed { store }
             | Fault::Lifecycle { store } => self.store(line, *store),
-            Fault::Throttle { store, permille } | Fault::Broken { store, permille } => {
-                self.store(line, *store).raw("permille", permille)
-            }
+            Fault::Throttle { store, permille }
+            | Fault::Broken { store, permille }
+            | Fault::Misrouted { store, permille } => self.store(line, *store).raw("permille", permille),
             Fault::LoseAnswers { store, ops, permille } | Fault::LoseRequests { store, ops, permille } => {
                 self.store(line, *store).word("ops", *ops).raw("permille", permille)
             }
-            Fault::Overwrite { store, task } | Fault::Delete { store, task } => {
-                self.store(line, *store).text("task", task)
-            }
+            Fault::Overwrite { store, task }
+            | Fault::Copy { store, task }
+            | Fault::Delete { store, task } => self.store(line, *store).text("task", task),
             Fault::PowerOff { device } => line.text("device", self.device(*device)),
             Fault::Crash { device, role } | Fault::Twin { device, role } => {
                 line.text("device", self.device(*device)).word("role", *role)

@@ -41,8 +41,15 @@ impl Uploads {
                 self.heads.insert(ticket, key.clone());
                 Ok(())
             }
-            Verb::Get { .. } | Verb::ListParts { .. } => Ok(()),
+            Verb::Get { .. } => Ok(()),
+            Verb::ListParts { upload } => {
+                if let Some(job) = self.names.get(upload) {
+                    self.probes.insert(ticket, (*job, upload.clone()));
+                }
+                Ok(())
+            }
             Verb::ListUploads => {
+                self.listing.insert(ticket, key.clone());
                 self.listed.insert(key.clone());
                 Ok(())
             }
@@ -106,6 +113,9 @@ impl Uploads {
         fence: Fence,
         premises: &mut Premises,
     ) -> Result<(), Broken> {
+        demand("I22", !self.proven.contains(&at), || {
+            format!("{at:?} is sent again, and the store listed it")
+        })?;
         let before = self.sent.insert(at.clone(), Sent::Out(fence));
         match before {
             None => {}
