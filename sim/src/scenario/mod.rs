@@ -57,6 +57,19 @@ pub struct Site {
     pub cloud_latency: Duration,
     /// Bytes per second to the cloud.
     pub cloud_speed: u64,
+    /// What its policies are like.
+    pub policy: Manner,
+}
+
+/// What the policies of a site are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Manner {
+    /// The built-in ones.
+    Builtin,
+    /// They let no upload begin two times of three, and forget every time when a process starts.
+    Hesitant,
+    /// They ask for as many uploads at once as can be asked for.
+    Greedy,
 }
 
 /// Which checksums a store keeps.

@@ -48,6 +48,7 @@ pub(super) const PLAIN: &[Plain] = &[
     |s, i| knobs(s, i, |k, plain| k.builtin = plain.builtin),
     |s, i| knobs(s, i, |k, plain| k.request_again_ms = plain.request_again_ms),
     |s, i| site(s, i, |site| site.flavour = Flavour::Full),
+    |s, i| site(s, i, |site| site.policy = crate::scenario::Manner::Builtin),
     |s, i| site(s, i, |site| site.flush = LATENCY_PLAIN),
     |s, i| site(s, i, |site| site.cloud_latency = LATENCY_PLAIN),
     |s, i| site(s, i, |site| site.cloud_speed = SPEED_PLAIN),

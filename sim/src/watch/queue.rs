@@ -18,6 +18,7 @@ use tidegate_core::time::{Mono, Now, Wall};
 
 use super::rows::{self, Image, Sites};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
+use crate::scenario::Manner;
 
 /// Where a job stands, as this watch knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,7 +389,7 @@ impl Jobs {
 
     /// I27: no more uploads than allowed begin, one while the way is in doubt, none while it is blocked.
     fn room(&self, seen: &Seen<'_>, id: JobId) -> Result<(), Broken> {
-        let most = if self.way.streak > 0 { 1 } else { seen.knobs.builtin.uploads };
+        let most = if self.way.streak > 0 { 1 } else { uploads(seen) };
         let count = u32::try_from(self.claimed.len()).unwrap_or(u32::MAX);
         demand("I27", count <= most || self.way.unsure, || format!("job {id} is upload {count} of {most}"))?;
         demand("I13", seen.knobs.destination, || format!("job {id} is claimed, and there is no cloud"))?;
@@ -441,8 +442,10 @@ impl Jobs {
     fn prompt(&mut self, seen: &Seen<'_>, premises: &mut Premises) -> Result<(), Broken> {
         let now = seen.now.mono;
         self.stopping |= matches!(seen.input, Input::Shutdown);
-        let most = if self.way.streak > 0 { 1 } else { seen.knobs.builtin.uploads as usize };
+        let most = if self.way.streak > 0 { 1 } else { uploads(seen) as usize };
+        let willing = seen.truth.scenario.sites[seen.site].policy != Manner::Hesitant;
         let room = seen.knobs.destination
+            && willing
             && !self.stopping
             && self.claimed.len() < most
             && self.way.until.is_none_or(|until| until <= now);
@@ -499,6 +502,14 @@ fn job_of(change: &JobChange) -> JobId {
         | JobChange::Failed { job, .. }
         | JobChange::Sent { job, .. }
         | JobChange::Noted { job, .. } => *job,
+    }
+}
+
+/// Most uploads at once: what the policies ask for, and never more than memory allows.
+fn uploads(seen: &Seen<'_>) -> u32 {
+    match seen.truth.scenario.sites[seen.site].policy {
+        Manner::Builtin | Manner::Hesitant => seen.knobs.builtin.uploads,
+        Manner::Greedy => seen.knobs.uploads_max(),
     }
 }
 

@@ -529,7 +529,9 @@ impl Watch for UploadWatch {
                     premises.met("I21.unseen");
                     let refused = site.refused.get(key).copied().unwrap_or(0);
                     demand("I21", refused > 1, || {
-                        format!("nobody looks for uploads at {key} any more, and {refused} questions came to nothing")
+                        format!(
+                            "nobody looks for uploads at {key} any more, and {refused} questions came to nothing"
+                        )
                     })?;
                     site.unseen.insert(key.clone());
                 }

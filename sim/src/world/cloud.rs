@@ -45,6 +45,11 @@ impl World<'_> {
     pub(super) fn asks(&mut self, site: usize, ticket: Ticket, op: ObjectOp) -> Result<(), Broken> {
         let boot = self.nodes[site].boot;
         let cloud = op.store == object::Store::Cloud;
+        let stale = self.nodes[site].stale.remove(&ticket.n);
+        if let Some((late, outcome)) = stale.filter(|(late, _)| late.boot != ticket.boot) {
+            let asked = Asked { site, boot, ticket: late, n: 0 };
+            self.answer(asked, outcome, Duration::from_micros(100))?;
+        }
         self.say(Who::Site(site), "?", || format!("{:?} {} {}", op.store, op.verb.name(), op.key));
         let mut n = 0;
         if cloud {
@@ -226,6 +231,8 @@ impl World<'_> {
             if node.up && node.luck.below(4) == 0 && ticket.boot != Boot(node.boot) {
                 return self.letter(site, Letter::Input(Input::Object { ticket, outcome }));
             }
+            // Or just when the next process waits for something of the same number.
+            node.stale.insert(ticket.n, (ticket, outcome));
             return Ok(());
         }
         if n > 0

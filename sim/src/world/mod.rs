@@ -12,6 +12,7 @@ mod fault;
 mod link;
 mod operator;
 mod phases;
+mod policy;
 mod queue;
 mod release;
 mod sight;

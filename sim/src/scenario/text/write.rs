@@ -7,7 +7,8 @@ use tidegate_core::knobs::Knobs;
 
 use super::words::{Word, signed, size};
 use crate::scenario::{
-    Act, DeviceSpec, Fault, FaultSpec, Lasts, Path, Recording, Scenario, Site, Step, Store, Sync, Way, When,
+    Act, DeviceSpec, Fault, FaultSpec, Lasts, Manner, Path, Recording, Scenario, Site, Step, Store, Sync,
+    Way, When,
 };
 use crate::time;
 
@@ -104,6 +105,7 @@ fn site(site: &Site) -> Fields {
         .span("flush", site.flush)
         .span("cloud_latency", site.cloud_latency)
         .text("cloud_speed", &size(site.cloud_speed))
+        .unless(site.policy == Manner::Builtin, |line| line.word("policy", site.policy))
         .unless(knobs.0.is_empty(), |line| line.raw("knobs", knobs.inline()))
 }
 
