@@ -153,6 +153,11 @@ impl Temper {
                 }
             }
         }
+        // Waits that only a failed attempt begins.
+        if stage.shape.dishonest && stage.sites.iter().any(|site| site.knobs.builtin.retry_cap_ms > DAY) {
+            let share = kinds.len() + 1;
+            kinds.resize(kinds.len() + share, Kind::Misrouted);
+        }
         let longest = draw::millis(stage.chaos / 4).max(1_000);
         Temper {
             kinds,

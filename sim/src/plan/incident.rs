@@ -7,7 +7,7 @@ use tidegate_core::id::Role;
 
 use super::faults::{Temper, commit, object, step};
 use super::workload::{STAGES, Story, moment};
-use super::{Stage, draw};
+use super::{DAY, Stage, draw};
 use crate::scenario::{CommitPoint, Fault, FaultSpec, Lasts, ObjectPoint, Ops, Path, Store, Way, When};
 use crate::stream::Stream;
 
@@ -31,6 +31,8 @@ enum Kind {
     HalfOpen,
     /// The wall clock is set while uploads, retries or removals are due, and set back later.
     Clock,
+    /// The wall clock goes back while the cloud is away and jobs wait for it.
+    LateClock,
     /// Credentials expire during uploads and are renewed; the site is killed in between.
     Expiry,
     /// The cloud is away for a while, and the site dies meanwhile.
@@ -45,7 +47,7 @@ enum Kind {
     Echo,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Blackout,
     Kind::Herd,
     Kind::Swizzle,
@@ -55,6 +57,7 @@ const KINDS: [Kind; 15] = [
     Kind::LostComplete,
     Kind::HalfOpen,
     Kind::Clock,
+    Kind::LateClock,
     Kind::Expiry,
     Kind::OutageKill,
     Kind::Crowd,
@@ -66,7 +69,7 @@ const KINDS: [Kind; 15] = [
 /// The stages of a recording in which it is most likely to matter.
 fn stages(kind: Kind) -> &'static [usize] {
     match kind {
-        Kind::LostComplete | Kind::Expiry | Kind::OutageKill | Kind::ObjectKills => &[4],
+        Kind::LostComplete | Kind::LateClock | Kind::Expiry | Kind::OutageKill | Kind::ObjectKills => &[4],
         Kind::HalfOpen | Kind::Crowd | Kind::BothDie | Kind::Echo => &[0, 1, 2],
         Kind::Clock => &[2, 4, 5],
         Kind::Blackout | Kind::Herd | Kind::Swizzle | Kind::DoubleKill | Kind::KillStorm | Kind::Disk => {
@@ -165,6 +168,13 @@ pub(super) fn happen(
             if chance.one_in(2) {
                 scene.once(at + span, Fault::Step { site, by_ms: -by_ms });
             }
+        }
+        Kind::LateClock => {
+            scene.lasting(at, span, Fault::Outage { store: Store::Cloud(site) });
+            let back = draw::scaled(chance, 120_000, 2 * DAY);
+            let by_ms = i64::try_from(back).map_or(-120_000, |back| -back);
+            let when = at + span.mul_f64(0.75).min(draw::scaled_span(chance, 500, 60_000));
+            scene.once(when, Fault::Step { site, by_ms });
         }
         Kind::Expiry => {
             scene.lasting(at, span, Fault::Expired { store: Store::Cloud(site) });

@@ -70,7 +70,7 @@ struct Uploads {
     probes: BTreeMap<Ticket, (JobId, UploadId)>,
     /// Parts of which the store said, after all doubt, that it has exactly the bytes of the source.
     proven: BTreeSet<At>,
-    /// Questions for the uploads of a key that were not answered, and how many in a row came to nothing.
+    /// What was asked to tidy up at a key and was not answered, and how often it came to nothing.
     listing: BTreeMap<Ticket, ObjectKey>,
     refused: BTreeMap<ObjectKey, u32>,
     /// Keys at which people were told that an upload may be left.
@@ -213,11 +213,8 @@ impl Uploads {
     fn told_of(&mut self, seen: &Seen<'_>) {
         let Input::Object { ticket, outcome } = seen.input else { return };
         if let Some(key) = self.listing.remove(ticket) {
-            if let Outcome::Done(_) = outcome {
-                self.refused.remove(&key);
-            } else {
-                *self.refused.entry(key).or_default() += 1;
-            }
+            let failed = !matches!(outcome, Outcome::Done(_));
+            *self.refused.entry(key).or_default() += u32::from(failed);
         }
         let Some((job, upload)) = self.probes.remove(ticket) else { return };
         let (Outcome::Done(ObjectReply::Parts(Some(listed))), Some(Row::Upload(row))) =

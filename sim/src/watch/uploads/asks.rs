@@ -54,6 +54,7 @@ impl Uploads {
                 Ok(())
             }
             Verb::Abort { upload } => {
+                self.listing.insert(ticket, key.clone());
                 premises.met("I21.aborted");
                 let current = self.names.get(upload).is_some_and(|owner| {
                     let row = rows::upload(seen.rows, *owner);
