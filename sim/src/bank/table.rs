@@ -249,7 +249,7 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::H10,
         "H10",
-        &["I20", "I18"],
+        &["L1", "I20", "I18"],
         "A later claim that says less takes back the digest that was announced.",
     )
     .mended("81eb002"),

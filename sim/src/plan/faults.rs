@@ -85,6 +85,7 @@ pub(super) struct Temper {
     drift_ppm: u64,
     /// Of a thousand faults that could be for ever.
     forever: u64,
+    honest: bool,
 }
 
 /// The faults of a plan.
@@ -107,6 +108,10 @@ pub(super) fn faults(stage: &Stage<'_>, stories: &[Story], crowds: &[(Duration, 
     for n in 0..incidents {
         let mut chance = stage.stream("plan/incident", n);
         incident::happen(stage, stories, crowds, &temper, &mut chance, &mut all);
+    }
+    let mut chance = stage.stream("plan/tampering", 0);
+    if !temper.honest && chance.one_in(3) {
+        incident::tamper(stage, stories, &mut chance, &mut all);
     }
     if all.is_empty() {
         all.push(one(stage, stories, &temper, &mut stage.stream("plan/fault", 0)));
@@ -169,6 +174,7 @@ impl Temper {
             step_ms: draw::scaled(chance, 10, 3 * DAY),
             drift_ppm: draw::scaled(chance, 50, 200_000),
             forever: *chance.pick(&[0, 0, 0, 250]),
+            honest,
         }
     }
 

@@ -221,6 +221,41 @@ pub(super) fn happen(
     }
 }
 
+/// Somebody or something gets between the site, its edge store and its cloud, in the middle of an upload. Mostly of the
+/// first recording, because its operations can be told by their numbers.
+pub(super) fn tamper(stage: &Stage<'_>, stories: &[Story], chance: &mut Stream, all: &mut Vec<FaultSpec>) {
+    let first = stories.iter().min_by_key(|story| story.begins());
+    let Some(story) = first.filter(|_| !chance.one_in(4)).or_else(|| stories.first()) else { return };
+    let (site, task) = (story.site, story.task.clone());
+    let points = [ObjectPoint::Asked, ObjectPoint::Applied, ObjectPoint::Answered];
+    // A look, a list and a beginning come before the parts; the end and a look come after.
+    let mut at = |low: u64, high: u64| When::Object {
+        site,
+        n: u32::try_from(chance.between(low, high)).unwrap_or(1),
+        point: *chance.pick(&points),
+    };
+    let (early, amid) = (at(1, 5), at(3, story.parts + 4));
+    let mut scene = Scene { stage, all };
+    let edge = Store::Edge(site);
+    match chance.below(5) {
+        0 => scene.add(amid, Fault::Overwrite { store: edge, task }),
+        1 => {
+            scene.add(amid, Fault::Overwrite { store: edge, task: task.clone() });
+            let back = story.within(chance, 4) + draw::scaled_span(chance, 500, 120_000);
+            scene.once(back, Fault::Copy { store: edge, task: task.clone() });
+            scene.once(back + draw::scaled_span(chance, 1_000, 300_000), Fault::Copy { store: edge, task });
+        }
+        2 => scene.add(early, Fault::Overwrite { store: Store::Cloud(site), task }),
+        3 => scene.add(amid, Fault::Copy { store: Store::Cloud(site), task }),
+        _ => {
+            let permille = *chance.pick(&[300, 700, 1_000]);
+            let fault = Fault::Misrouted { store: Store::Cloud(site), permille };
+            let lasts = Lasts::For(draw::scaled_span(chance, 5_000, 1_200_000));
+            scene.all.push(FaultSpec { when: amid, lasts, fault });
+        }
+    }
+}
+
 struct Scene<'a> {
     stage: &'a Stage<'a>,
     all: &'a mut Vec<FaultSpec>,

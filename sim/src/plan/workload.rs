@@ -47,6 +47,11 @@ impl Story {
         }
     }
 
+    /// When it begins.
+    pub(super) fn begins(&self) -> Duration {
+        self.moments[0]
+    }
+
     /// How long it records.
     pub(super) fn recording(&self) -> Duration {
         self.moments[2].saturating_sub(self.moments[1])

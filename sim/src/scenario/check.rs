@@ -259,9 +259,6 @@ impl Scenario {
                 }
                 Ok(())
             }
-            Fault::Copy { store: Store::Edge(_), .. } => {
-                Err("only a cloud has a place where a site will put a recording".to_string())
-            }
             Fault::Overwrite { store, task }
             | Fault::Copy { store, task }
             | Fault::Delete { store, task } => {

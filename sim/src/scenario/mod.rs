@@ -514,7 +514,8 @@ pub enum Fault {
         /// Whose objects.
         task: String,
     },
-    /// F20: a third party brings the recording itself to where a site's jobs will put it in the cloud, once.
+    /// F20: a third party brings the recording itself to where a site's jobs will put it in the cloud, once; or back to
+    /// the edge, where somebody had overwritten or deleted it.
     Copy {
         /// Which.
         store: Store,

@@ -97,7 +97,13 @@ impl World<'_> {
                 let places: Vec<(ObjectKey, ObjectKey)> = self.jobs_of(site, task).collect();
                 fired = false;
                 for (key, source) in places {
-                    let Some(content) = self.edges[site].content(&source).cloned() else { continue };
+                    let (key, content) = if cloud {
+                        (key, self.edges[site].content(&source).cloned())
+                    } else {
+                        let backup = self.backups.get(&(site, source.clone())).cloned();
+                        (source, backup)
+                    };
+                    let Some(content) = content else { continue };
                     self.bucket(*store).overwrite(&key, content);
                     fired = true;
                 }
@@ -219,6 +225,10 @@ impl World<'_> {
     fn tamper(&mut self, store: Store, keys: Vec<ObjectKey>, delete: bool) -> Result<(), Broken> {
         let (site, cloud) = self.named(store);
         for key in keys {
+            if let (false, Some(content)) = (cloud, self.edges[site].content(&key)) {
+                let content = content.clone();
+                self.backups.entry((site, key.clone())).or_insert(content);
+            }
             let id = 900_000_000 + self.events;
             let bucket = self.bucket(store);
             // Half of the time only its bytes tell it from what was there.
