@@ -133,7 +133,7 @@ impl World<'_> {
             },
             verb,
         );
-        if lost || (cloud && self.weather.cut(Route::Cloud { site }, true)) {
+        if lost.is_some() || (cloud && self.weather.cut(Route::Cloud { site }, true)) {
             return self.answer(asked, Outcome::Unknown, ATTEMPT);
         }
         let result = match op.store {
@@ -174,7 +174,7 @@ impl World<'_> {
         if self.weather.is_calm() {
             return None;
         }
-        let fault = self.weather.of_store(store).find_map(|fault| match fault {
+        let fault = self.weather.of_store(store).find_map(|(_, fault)| match fault {
             Fault::Outage { .. } => Some((OpFault::Offline, fault.clone())),
             Fault::Expired { .. } => Some((OpFault::Auth, fault.clone())),
             Fault::Skewed { .. } => Some((OpFault::ClockSkew, fault.clone())),
@@ -196,9 +196,8 @@ impl World<'_> {
             },
             verb,
         );
-        if throttled {
-            self.requests += 1;
-            let mut luck = self.stream("retry-after", self.requests);
+        if let Some(n) = throttled {
+            let luck = self.luck_of(n);
             let retry_after_ms = luck.one_in(2).then(|| luck.between(100, 20_000));
             return Some(local(OpFault::Throttled { retry_after_ms }));
         }
@@ -210,7 +209,7 @@ impl World<'_> {
             },
             verb,
         );
-        if broken {
+        if broken.is_some() {
             return Some(local(OpFault::Unavailable { status: 500 }));
         }
         let misrouted = self.share(
@@ -221,9 +220,8 @@ impl World<'_> {
             },
             verb,
         );
-        misrouted.then(|| {
-            self.requests += 1;
-            let absent = self.stream("misrouted", self.requests).one_in(2);
+        misrouted.map(|n| {
+            let absent = self.luck_of(n).one_in(2);
             local(if absent { OpFault::Vanished(What::Object) } else { OpFault::Rejected("501".to_string()) })
         })
     }

@@ -13,6 +13,7 @@ use super::weather::Route;
 use super::{Event, Who, World};
 use crate::device::{Callback, StoreAnswer, StoreCall};
 use crate::scenario::{Fault, Ops, Store};
+use crate::stream::Stream;
 use crate::watch::{Broken, Happened};
 
 /// How long a device's S3 client waits for an answer.
@@ -92,7 +93,7 @@ impl World<'_> {
             );
             return Ok(());
         }
-        let broken = self.weather.of_store(Store::Edge(site)).any(|fault| {
+        let broken = self.weather.of_store(Store::Edge(site)).any(|(_, fault)| {
             matches!(
                 fault,
                 Fault::Outage { .. }
@@ -133,14 +134,15 @@ impl World<'_> {
 
     /// Whether the answer to this request is lost.
     pub(super) fn loses(&mut self, store: Store, verb: &str) -> bool {
-        self.share(
+        let lost = self.share(
             store,
             |fault| match fault {
                 Fault::LoseAnswers { ops, permille, .. } => Some((*ops, *permille)),
                 _ => None,
             },
             verb,
-        )
+        );
+        lost.is_some()
     }
 
     /// Whether one of some faults of a store, each of a share of requests, strikes this one.
@@ -149,20 +151,34 @@ impl World<'_> {
         store: Store,
         of: impl Fn(&Fault) -> Option<(Ops, u32)>,
         verb: &str,
-    ) -> bool {
-        let strikes: Vec<(u32, Fault)> = (self.weather.of_store(store))
-            .filter_map(|fault| of(fault).map(|(ops, permille)| (ops, permille, fault)))
-            .filter(|(ops, ..)| super::weather::covers(*ops, verb))
-            .map(|(_, permille, fault)| (permille, fault.clone()))
+    ) -> Option<usize> {
+        if self.weather.is_calm() {
+            return None;
+        }
+        let faults: Vec<(usize, u32)> = (self.weather.of_store(store))
+            .filter_map(|(n, fault)| of(fault).map(|(ops, permille)| (n, ops, permille)))
+            .filter(|(_, ops, _)| super::weather::covers(*ops, verb))
+            .map(|(n, _, permille)| (n, permille))
             .collect();
-        for (permille, fault) in strikes {
-            self.requests += 1;
-            let mut luck = self.stream(fault.name().1, self.requests);
-            if luck.permille(u64::from(permille)) {
-                self.fire(&fault);
-                return true;
+        // Each draws its own lot, also if another one strikes: so that neither shifts the other's.
+        let mut strikes = None;
+        for (n, permille) in faults {
+            if self.luck_of(n).permille(u64::from(permille)) {
+                strikes = strikes.or(Some(n));
             }
         }
-        false
+        if let Some(n) = strikes {
+            self.fire(&self.scenario.faults[n].fault);
+        }
+        strikes
+    }
+
+    /// The chances of one fault, named by what it is: they stay the same whatever else the scenario holds.
+    pub(super) fn luck_of(&mut self, fault: usize) -> &mut Stream {
+        let spec = &self.scenario.faults[fault];
+        let seed = self.scenario.seed;
+        self.lucks
+            .entry(fault)
+            .or_insert_with(|| Stream::new(seed, &format!("{:?} {:?}", spec.when, spec.fault), 0))
     }
 }

@@ -90,7 +90,7 @@ impl World<'_> {
                 }
                 fired = !keys.is_empty();
                 let delete = matches!(fault, Fault::Delete { .. });
-                self.tamper(*store, keys, delete)?;
+                self.tamper(n, *store, keys, delete)?;
             }
             Fault::Copy { store, task } => {
                 let (site, cloud) = self.named(*store);
@@ -222,14 +222,21 @@ impl World<'_> {
         })
     }
 
-    fn tamper(&mut self, store: Store, keys: Vec<ObjectKey>, delete: bool) -> Result<(), Broken> {
+    fn tamper(
+        &mut self,
+        fault: usize,
+        store: Store,
+        keys: Vec<ObjectKey>,
+        delete: bool,
+    ) -> Result<(), Broken> {
         let (site, cloud) = self.named(store);
         for key in keys {
             if let (false, Some(content)) = (cloud, self.edges[site].content(&key)) {
                 let content = content.clone();
                 self.backups.entry((site, key.clone())).or_insert(content);
             }
-            let id = 900_000_000 + self.events;
+            // Far from the numbers of what devices record.
+            let id = (1 << 60) | self.luck_of(fault).below(1 << 40);
             let bucket = self.bucket(store);
             // Half of the time only its bytes tell it from what was there.
             let len = bucket.objects.get(&key).map(crate::store::Object::len);

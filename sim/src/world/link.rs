@@ -84,8 +84,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(seed: u64, device: usize) -> Lines {
-        let stream = |what| Stream::new(seed, what, device as u64);
+    pub(super) fn new(seed: u64, id: &str) -> Lines {
+        let stream = |what: &str| Stream::new(seed, &format!("{what}/{id}"), 0);
         Lines {
             jitter: [stream("net/recorder"), stream("net/transfer")],
             current: [None, None],

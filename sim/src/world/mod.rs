@@ -136,8 +136,8 @@ struct World<'s> {
     canary: bool,
     driver: Option<DriverBug>,
     fired: BTreeMap<&'static str, u64>,
-    /// Requests that a share of was to fail, for the streams that choose.
-    requests: u64,
+    /// The chances of each fault, by its index.
+    lucks: BTreeMap<usize, Stream>,
     /// Faults that began.
     begun: BTreeSet<usize>,
     /// Faults that are on.
@@ -185,7 +185,7 @@ impl<'s> World<'s> {
                 devices[recording.device].scripts.insert(recording.task.clone(), script);
             }
         }
-        let lines = (0..devices.len()).map(|n| Lines::new(scenario.seed, n)).collect();
+        let lines = devices.iter().map(|device| Lines::new(scenario.seed, &device.spec.id)).collect();
         World {
             scenario,
             now: SimTime::ZERO,
@@ -208,7 +208,7 @@ impl<'s> World<'s> {
             canary: options.canary,
             driver: options.driver,
             fired: BTreeMap::new(),
-            requests: 0,
+            lucks: BTreeMap::new(),
             begun: BTreeSet::new(),
             on: BTreeSet::new(),
             healed: false,
@@ -386,11 +386,6 @@ impl<'s> World<'s> {
             log,
             stuck: self.stuck,
         }
-    }
-
-    /// A stream of chances for something that happens seldom.
-    fn stream(&self, what: &str, n: u64) -> Stream {
-        Stream::new(self.scenario.seed, what, n)
     }
 
     /// Keys that belong to a task in a store: its files' names begin with the task's id.

@@ -53,10 +53,10 @@ pub(super) struct Operator {
 }
 
 impl Operator {
-    pub(super) fn new(scenario: &Scenario, recording: Recording, n: usize) -> Operator {
+    pub(super) fn new(scenario: &Scenario, recording: Recording) -> Operator {
         Operator {
+            luck: Stream::new(scenario.seed, &format!("operator/{}", recording.task), 0),
             recording,
-            luck: Stream::new(scenario.seed, "operator", n as u64),
             stamp: 0,
             wait: LOOK_MIN,
             asked: None,

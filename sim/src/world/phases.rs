@@ -124,7 +124,7 @@ impl World<'_> {
         match act {
             Act::Record(recording) => {
                 let operator = self.operators.len();
-                self.operators.push(Operator::new(self.scenario, recording.clone(), operator));
+                self.operators.push(Operator::new(self.scenario, recording.clone()));
                 self.queue.plan(self.now, Event::Look { operator, stamp: 0 });
                 Ok(())
             }

@@ -160,9 +160,9 @@ impl Node {
             sockets: BTreeMap::new(),
             conns: BTreeMap::new(),
             callers: BTreeMap::new(),
-            flushes: Stream::new(scenario.seed, "flush", n as u64),
-            fates: Stream::new(scenario.seed, "fate", n as u64),
-            luck: Stream::new(scenario.seed, "cloud", n as u64),
+            flushes: Stream::new(scenario.seed, &format!("flush/{}", site.name), 0),
+            fates: Stream::new(scenario.seed, &format!("fate/{}", site.name), 0),
+            luck: Stream::new(scenario.seed, &format!("cloud/{}", site.name), 0),
         }
     }
 

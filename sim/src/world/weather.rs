@@ -97,8 +97,8 @@ impl Weather {
     }
 
     /// Faults of a store that are on, with their index.
-    pub(super) fn of_store(&self, store: Store) -> impl Iterator<Item = &Fault> {
-        self.on.iter().map(|(_, fault)| fault).filter(move |fault| {
+    pub(super) fn of_store(&self, store: Store) -> impl Iterator<Item = (usize, &Fault)> {
+        self.on.iter().map(|(index, fault)| (*index, fault)).filter(move |(_, fault)| {
             let of = match fault {
                 Fault::Outage { store }
                 | Fault::Throttle { store, .. }
@@ -116,7 +116,7 @@ impl Weather {
 
     /// Whether a fault that is on makes a store useless for good if it stays: nothing can be finished there.
     pub(super) fn denies(&self, store: Store) -> Option<&'static str> {
-        self.of_store(store).find_map(|fault| match fault {
+        self.of_store(store).find_map(|(_, fault)| match fault {
             Fault::Outage { .. } | Fault::Expired { .. } | Fault::Skewed { .. } => Some(fault.name().1),
             Fault::Throttle { permille, .. }
             | Fault::Broken { permille, .. }
