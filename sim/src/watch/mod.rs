@@ -6,6 +6,7 @@
 
 pub mod calls;
 mod deeds;
+pub mod journal;
 #[cfg(test)]
 mod life;
 mod lines;
@@ -217,7 +218,7 @@ pub trait Watch {
 
 /// Every family, for a scenario.
 #[must_use]
-pub fn all(_: &Scenario) -> Vec<Box<dyn Watch>> {
+pub fn all(scenario: &Scenario) -> Vec<Box<dyn Watch>> {
     vec![
         Box::<links::Links>::default(),
         Box::<calls::Calls>::default(),
@@ -225,5 +226,6 @@ pub fn all(_: &Scenario) -> Vec<Box<dyn Watch>> {
         Box::<queue::QueueWatch>::default(),
         Box::<uploads::UploadWatch>::default(),
         Box::<system::SystemWatch>::default(),
+        Box::new(journal::Journal::new(scenario)),
     ]
 }
