@@ -160,13 +160,14 @@ impl Tasks {
     /// `upload_complete`, or the same told again in a status.
     fn on_uploaded(&mut self, cx: &mut Cx<'_>, device: &DeviceId, announced: &Announced, fresh: bool) {
         let Some(named) = self.own_or_refuse(cx, device, &announced.task) else { return };
-        let announced = &if planted!(cx.knobs, H10) {
-            announced.clone()
-        } else if planted!(cx.knobs, H18) {
-            Announced { mcap_only: announced.mcap_only, ..self.with_earlier(&named, announced) }
-        } else {
-            self.with_earlier(&named, announced)
-        };
+        let mut all = self.with_earlier(&named, announced);
+        if planted!(cx.knobs, H10) {
+            all = announced.clone();
+        }
+        if planted!(cx.knobs, H18) {
+            all.mcap_only = announced.mcap_only;
+        }
+        let announced = &all;
         self.note_upload(cx, &named, announced, fresh);
         if planted!(cx.knobs, B20) && fresh {
             self.acknowledge(cx, device, &named.wire);

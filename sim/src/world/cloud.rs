@@ -41,6 +41,11 @@ impl World<'_> {
         move |when| matches!(when, When::Object { site: s, n: k, point } if *s == site && *k == n && *point == p)
     }
 
+    /// Whether the process that asked is still there: only a fault that ended it takes the answer away.
+    fn lives(&self, site: usize, boot: u64) -> bool {
+        self.nodes[site].up && self.nodes[site].boot == boot
+    }
+
     /// A site asks for an operation.
     pub(super) fn asks(&mut self, site: usize, ticket: Ticket, op: ObjectOp) -> Result<(), Broken> {
         let boot = self.nodes[site].boot;
@@ -51,7 +56,10 @@ impl World<'_> {
             self.nodes[site].cloud_ops += 1;
             n = self.nodes[site].cloud_ops;
             if let Some(fault) = self.triggered(Self::at_object(site, n, ObjectPoint::Asked)) {
-                return self.fault_on(fault);
+                self.fault_on(fault)?;
+                if !self.lives(site, boot) {
+                    return Ok(());
+                }
             }
         }
         let carried = match &op.verb {
@@ -104,7 +112,7 @@ impl World<'_> {
         let store = Self::store_of(site, op);
         let verb = op.verb.name();
         let cloud = op.store == object::Store::Cloud;
-        let alive = self.nodes[site].up && self.nodes[site].boot == boot;
+        let alive = self.lives(site, boot);
         // The process that asked is gone: its request was on the way, or was not. Its own disk it takes with it.
         if !alive && (!cloud || self.nodes[site].luck.below(2) == 0) {
             return Ok(());
@@ -132,7 +140,10 @@ impl World<'_> {
             && alive
             && let Some(fault) = self.triggered(Self::at_object(site, n, ObjectPoint::Applied))
         {
-            return self.fault_on(fault);
+            self.fault_on(fault)?;
+            if !self.lives(site, boot) {
+                return Ok(());
+            }
         }
         let outcome = match result {
             Ok(reply) => Outcome::Done(reply),
@@ -216,7 +227,10 @@ impl World<'_> {
         if n > 0
             && let Some(fault) = self.triggered(Self::at_object(site, n, ObjectPoint::Answered))
         {
-            return self.fault_on(fault);
+            self.fault_on(fault)?;
+            if !self.lives(site, boot) {
+                return Ok(());
+            }
         }
         self.letter(site, Letter::Input(Input::Object { ticket, outcome }))
     }

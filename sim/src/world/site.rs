@@ -574,7 +574,9 @@ impl World<'_> {
         // What is frozen is remembered by the process only; the door opens after the boot told it anew.
         self.edges[site].frozen.clear();
         for link in 0..self.links.len() {
-            if self.links[link].site != site || self.links[link].state == State::Over {
+            let of = self.links[link].site == site && self.links[link].state != State::Over;
+            // Handshakes on their way find out when they arrive.
+            if !of || !self.links[link].knocked {
                 continue;
             }
             self.links[link].site_gone = true;
