@@ -67,7 +67,11 @@ fn rpc_timeout_leaves_commands_unknown_and_loses_no_recording() {
 fn takeover_lets_the_newest_link_win_and_tells_who_waited() {
     let report = keeps("takeover", &["takeover", "call-lost", "late-lost"], all_objects("takeover"), 0);
     assert!(report.fired["twin"] >= 5, "a fight, not a meeting: {:?}", report.fired);
-    assert!(report.premises.0["I03"] > 0, "replaced links said something: {:?}", report.premises);
+    assert!(
+        report.premises.0["I02.late"] > 0,
+        "ends of replaced links were told late: {:?}",
+        report.premises
+    );
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub fn line(case: &Case) -> String {
     let report = &case.report;
     let chain: String = report.chain.chars().take(16).collect();
     let mut line = format!(
-        "{:<28} {word:<9} {:>9} events {:>15} simulated {:>3} steps {:>3} faults  {chain:<16}",
+        "{:<40} {word:<9} {:>9} events {:>15} simulated {:>3} steps {:>3} faults  {chain:<16}",
         label(case),
         report.events,
         time::text(report.simulated),
@@ -45,7 +45,7 @@ fn label(case: &Case) -> String {
 }
 
 /// Letters of a name in a table.
-const NAME_MAX: usize = 28;
+const NAME_MAX: usize = 40;
 
 /// Everything about a failure, in several lines; empty if there is none to tell.
 #[must_use]
