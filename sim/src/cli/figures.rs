@@ -30,6 +30,9 @@ pub struct Figures {
     pub json: bool,
 }
 
+/// What makes a scenario of a seed.
+type Plan = fn(u64) -> Scenario;
+
 /// What runs of one kind cost.
 struct Cost {
     runs: u64,
@@ -74,7 +77,7 @@ impl Cost {
 pub fn figures(args: &Figures, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     let lab = desk.lab;
     let tenth = args.seeds.div_ceil(10);
-    let kinds: [(&str, fn(u64) -> Scenario, u64); 3] =
+    let kinds: [(&str, Plan, u64); 3] =
         [("ordinary", lab.plan, args.seeds), ("busy", lab.busy, tenth), ("idle", lab.idle, tenth)];
     let build = if cfg!(debug_assertions) { "dev" } else { "release" };
     let mut value = json!({"type": "figures", "build": build});
@@ -125,7 +128,7 @@ pub fn figures(args: &Figures, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
 }
 
 /// Each seed is run twice, with and without checks, one after the other, so that a machine that gets slower slows both.
-fn measure(desk: &Desk<'_>, plan: fn(u64) -> Scenario, runs: u64) -> Cost {
+fn measure(desk: &Desk<'_>, plan: Plan, runs: u64) -> Cost {
     let nothing = Duration::ZERO;
     let mut cost = Cost { runs, events: 0, simulated: nothing, cpu: nothing, blind: nothing };
     for seed in 1..=runs {
