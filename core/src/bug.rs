@@ -163,6 +163,10 @@ bank! {
     H18,
     /// An answer without a task is taken for the task that the caller named, whatever the command told the device.
     H19,
+    /// What an uploader's list says of an upload under way is forgotten.
+    H20,
+    /// After a restart a job may wait as long as any job may, if the wall clock was set back meanwhile.
+    H21,
 }
 
 impl Bug {

@@ -181,6 +181,8 @@ fn weakened(condition: &Condition<'_>, site: usize) -> bool {
     liar || condition.truth.scenario.faults.iter().any(|spec| match &spec.fault {
         scenario::Fault::Lifecycle { store }
         | scenario::Fault::Overwrite { store, .. }
+        | scenario::Fault::Copy { store, .. }
+        | scenario::Fault::Misrouted { store, .. }
         | scenario::Fault::Delete { store, .. } => of(store),
         scenario::Fault::Outage { store: store @ scenario::Store::Edge(_) }
         | scenario::Fault::Expired { store: store @ scenario::Store::Edge(_) }

@@ -30,6 +30,7 @@ fn upload(flavour: Flavour) -> Scenario {
         flush: Duration::from_millis(3),
         cloud_latency: Duration::from_millis(20),
         cloud_speed: 50 * MIB,
+        policy: tidegate_sim::scenario::Manner::Builtin,
     };
     let device = DeviceSpec {
         id: "robot".to_string(),

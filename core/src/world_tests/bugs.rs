@@ -179,4 +179,6 @@ const UNSEEN: &[(Bug, &str)] = &[
     (Bug::H17, "parts here are too small to fill the memory"),
     (Bug::H18, "devices here always say the mode"),
     (Bug::H19, "devices here always name their task"),
+    (Bug::H20, "devices here always say the mode"),
+    (Bug::H21, "nobody here measures how long a job waits"),
 ];

@@ -25,24 +25,34 @@ pub fn first_seed(hunt: u64) -> u64 {
 pub struct Hunt {
     /// Seeds that were run, the one that found it included.
     pub seeds: u64,
+    /// Those of them that break something without the bug as well: they count as run, and never as a find.
+    pub anyway: u64,
     /// CPU time of it.
     pub cpu: Duration,
     /// The seed that found something and the invariant that broke first.
     pub found: Option<(u64, String)>,
 }
 
-/// Hunts: runs seeds from `from` on until one breaks something, at most `max`. `breaks` says what a seed breaks first.
+/// Hunts: runs seeds from `from` on until one breaks something, at most `max`. `breaks` says what a seed breaks first,
+/// `anyway` whether it breaks something without the bug too: what fails for another reason finds nothing. The time is
+/// left to the caller.
 pub fn hunt(
     from: u64,
     max: u64,
     breaks: &mut dyn FnMut(u64) -> Option<String>,
-) -> (u64, Option<(u64, String)>) {
+    anyway: &mut dyn FnMut(u64) -> bool,
+) -> Hunt {
+    let mut hunt = Hunt { seeds: max, anyway: 0, cpu: Duration::ZERO, found: None };
     for n in 0..max {
-        if let Some(invariant) = breaks(from + n) {
-            return (n + 1, Some((from + n, invariant)));
+        let Some(invariant) = breaks(from + n) else { continue };
+        if anyway(from + n) {
+            hunt.anyway += 1;
+            continue;
         }
+        (hunt.seeds, hunt.found) = (n + 1, Some((from + n, invariant)));
+        break;
     }
-    (max, None)
+    hunt
 }
 
 /// What came of the hunts for one bug.
@@ -112,7 +122,13 @@ impl Outcome {
         (quantile(&seeds, 50), quantile(&seeds, 95), self.hunts.iter().map(|hunt| hunt.cpu).sum())
     }
 
-    fn cells(&self) -> [String; 9] {
+    /// Seeds of all hunts that break something without the bug as well.
+    #[must_use]
+    pub fn anyway(&self) -> u64 {
+        self.hunts.iter().map(|hunt| hunt.anyway).sum()
+    }
+
+    fn cells(&self) -> [String; 10] {
         let entry = self.entry;
         let (median, p95, cpu) = self.figures();
         let verdict = match self.verdict() {
@@ -132,6 +148,7 @@ impl Outcome {
             figure(if self.is_named() { "yes" } else { "no" }.to_string()),
             figure(median.to_string()),
             figure(p95.to_string()),
+            figure(self.anyway().to_string()),
             figure(format!("{:.2}", cpu.as_secs_f64())),
         ]
     }
@@ -139,10 +156,10 @@ impl Outcome {
     /// One line for people.
     #[must_use]
     pub fn line(&self) -> String {
-        let [id, sentence, expects, verdict, by, named, median, p95, cpu] = self.cells();
+        let [id, sentence, expects, verdict, by, named, median, p95, anyway, cpu] = self.cells();
         let first = if named.is_empty() { String::new() } else { format!("by {by} (named first: {named})") };
         let mut line = format!(
-            "{id:<5}{verdict:<22} {median:>7} {p95:>7} {cpu:>9}  {first:<34} {expects:<12} {sentence}"
+            "{id:<5}{verdict:<22} {median:>7} {p95:>7} {anyway:>7} {cpu:>9}  {first:<34} {expects:<12} {sentence}"
         );
         line.truncate(line.trim_end().len());
         line
@@ -169,6 +186,7 @@ impl Outcome {
             "runs": self.hunts.len(),
             "seeds_median": median,
             "seeds_p95": p95,
+            "seeds_anyway": self.anyway(),
             "cpu_s": cpu.as_secs_f64(),
             "later": self.entry.later,
             "fixed_in": self.entry.fixed_in,
@@ -180,8 +198,8 @@ impl Outcome {
 #[must_use]
 pub fn head() -> String {
     format!(
-        "{:<5}{:<22} {:>7} {:>7} {:>9}  {:<34} {:<12} {}",
-        "id", "verdict", "median", "p95", "CPU s", "first violations", "expects", "what is wrong"
+        "{:<5}{:<22} {:>7} {:>7} {:>7} {:>9}  {:<34} {:<12} {}",
+        "id", "verdict", "median", "p95", "anyway", "CPU s", "first violations", "expects", "what is wrong"
     )
 }
 
@@ -189,8 +207,8 @@ pub fn head() -> String {
 #[must_use]
 pub fn markdown(outcomes: &[Outcome]) -> String {
     let mut out = String::from(
-        "| Bug | What is wrong | Expected | Verdict | Found by | Named first | Seeds, median | Seeds, p95 | CPU s |\n\
-         |---|---|---|---|---|---|---:|---:|---:|\n",
+        "| Bug | What is wrong | Expected | Verdict | Found by | Named first | Seeds, median | Seeds, p95 | Fail anyway | CPU s |\n\
+         |---|---|---|---|---|---|---:|---:|---:|---:|\n",
     );
     for outcome in outcomes {
         let mut cells = outcome.cells();
@@ -242,6 +260,7 @@ mod tests {
     fn outcome(found: &[(u64, Option<&str>)]) -> Outcome {
         let hunt = |(seeds, by): &(u64, Option<&str>)| Hunt {
             seeds: *seeds,
+            anyway: 1,
             cpu: Duration::from_millis(500),
             found: by.map(|by| (*seeds, by.to_string())),
         };
@@ -251,13 +270,22 @@ mod tests {
     #[test]
     fn a_hunt_ends_with_the_first_seed_that_breaks_something_or_at_its_limit() {
         let mut ran = Vec::new();
-        let out = hunt(100, 10, &mut |seed| {
+        let mut breaks = |seed| {
             ran.push(seed);
             (seed == 103).then(|| "I18".to_string())
-        });
-        assert_eq!(out, (4, Some((103, "I18".to_string()))));
+        };
+        let out = hunt(100, 10, &mut breaks, &mut |_| false);
+        assert_eq!((out.seeds, out.found), (4, Some((103, "I18".to_string()))));
         assert_eq!(ran, [100, 101, 102, 103]);
-        assert_eq!(hunt(1, 3, &mut |_| None), (3, None));
+        let out = hunt(1, 3, &mut |_| None, &mut |_| panic!("nothing failed"));
+        assert_eq!((out.seeds, out.found), (3, None));
+    }
+
+    #[test]
+    fn a_seed_that_fails_without_the_bug_as_well_finds_nothing_and_is_counted() {
+        let mut breaks = |seed: u64| (seed >= 3).then(|| "I18".to_string());
+        let out = hunt(1, 9, &mut breaks, &mut |seed| seed < 5);
+        assert_eq!((out.seeds, out.anyway, out.found), (5, 2, Some((5, "I18".to_string()))));
     }
 
     #[test]
@@ -285,9 +313,9 @@ mod tests {
         let rows: Vec<&str> = text.lines().skip(2).collect();
         assert_eq!(
             rows[0],
-            "| B99 | Something \\| else. Fixed in 0123abc. | I18 I15 | found | I15 1x, I18 2x | no | 4 | 9 | 1.50 |"
+            "| B99 | Something \\| else. Fixed in 0123abc. | I18 I15 | found | I15 1x, I18 2x | no | 4 | 9 | 3 | 1.50 |"
         );
-        assert_eq!(rows[1], "| B98 | Not yet. | I23 | a later issue |  |  |  |  |  |");
+        assert_eq!(rows[1], "| B98 | Not yet. | I23 | a later issue |  |  |  |  |  |  |");
         assert!(outcomes[0].line().contains("found") && !outcomes[0].line().contains('\n'));
     }
 

@@ -81,7 +81,7 @@ const fn later(
 
 /// Every entry. B: patterns known from systems of this kind. X: further ones. H: bugs this core had.
 pub static ALL: &[Entry] = &[
-    core(Bug::B01, "B01", &["I01", "I02"], "A lost link takes its device's newer link with it."),
+    core(Bug::B01, "B01", &["I02", "I01"], "A lost link takes its device's newer link with it."),
     core(Bug::B02, "B02", &["I03"], "What a replaced link says still counts."),
     core(
         Bug::B03,
@@ -106,7 +106,7 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::B08,
         "B08",
-        &["I07", "L2", "I10"],
+        &["I10", "L2", "I07"],
         "Calls of a link that is lost or replaced are dropped, and nobody is told.",
     ),
     core(
@@ -115,7 +115,7 @@ pub static ALL: &[Entry] = &[
         &["I13", "I14", "I17"],
         "A sync request claims a claimed job once more, and the first claim's outcomes still count.",
     ),
-    core(Bug::B10, "B10", &["L1", "L3", "I15"], "Jobs claimed in an earlier boot are not taken up again."),
+    core(Bug::B10, "B10", &["I15", "L1", "L3"], "Jobs claimed in an earlier boot are not taken up again."),
     core(Bug::B11, "B11", &["I14"], "An outcome counts for whatever has the same number in this boot."),
     later(REPLICATION, "B12", &["I14"], "A lease is compared with the wall clock."),
     later(REPLICATION, "B13", &["I14"], "A lease is renewed by a holder that has lost it."),
@@ -129,12 +129,12 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::B16,
         "B16",
-        &["I18", "I22"],
+        &["I22", "I18"],
         "Parts that the store lists are believed without comparing them with anything.",
     ),
     core(Bug::B17, "B17", &["I21"], "The multipart upload of a job that gave up is never aborted."),
     core(Bug::B18, "B18", &["I22"], "Progress counts parts that are sent and not acknowledged."),
-    core(Bug::B19, "B19", &["L1"], "Refused credentials fail the job for good."),
+    core(Bug::B19, "B19", &["I16", "L1"], "Refused credentials fail the job for good."),
     core(
         Bug::B20,
         "B20",
@@ -155,12 +155,12 @@ pub static ALL: &[Entry] = &[
     world(DriverBug::B27, "B27", &["I12"], "Effects of a claim leave before the claim is durable."),
     world(DriverBug::B28, "B28", &["I12"], "After the disk refused a flush the site goes on from memory."),
     meta(Bug::B29, "B29", &["I28"], "The order of effects depends on addresses in memory."),
-    core(Bug::B30, "B30", &["I27", "I10"], "Nothing bounds the calls that wait on one link."),
+    core(Bug::B30, "B30", &["I10", "I27"], "Nothing bounds the calls that wait on one link."),
     core(Bug::X01, "X01", &["I04"], "A push confirms a state that was never answered for on this link."),
     core(
         Bug::X02,
         "X02",
-        &["I09", "I11"],
+        &["I11", "I09"],
         "A task that a device gave back keeps its wire id although that was begun.",
     ),
     core(Bug::X03, "X03", &["I11"], "A late finish callback brings a failed or cancelled task back."),
@@ -226,8 +226,13 @@ pub static ALL: &[Entry] = &[
     .mended("3d61764"),
     core(Bug::H04, "H04", &["I18"], "An upload is sealed without checking its source again.")
         .mended("2f16a1f"),
-    core(Bug::H05, "H05", &["L1", "I15"], "A source that was once not as verified ends the job for good.")
-        .mended("2f16a1f"),
+    core(
+        Bug::H05,
+        "H05",
+        &["I16", "L1", "I15"],
+        "A source that was once not as verified ends the job for good.",
+    )
+    .mended("2f16a1f"),
     core(Bug::H06, "H06", &["I21"], "Our own upload stays open beside an equal object of another writer.")
         .mended("2f16a1f"),
     core(
@@ -244,7 +249,7 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::H10,
         "H10",
-        &["I20", "I18"],
+        &["L1", "I20", "I18"],
         "A later claim that says less takes back the digest that was announced.",
     )
     .mended("81eb002"),
@@ -262,7 +267,7 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::H15,
         "H15",
-        &["I21", "I19"],
+        &["I22", "I21"],
         "Parts whose answer was lost are sent again though the store lists them.",
     )
     .mended("9e852d9"),
@@ -284,6 +289,15 @@ pub static ALL: &[Entry] = &[
     .mended("1358b4f"),
     core(Bug::H19, "H19", &["I11"], "An answer without a task is taken for the task that the caller named.")
         .mended("bf5797f"),
+    core(Bug::H20, "H20", &["L1"], "What an uploader's list says of an upload under way is forgotten.")
+        .mended("cb910e3"),
+    core(
+        Bug::H21,
+        "H21",
+        &["L1", "I29"],
+        "After a restart a job waits as long as any job may, if the wall clock was set back.",
+    )
+    .mended("227c9fc"),
 ];
 
 #[cfg(test)]

@@ -71,8 +71,27 @@ impl Device {
                 let len = if dice.one_in(2) { len } else { len + 1 + dice.below(4096) };
                 let content = self.other_content(len);
                 if let Some(key) = self.key_of(now, &wire) {
-                    asks.push(Ask::Store(StoreCall::Put { key, content }));
+                    asks.push(Ask::Store(StoreCall::Put { key, content, announced: true }));
                 }
+            }
+            Lie::SilentComplete => {
+                let (sent, unsent) = (self.sent(), self.unsent());
+                let wire = if dice.one_in(2) { unsent.or(sent) } else { sent.or(unsent) };
+                let wire = wire.unwrap_or_else(|| self.phantom());
+                let Some(key) = self.key_of(now, &wire) else { return };
+                let mut data = String::from("{\"bytes_uploaded\":0");
+                frame::push_text(&mut data, "object_key", key.as_str());
+                frame::push_text(&mut data, "s3_key", key.as_str());
+                frame::push_text(&mut data, "status", Status::WaitAck.name());
+                frame::push_text(&mut data, "task_id", &wire);
+                frame::push_text(&mut data, "upload_mode", "mcap_only");
+                let len = self.files.get(&wire).map_or(1 << 20, |file| file.content.len);
+                // Half of the time it only says less of what it has said before.
+                if dice.one_in(2) {
+                    let content = self.other_content(len);
+                    asks.push(Ask::Store(StoreCall::Put { key, content, announced: false }));
+                }
+                self.claim_transfer(now, "upload_complete", &data, asks);
             }
         }
     }

@@ -64,6 +64,8 @@ pub enum StoreCall {
         key: ObjectKey,
         /// What.
         content: Content,
+        /// Whether its digest is in the object's metadata.
+        announced: bool,
     },
 }
 

@@ -339,7 +339,7 @@ impl Device {
                 }
                 let content = file.content.clone();
                 let (key, len) = (self.uploader.rows.at(at).key.clone(), content.len);
-                self.call(at, Step::Recording, StoreCall::Put { key, content }, len, asks);
+                self.call(at, Step::Recording, StoreCall::Put { key, content, announced: true }, len, asks);
             }
             (StoreCall::Put { .. }, StoreAnswer::Stored) => {
                 if self.uploader.rows.at(at).status == Status::Active(Step::Recording) {
@@ -365,7 +365,7 @@ impl Device {
             let row = rows.at(*at);
             match (row.status, call) {
                 (Status::Active(Step::Look), StoreCall::Head(key)) => row.key == *key,
-                (Status::Active(Step::Recording), StoreCall::Put { key, content }) => {
+                (Status::Active(Step::Recording), StoreCall::Put { key, content, .. }) => {
                     let own = self.files.get(&row.wire).is_none_or(|file| file.content.id == content.id);
                     own && row.key == *key
                 }
@@ -384,7 +384,7 @@ impl Device {
             return self.attempt_failed(now, at, "file not found", false, asks);
         };
         let len = content.len;
-        self.call(at, Step::Sidecar, StoreCall::Put { key, content }, len, asks);
+        self.call(at, Step::Sidecar, StoreCall::Put { key, content, announced: true }, len, asks);
     }
 
     fn succeed(&mut self, now: SimTime, at: usize, asks: &mut Vec<Ask>) {

@@ -40,6 +40,8 @@ enum Kind {
     Lifecycle,
     Crash,
     Overwrite,
+    Copy,
+    Misrouted,
     Delete,
     Twin,
     Lie,
@@ -83,6 +85,7 @@ pub(super) struct Temper {
     drift_ppm: u64,
     /// Of a thousand faults that could be for ever.
     forever: u64,
+    honest: bool,
 }
 
 /// The faults of a plan.
@@ -105,6 +108,10 @@ pub(super) fn faults(stage: &Stage<'_>, stories: &[Story], crowds: &[(Duration, 
     for n in 0..incidents {
         let mut chance = stage.stream("plan/incident", n);
         incident::happen(stage, stories, crowds, &temper, &mut chance, &mut all);
+    }
+    let mut chance = stage.stream("plan/tampering", 0);
+    if !temper.honest && chance.one_in(3) {
+        incident::tamper(stage, stories, &mut chance, &mut all);
     }
     if all.is_empty() {
         all.push(one(stage, stories, &temper, &mut stage.stream("plan/fault", 0)));
@@ -135,14 +142,26 @@ impl Temper {
         let honest = !stage.shape.dishonest || chance.one_in(8);
         if !honest {
             // Each makes the others rarer, so they come in ones and twos.
-            for (kind, one_in) in [(Kind::Lie, 4), (Kind::Twin, 8), (Kind::Overwrite, 12), (Kind::Delete, 12)]
-            {
+            let rare = [
+                (Kind::Lie, 4),
+                (Kind::Twin, 8),
+                (Kind::Overwrite, 8),
+                (Kind::Delete, 12),
+                (Kind::Copy, 12),
+                (Kind::Misrouted, 6),
+            ];
+            for (kind, one_in) in rare {
                 if chance.one_in(one_in) {
                     // A kind among many would hardly be drawn.
                     let share = kinds.len() / 2 + 1;
                     kinds.resize(kinds.len() + share, kind);
                 }
             }
+        }
+        // Waits that only a failed attempt begins.
+        if stage.shape.dishonest && stage.sites.iter().any(|site| site.knobs.builtin.retry_cap_ms > DAY) {
+            let share = kinds.len() + 1;
+            kinds.resize(kinds.len() + share, Kind::Misrouted);
         }
         let longest = draw::millis(stage.chaos / 4).max(1_000);
         Temper {
@@ -155,6 +174,7 @@ impl Temper {
             step_ms: draw::scaled(chance, 10, 3 * DAY),
             drift_ppm: draw::scaled(chance, 50, 200_000),
             forever: *chance.pick(&[0, 0, 0, 250]),
+            honest,
         }
     }
 
@@ -210,11 +230,16 @@ fn one(stage: &Stage<'_>, stories: &[Story], temper: &Temper, chance: &mut Strea
         | Kind::LoseRequests
         | Kind::Outage
         | Kind::Lifecycle
+        | Kind::Misrouted
         | Kind::Overwrite
+        | Kind::Copy
         | Kind::Delete
         | Kind::Cut
         | Kind::Reset
-            if chance.one_in(6) =>
+            if chance.one_in(match kind {
+                Kind::Overwrite | Kind::Copy => 2,
+                _ => 6,
+            }) =>
         {
             object(chance, stories, site)
         }
@@ -233,7 +258,9 @@ fn stages(kind: Kind) -> &'static [usize] {
         | Kind::LoseAnswers
         | Kind::LoseRequests
         | Kind::Outage
+        | Kind::Misrouted
         | Kind::Lifecycle => &[2, 4, 4],
+        Kind::Copy => &[4],
         Kind::Overwrite | Kind::Delete => &[3, 4, 5],
         Kind::Replay | Kind::Crash | Kind::PowerOff | Kind::Twin | Kind::Lie => &[0, 1, 2],
         Kind::Slow
@@ -291,6 +318,7 @@ fn what(
         }
         Kind::Throttle => Fault::Throttle { store, permille: temper.permille(chance) },
         Kind::Broken => Fault::Broken { store, permille: temper.permille(chance) },
+        Kind::Misrouted => Fault::Misrouted { store, permille: temper.permille(chance) },
         Kind::Expired => Fault::Expired { store },
         Kind::Skewed => Fault::Skewed { store },
         Kind::LoseAnswers => {
@@ -301,7 +329,11 @@ fn what(
         }
         Kind::Outage => Fault::Outage { store },
         Kind::Lifecycle => Fault::Lifecycle { store: Store::Cloud(site) },
-        Kind::Overwrite => Fault::Overwrite { store, task: task(chance, stories, story) },
+        Kind::Overwrite => Fault::Overwrite {
+            store: if chance.one_in(2) { Store::Edge(site) } else { store },
+            task: task(chance, stories, story),
+        },
+        Kind::Copy => Fault::Copy { store: Store::Cloud(site), task: task(chance, stories, story) },
         Kind::Delete => Fault::Delete { store, task: task(chance, stories, story) },
         Kind::Crash => Fault::Crash { device, role },
         Kind::Twin => Fault::Twin { device, role },

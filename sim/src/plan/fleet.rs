@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate_core::knobs::Knobs;
 
 use super::{DAY, HOUR, MINUTE, Pace, Shape, draw};
-use crate::scenario::{DeviceSpec, Firmware, Flavour, Site};
+use crate::scenario::{DeviceSpec, Firmware, Flavour, Manner, Site};
 use crate::stream::Stream;
 
 /// The sites.
@@ -33,13 +33,25 @@ fn site(seed: u64, n: usize, name: &str, around: &Around) -> Site {
     let flush = if chance.one_in(8) { (50, 400) } else { (1, 20) };
     let latency = if chance.one_in(6) { (200, 1_500) } else { (2, 80) };
     let speed = if chance.one_in(6) { (128 << 10, 2 << 20) } else { (2 << 20, 128 << 20) };
+    let policy = match chance.below(16) {
+        _ if around.shape.pace != Pace::Mixed => Manner::Builtin,
+        0 => Manner::Hesitant,
+        1 => Manner::Greedy,
+        _ => Manner::Builtin,
+    };
+    let mut knobs = knobs(seed, n, name, around);
+    if policy == Manner::Greedy && chance.one_in(2) {
+        // Parts so large that one upload takes all the memory there may be.
+        (knobs.part_size, knobs.parts_in_flight, knobs.builtin.uploads) = (512 << 20, 8, 1);
+    }
     Site {
         name: name.to_string(),
-        knobs: knobs(seed, n, name, around),
+        knobs,
         flavour,
         flush: draw::span(&mut chance, flush.0, flush.1),
         cloud_latency: draw::scaled_span(&mut chance, latency.0, latency.1),
         cloud_speed: draw::scaled(&mut chance, speed.0, speed.1) & !0xfff,
+        policy,
     }
 }
 

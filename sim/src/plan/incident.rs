@@ -7,7 +7,7 @@ use tidegate_core::id::Role;
 
 use super::faults::{Temper, commit, object, step};
 use super::workload::{STAGES, Story, moment};
-use super::{Stage, draw};
+use super::{DAY, Stage, draw};
 use crate::scenario::{CommitPoint, Fault, FaultSpec, Lasts, ObjectPoint, Ops, Path, Store, Way, When};
 use crate::stream::Stream;
 
@@ -31,6 +31,8 @@ enum Kind {
     HalfOpen,
     /// The wall clock is set while uploads, retries or removals are due, and set back later.
     Clock,
+    /// The wall clock goes back while the cloud is away and jobs wait for it.
+    LateClock,
     /// Credentials expire during uploads and are renewed; the site is killed in between.
     Expiry,
     /// The cloud is away for a while, and the site dies meanwhile.
@@ -45,7 +47,7 @@ enum Kind {
     Echo,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Blackout,
     Kind::Herd,
     Kind::Swizzle,
@@ -55,6 +57,7 @@ const KINDS: [Kind; 15] = [
     Kind::LostComplete,
     Kind::HalfOpen,
     Kind::Clock,
+    Kind::LateClock,
     Kind::Expiry,
     Kind::OutageKill,
     Kind::Crowd,
@@ -66,7 +69,7 @@ const KINDS: [Kind; 15] = [
 /// The stages of a recording in which it is most likely to matter.
 fn stages(kind: Kind) -> &'static [usize] {
     match kind {
-        Kind::LostComplete | Kind::Expiry | Kind::OutageKill | Kind::ObjectKills => &[4],
+        Kind::LostComplete | Kind::LateClock | Kind::Expiry | Kind::OutageKill | Kind::ObjectKills => &[4],
         Kind::HalfOpen | Kind::Crowd | Kind::BothDie | Kind::Echo => &[0, 1, 2],
         Kind::Clock => &[2, 4, 5],
         Kind::Blackout | Kind::Herd | Kind::Swizzle | Kind::DoubleKill | Kind::KillStorm | Kind::Disk => {
@@ -166,6 +169,13 @@ pub(super) fn happen(
                 scene.once(at + span, Fault::Step { site, by_ms: -by_ms });
             }
         }
+        Kind::LateClock => {
+            scene.lasting(at, span, Fault::Outage { store: Store::Cloud(site) });
+            let back = draw::scaled(chance, 120_000, 2 * DAY);
+            let by_ms = i64::try_from(back).map_or(-120_000, |back| -back);
+            let when = at + span.mul_f64(0.75).min(draw::scaled_span(chance, 500, 60_000));
+            scene.once(when, Fault::Step { site, by_ms });
+        }
         Kind::Expiry => {
             scene.lasting(at, span, Fault::Expired { store: Store::Cloud(site) });
             scene.once(at + span / 2, Fault::Kill { site, keep: temper.keep(chance), down });
@@ -207,6 +217,41 @@ pub(super) fn happen(
             scene.once(at, first);
             let later = at + down + draw::scaled_span(chance, 1, 8_000);
             scene.once(later, Fault::Replay { device, role, count });
+        }
+    }
+}
+
+/// Somebody or something gets between the site, its edge store and its cloud, in the middle of an upload. Mostly of the
+/// first recording, because its operations can be told by their numbers.
+pub(super) fn tamper(stage: &Stage<'_>, stories: &[Story], chance: &mut Stream, all: &mut Vec<FaultSpec>) {
+    let first = stories.iter().min_by_key(|story| story.begins());
+    let Some(story) = first.filter(|_| !chance.one_in(4)).or_else(|| stories.first()) else { return };
+    let (site, task) = (story.site, story.task.clone());
+    let points = [ObjectPoint::Asked, ObjectPoint::Applied, ObjectPoint::Answered];
+    // A look, a list and a beginning come before the parts; the end and a look come after.
+    let mut at = |low: u64, high: u64| When::Object {
+        site,
+        n: u32::try_from(chance.between(low, high)).unwrap_or(1),
+        point: *chance.pick(&points),
+    };
+    let (early, amid) = (at(1, 5), at(3, story.parts + 4));
+    let mut scene = Scene { stage, all };
+    let edge = Store::Edge(site);
+    match chance.below(5) {
+        0 => scene.add(amid, Fault::Overwrite { store: edge, task }),
+        1 => {
+            scene.add(amid, Fault::Overwrite { store: edge, task: task.clone() });
+            let back = story.within(chance, 4) + draw::scaled_span(chance, 500, 120_000);
+            scene.once(back, Fault::Copy { store: edge, task: task.clone() });
+            scene.once(back + draw::scaled_span(chance, 1_000, 300_000), Fault::Copy { store: edge, task });
+        }
+        2 => scene.add(early, Fault::Overwrite { store: Store::Cloud(site), task }),
+        3 => scene.add(amid, Fault::Copy { store: Store::Cloud(site), task }),
+        _ => {
+            let permille = *chance.pick(&[300, 700, 1_000]);
+            let fault = Fault::Misrouted { store: Store::Cloud(site), permille };
+            let lasts = Lasts::For(draw::scaled_span(chance, 5_000, 1_200_000));
+            scene.all.push(FaultSpec { when: amid, lasts, fault });
         }
     }
 }

@@ -91,6 +91,7 @@ fn every_fault_every_lie_every_act_and_every_moment_is_drawn_sooner_or_later() {
         }
         for site in &scenario.sites {
             seen.insert(format!("{:?}", site.flavour));
+            seen.insert(format!("{:?}", site.policy));
         }
         for device in &scenario.devices {
             seen.insert(format!("{:?}", device.firmware));

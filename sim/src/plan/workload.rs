@@ -47,6 +47,11 @@ impl Story {
         }
     }
 
+    /// When it begins.
+    pub(super) fn begins(&self) -> Duration {
+        self.moments[0]
+    }
+
     /// How long it records.
     pub(super) fn recording(&self) -> Duration {
         self.moments[2].saturating_sub(self.moments[1])
@@ -199,10 +204,12 @@ enum Kind {
     Pair,
     Again,
     ByHand,
+    /// A task is called off while its `begin` waits for a fresh state.
+    Crossed,
     Crowd,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::Create,
     Kind::Command,
     Kind::Cancel,
@@ -215,6 +222,7 @@ const KINDS: [Kind; 13] = [
     Kind::Pair,
     Kind::Again,
     Kind::ByHand,
+    Kind::Crossed,
     Kind::Crowd,
 ];
 
@@ -262,7 +270,7 @@ impl Troupe<'_> {
             Kind::Command | Kind::Pair | Kind::Crowd | Kind::Refresh => &[0, 1],
             Kind::Judge => &[3],
             Kind::Sync => &[3, 4],
-            Kind::Create | Kind::Cancel | Kind::Restart | Kind::ByHand => &STAGES,
+            Kind::Create | Kind::Cancel | Kind::Restart | Kind::ByHand | Kind::Crossed => &STAGES,
         };
         let (at, story) = moment(self.stage, self.stories, chance, fit);
         let device =
@@ -300,6 +308,16 @@ impl Troupe<'_> {
                 let task = format!("h{}", n + 1);
                 self.push(at, Act::Create { device, task: task.clone(), config: true });
                 return self.commands(chance, at, device, &task);
+            }
+            Kind::Crossed => {
+                let task = format!("x{}", n + 1);
+                self.push(at, Act::Create { device, task: task.clone(), config: true });
+                let command = |action| Act::Command { device, action, task: Some(task.clone()) };
+                let begins = at + draw::scaled_span(chance, 500, 8_000);
+                self.push(at + Duration::from_millis(200), command(Action::Config));
+                self.push(begins, command(Action::Begin));
+                let soon = begins + Duration::from_millis(*chance.pick(&[0, 1, 4, 15, 60]));
+                return self.push(soon, Act::Cancel { task, site });
             }
             Kind::Crowd if self.crowds.len() < 2 => return self.crowd(chance, at, device),
             Kind::Crowd => Act::Refresh { device, max_age: Duration::ZERO },

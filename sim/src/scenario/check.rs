@@ -250,6 +250,7 @@ impl Scenario {
             | Fault::Lifecycle { store } => self.store(*store),
             Fault::Throttle { store, permille }
             | Fault::Broken { store, permille }
+            | Fault::Misrouted { store, permille }
             | Fault::LoseAnswers { store, ops: _, permille }
             | Fault::LoseRequests { store, ops: _, permille } => {
                 self.store(*store)?;
@@ -258,7 +259,9 @@ impl Scenario {
                 }
                 Ok(())
             }
-            Fault::Overwrite { store, task } | Fault::Delete { store, task } => {
+            Fault::Overwrite { store, task }
+            | Fault::Copy { store, task }
+            | Fault::Delete { store, task } => {
                 self.store(*store)?;
                 known(task)
             }

@@ -57,6 +57,19 @@ pub struct Site {
     pub cloud_latency: Duration,
     /// Bytes per second to the cloud.
     pub cloud_speed: u64,
+    /// What its policies are like.
+    pub policy: Manner,
+}
+
+/// What the policies of a site are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Manner {
+    /// The built-in ones.
+    Builtin,
+    /// They let no upload begin two times of three, and forget every time when a process starts.
+    Hesitant,
+    /// They ask for as many uploads at once as can be asked for.
+    Greedy,
 }
 
 /// Which checksums a store keeps.
@@ -453,6 +466,14 @@ pub enum Fault {
         /// Of a thousand requests.
         permille: u32,
     },
+    /// F18: something else answers in its name: nothing is done, and the answer is that nothing is there, or that it
+    /// cannot be asked so (404, 501).
+    Misrouted {
+        /// Which.
+        store: Store,
+        /// Of a thousand requests.
+        permille: u32,
+    },
     /// F18: it refuses the credentials (403).
     Expired {
         /// Which.
@@ -486,11 +507,19 @@ pub enum Fault {
         /// Which.
         store: Store,
     },
-    /// F20: a third party overwrites what a task left in a store, once.
+    /// F20: a third party overwrites what a task left in a store, once; in the cloud also where its recording will be.
     Overwrite {
         /// Which.
         store: Store,
         /// Whose objects.
+        task: String,
+    },
+    /// F20: a third party brings the recording itself to where a site's jobs will put it in the cloud, once; or back to
+    /// the edge, where somebody had overwritten or deleted it.
+    Copy {
+        /// Which.
+        store: Store,
+        /// Whose recording.
         task: String,
     },
     /// F20: a third party deletes what a task left in a store, once.
@@ -573,11 +602,14 @@ pub enum Lie {
     OtherContent,
     /// A status with the short form only.
     ShortStatus,
+    /// Its recording again, with other content and no digest beside it, and `upload_complete` that names the key and
+    /// neither size nor digest: nobody vouches for it.
+    SilentComplete,
 }
 
 impl Lie {
     /// Every lie.
-    pub const ALL: [Lie; 21] = [
+    pub const ALL: [Lie; 22] = [
         Lie::EmptyState,
         Lie::EmptyAnswer,
         Lie::FalseIdle,
@@ -599,6 +631,7 @@ impl Lie {
         Lie::LateStart,
         Lie::OtherContent,
         Lie::ShortStatus,
+        Lie::SilentComplete,
     ];
 }
 
@@ -624,6 +657,7 @@ impl Fault {
             Fault::DiskSlow { .. } => ("F16", "disk-slow"),
             Fault::Throttle { .. } => ("F18", "throttle"),
             Fault::Broken { .. } => ("F18", "broken"),
+            Fault::Misrouted { .. } => ("F18", "misrouted"),
             Fault::Expired { .. } => ("F18", "expired"),
             Fault::Skewed { .. } => ("F18", "skewed"),
             Fault::LoseAnswers { .. } => ("F19", "lose-answers"),
@@ -631,6 +665,7 @@ impl Fault {
             Fault::Outage { .. } => ("F20", "outage"),
             Fault::Lifecycle { .. } => ("F20", "lifecycle"),
             Fault::Overwrite { .. } => ("F20", "overwrite"),
+            Fault::Copy { .. } => ("F20", "copy"),
             Fault::Delete { .. } => ("F20", "delete"),
             Fault::Crash { .. } => ("F21", "crash"),
             Fault::Twin { .. } => ("F21", "twin"),
@@ -651,6 +686,7 @@ impl Fault {
                 | Fault::DiskFails { .. }
                 | Fault::Lifecycle { .. }
                 | Fault::Overwrite { .. }
+                | Fault::Copy { .. }
                 | Fault::Delete { .. }
                 | Fault::Crash { .. }
                 | Fault::Lie { .. }

@@ -159,6 +159,7 @@ struct RawSite {
     flush: Option<Span>,
     cloud_latency: Option<Span>,
     cloud_speed: Option<Size>,
+    policy: Option<OneOf<super::Manner>>,
     #[serde(default)]
     knobs: RawKnobs,
 }
@@ -238,6 +239,7 @@ impl RawSite {
             flush: self.flush.map_or(Duration::from_millis(2), |span| span.0),
             cloud_latency: self.cloud_latency.map_or(Duration::from_millis(20), |span| span.0),
             cloud_speed: self.cloud_speed.map_or(20 << 20, |size| size.0),
+            policy: self.policy.map_or(super::Manner::Builtin, |one| one.0),
         })
     }
 }

@@ -79,7 +79,7 @@ fn drop_orphans(scenario: &mut Scenario, made_before: &BTreeSet<String>) {
         | Act::RestartUploader { .. } => true,
     });
     scenario.faults.retain(|spec| match &spec.fault {
-        Fault::Overwrite { task, .. } | Fault::Delete { task, .. } => known(task),
+        Fault::Overwrite { task, .. } | Fault::Copy { task, .. } | Fault::Delete { task, .. } => known(task),
         _ => true,
     });
 }
@@ -136,12 +136,14 @@ impl Refs<'_> {
             Fault::Outage { store }
             | Fault::Throttle { store, .. }
             | Fault::Broken { store, .. }
+            | Fault::Misrouted { store, .. }
             | Fault::Expired { store }
             | Fault::Skewed { store }
             | Fault::LoseAnswers { store, .. }
             | Fault::LoseRequests { store, .. }
             | Fault::Lifecycle { store }
             | Fault::Overwrite { store, .. }
+            | Fault::Copy { store, .. }
             | Fault::Delete { store, .. } => match store {
                 Store::Edge(site) | Store::Cloud(site) => (self.site)(site),
             },

@@ -48,6 +48,7 @@ pub(super) const PLAIN: &[Plain] = &[
     |s, i| knobs(s, i, |k, plain| k.builtin = plain.builtin),
     |s, i| knobs(s, i, |k, plain| k.request_again_ms = plain.request_again_ms),
     |s, i| site(s, i, |site| site.flavour = Flavour::Full),
+    |s, i| site(s, i, |site| site.policy = crate::scenario::Manner::Builtin),
     |s, i| site(s, i, |site| site.flush = LATENCY_PLAIN),
     |s, i| site(s, i, |site| site.cloud_latency = LATENCY_PLAIN),
     |s, i| site(s, i, |site| site.cloud_speed = SPEED_PLAIN),
@@ -222,6 +223,7 @@ fn visit_fault(fault: &mut Fault, see: &mut dyn FnMut(Number<'_>)) {
         Fault::Drift { ppm, .. } => see(Number::Signed(ppm, 1)),
         Fault::Throttle { permille, .. }
         | Fault::Broken { permille, .. }
+        | Fault::Misrouted { permille, .. }
         | Fault::LoseAnswers { permille, .. }
         | Fault::LoseRequests { permille, .. } => see(Number::Short(permille, 1)),
         Fault::Hold { .. }
@@ -234,6 +236,7 @@ fn visit_fault(fault: &mut Fault, see: &mut dyn FnMut(Number<'_>)) {
         | Fault::Skewed { .. }
         | Fault::Lifecycle { .. }
         | Fault::Overwrite { .. }
+        | Fault::Copy { .. }
         | Fault::Delete { .. }
         | Fault::PowerOff { .. }
         | Fault::Crash { .. }

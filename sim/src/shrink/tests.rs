@@ -31,6 +31,7 @@ fn site(i: usize) -> Site {
         flush: Duration::from_millis(17),
         cloud_latency: Duration::from_millis(80),
         cloud_speed: 1000,
+        policy: crate::scenario::Manner::Hesitant,
     }
 }
 
@@ -263,6 +264,7 @@ fn numbers_end_at_the_least_that_still_fails_or_within_an_eighth_of_it() {
     let plain = Knobs { site: s.sites[0].name.clone(), destination: true, ..Knobs::default() };
     assert_eq!(s.sites[0].knobs, plain);
     assert_eq!(s.sites[0].flavour, Flavour::Full);
+    assert_eq!(s.sites[0].policy, crate::scenario::Manner::Builtin);
 }
 
 #[test]

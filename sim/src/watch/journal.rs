@@ -8,12 +8,13 @@ use tidegate_core::change::Change;
 use tidegate_core::effect::Output;
 use tidegate_core::input::Input;
 use tidegate_core::machine::{Machine, Rows};
-use tidegate_core::policy::{Builtin, Ruled};
+use tidegate_core::policy::Ruled;
 use tidegate_core::row::{Key, Row};
 use tidegate_core::time::Now;
 
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
-use crate::scenario::Scenario;
+use crate::scenario::{Manner, Scenario};
+use crate::world::policy::Guest;
 
 /// One world of so many is repeated.
 const SHARE: u64 = 8;
@@ -79,7 +80,8 @@ impl Watch for Journal {
             let Some(entries) = entries else { continue };
             self.premises.met("I24.repeated");
             let image = &truth.images[*site];
-            same(&repeated(entries)?, image, "repeated")?;
+            let manner = truth.scenario.sites[*site].policy;
+            same(&repeated(entries, manner)?, image, "repeated")?;
             same(&applied(entries)?, image, "applied")?;
         }
         Ok(())
@@ -102,13 +104,13 @@ fn put(rows: &mut BTreeMap<Key, Row>, key: Key, row: Option<Row>) {
 }
 
 /// Steps every input in an empty machine, which reads the records that this second life wrote itself.
-fn repeated(entries: &[Entry]) -> Result<BTreeMap<Key, Row>, Broken> {
+fn repeated(entries: &[Entry], manner: Manner) -> Result<BTreeMap<Key, Row>, Broken> {
     let mut machine = Machine::new();
     let mut rows = BTreeMap::new();
-    let mut policies = Builtin::new(tidegate_core::knobs::Knobs::default().builtin);
+    let mut policies = Guest::new(tidegate_core::knobs::Knobs::default().builtin, manner);
     for entry in entries {
         if let Input::Boot { knobs, .. } = &entry.input {
-            policies = Builtin::new(knobs.builtin.clone());
+            policies = Guest::new(knobs.builtin.clone(), manner);
             machine = Machine::new();
             for (key, row) in &rows {
                 if Machine::is_hot(row) {
@@ -181,7 +183,7 @@ mod tests {
 
     fn life() -> Vec<Entry> {
         let mut machine = Machine::new();
-        let mut policies = Builtin::new(Knobs::default().builtin);
+        let mut policies = Guest::new(Knobs::default().builtin, Manner::Builtin);
         let task = |name: &str| Request::CreateTask {
             task: Some(TaskId::new(name).expect("legal")),
             device: DeviceId::new("d1").expect("legal"),
@@ -210,12 +212,12 @@ mod tests {
     #[test]
     fn a_life_that_was_not_lived_so_is_noticed() {
         let lived = life();
-        let image = repeated(&lived).expect("a life repeats itself");
+        let image = repeated(&lived, Manner::Builtin).expect("a life repeats itself");
         assert_eq!(applied(&lived).expect("its changes apply"), image);
         assert_eq!(image.len(), 2);
         let mut forgets = lived.clone();
         forgets[1].changes.clear();
-        assert!(repeated(&forgets).is_err_and(|broken| broken.invariant == "I24"));
+        assert!(repeated(&forgets, Manner::Builtin).is_err_and(|broken| broken.invariant == "I24"));
         assert!(same(&applied(&forgets).expect("fewer changes apply too"), &image, "applied").is_err());
         let mut twice = lived;
         let Change::Task(TaskChange::Created { .. }) = twice[2].changes[0].clone() else {

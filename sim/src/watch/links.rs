@@ -15,7 +15,7 @@ use tidegate_core::refusal::Refusal;
 use tidegate_core::row::{Key, Row};
 use tidegate_core::wire::RecorderMessage;
 
-use super::lines::{Heard, Holds, Lines, Rpc};
+use super::lines::{End, Heard, Holds, Lines, Rpc};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
 
 /// The watch over links.
@@ -306,7 +306,12 @@ impl Site {
             if !counts {
                 premises.met("I04.dropped");
             }
-            demand("I04", counts || !self.shown.contains(device), || {
+            // A command of which nobody heard in time may have been done: whoever goes on believing takes unknown for no.
+            let unknown = self.lines.ended.iter().any(|ended| {
+                ended.device == *device && ended.end == End::TimedOut && ended.rpc.action.mutates()
+            });
+            let blame = if unknown { "I08" } else { "I04" };
+            demand(blame, counts || !self.shown.contains(device), || {
                 format!("{device} is still shown as confirmed after {:?}", seen.input)
             })?;
         }

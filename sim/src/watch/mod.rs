@@ -220,12 +220,13 @@ pub trait Watch {
 #[must_use]
 pub fn all(scenario: &Scenario) -> Vec<Box<dyn Watch>> {
     vec![
+        // Durability first: the others take for durable what was shown to them.
+        Box::<system::SystemWatch>::default(),
         Box::<links::Links>::default(),
         Box::<calls::Calls>::default(),
         Box::<tasks::TaskWatch>::default(),
         Box::<queue::QueueWatch>::default(),
         Box::<uploads::UploadWatch>::default(),
-        Box::<system::SystemWatch>::default(),
         Box::new(journal::Journal::new(scenario)),
     ]
 }

@@ -18,6 +18,7 @@ use tidegate_core::time::{Mono, Now, Wall};
 
 use super::rows::{self, Image, Sites};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
+use crate::scenario::Manner;
 
 /// Where a job stands, as this watch knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,9 @@ struct Jobs {
     /// Operations of this boot that were not answered, and the claim they write for.
     tickets: BTreeMap<Ticket, Option<Fence>>,
     way: Way,
+    /// Since when there is room and a job that may begin, and whether that was seen to last too long.
+    idle: Option<(Mono, Option<Mono>)>,
+    stopping: bool,
 }
 
 /// Watches the queue.
@@ -82,6 +86,8 @@ pub struct QueueWatch {
     sites: Sites<Jobs>,
 }
 
+/// How long a job that may begin may wait where there is room: until the policies are asked once more.
+const IDLE_MAX: Duration = limits::LIMITS_AGAIN.saturating_add(Duration::from_secs(2));
 /// Milliseconds may be cut off where a wait becomes a time on the wall.
 const SLACK: Duration = Duration::from_millis(2);
 
@@ -117,6 +123,8 @@ impl Jobs {
     fn boot(&mut self, now: Now) {
         self.tickets.clear();
         self.way = Way::default();
+        self.idle = None;
+        self.stopping = false;
         for model in self.jobs.values_mut() {
             if let Place::Pending { due } = model.place {
                 model.ready = now.mono.after(now.wall.until(due).min(limits::DELAY_MAX));
@@ -310,6 +318,10 @@ impl Jobs {
     ) -> Result<(), Broken> {
         let wait = at.until(due);
         let before = was.spent;
+        premises.met("I26");
+        demand("I26", wait <= limits::DELAY_MAX, || {
+            format!("{cause:?} waits {wait:?}, whatever a policy says")
+        })?;
         let fits = match cause {
             Cause::Retry(fault) => {
                 premises.met("I16");
@@ -327,6 +339,8 @@ impl Jobs {
                 return self.way_failed(seen, fault, wait);
             }
             Cause::Asked => {
+                let held = matches!(was.place, Place::Claimed(_));
+                demand("I13", !held, || format!("what is claimed is given out once more: {was:?}"))?;
                 let asked = matches!(seen.input, Input::Request { request: Request::Sync { .. }, .. });
                 spent == before && asked && due == at
             }
@@ -375,7 +389,7 @@ impl Jobs {
 
     /// I27: no more uploads than allowed begin, one while the way is in doubt, none while it is blocked.
     fn room(&self, seen: &Seen<'_>, id: JobId) -> Result<(), Broken> {
-        let most = if self.way.streak > 0 { 1 } else { seen.knobs.builtin.uploads };
+        let most = if self.way.streak > 0 { 1 } else { uploads(seen) };
         let count = u32::try_from(self.claimed.len()).unwrap_or(u32::MAX);
         demand("I27", count <= most || self.way.unsure, || format!("job {id} is upload {count} of {most}"))?;
         demand("I13", seen.knobs.destination, || format!("job {id} is claimed, and there is no cloud"))?;
@@ -424,6 +438,34 @@ impl Jobs {
         Ok(())
     }
 
+    /// I29: a job whose time has come on the clock that nobody sets waits for room, and for no other clock.
+    fn prompt(&mut self, seen: &Seen<'_>, premises: &mut Premises) -> Result<(), Broken> {
+        let now = seen.now.mono;
+        self.stopping |= matches!(seen.input, Input::Shutdown);
+        let most = if self.way.streak > 0 { 1 } else { uploads(seen) as usize };
+        let willing = seen.truth.scenario.sites[seen.site].policy != Manner::Hesitant;
+        let room = seen.knobs.destination
+            && willing
+            && !self.stopping
+            && self.claimed.len() < most
+            && self.way.until.is_none_or(|until| until <= now);
+        let ripe = |model: &Model| matches!(model.place, Place::Pending { .. }) && model.ready <= now;
+        if !room || !self.jobs.values().any(ripe) {
+            self.idle = None;
+            return Ok(());
+        }
+        premises.met("I29.prompt");
+        let (since, late) = self.idle.get_or_insert((now, None));
+        if since.after(IDLE_MAX) > now {
+            return Ok(());
+        }
+        // A site that stood still catches up first.
+        let late = *late.get_or_insert(now);
+        demand("I29", late.after(Duration::from_secs(1)) > now, || {
+            format!("there is room since {since:?}, and a job that may begin does not")
+        })
+    }
+
     fn asked(&mut self, effect: &Effect) {
         let Effect::Object { ticket, op } = effect else { return };
         let mut fence = None;
@@ -460,6 +502,14 @@ fn job_of(change: &JobChange) -> JobId {
         | JobChange::Failed { job, .. }
         | JobChange::Sent { job, .. }
         | JobChange::Noted { job, .. } => *job,
+    }
+}
+
+/// Most uploads at once: what the policies ask for, and never more than memory allows.
+fn uploads(seen: &Seen<'_>) -> u32 {
+    match seen.truth.scenario.sites[seen.site].policy {
+        Manner::Builtin | Manner::Hesitant => seen.knobs.builtin.uploads,
+        Manner::Greedy => seen.knobs.uploads_max(),
     }
 }
 
@@ -532,7 +582,7 @@ impl Watch for QueueWatch {
         for effect in &seen.out.effects {
             site.asked(effect);
         }
-        Ok(())
+        site.prompt(seen, premises)
     }
 
     fn happened(&mut self, truth: &Truth<'_>, what: &Happened<'_>) -> Result<(), Broken> {
@@ -572,6 +622,18 @@ impl Watch for QueueWatch {
     }
 
     fn invariants(&self) -> &'static [&'static str] {
-        &["I13", "I13.reclaimed", "I14.late", "I15", "I16", "I16.failed", "I16.way", "I17", "I25", "I29"]
+        &[
+            "I13",
+            "I13.reclaimed",
+            "I14.late",
+            "I15",
+            "I16",
+            "I16.failed",
+            "I16.way",
+            "I17",
+            "I25",
+            "I26",
+            "I29",
+        ]
     }
 }

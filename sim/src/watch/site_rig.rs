@@ -88,6 +88,7 @@ impl Rig {
             flush: std::time::Duration::ZERO,
             cloud_latency: std::time::Duration::ZERO,
             cloud_speed: 1,
+            policy: crate::scenario::Manner::Builtin,
         };
         let scenario = Scenario {
             name: "rig".into(),

@@ -13,7 +13,7 @@ use tidegate_core::change::{Change, EpisodeChange, JobChange, UploadChange};
 use tidegate_core::effect::{Effect, Notice};
 use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, PartNo, Ticket, UploadId};
 use tidegate_core::input::Input;
-use tidegate_core::object::{ObjectReply, PartFacts};
+use tidegate_core::object::{ObjectReply, PartFacts, Span};
 use tidegate_core::outcome::Outcome;
 use tidegate_core::row::{JobRow, Key, Phase, Row, SyncMark, UploadRow};
 use tidegate_core::time::{Mono, Now};
@@ -66,6 +66,13 @@ struct Uploads {
     cloud_key: BTreeMap<EpisodeId, ObjectKey>,
     /// Objects made at a job's key by multipart uploads when it was completed.
     made: BTreeMap<JobId, (ObjectKey, u32)>,
+    /// Questions for the parts of an upload that were not answered.
+    probes: BTreeMap<Ticket, (JobId, UploadId)>,
+    /// Parts of which the store said, after all doubt, that it has exactly the bytes of the source.
+    proven: BTreeSet<At>,
+    /// What was asked to tidy up at a key and was not answered, and how often it came to nothing.
+    listing: BTreeMap<Ticket, ObjectKey>,
+    refused: BTreeMap<ObjectKey, u32>,
     /// Keys at which people were told that an upload may be left.
     unseen: BTreeSet<ObjectKey>,
 }
@@ -127,6 +134,9 @@ impl Uploads {
         self.flying.clear();
         self.listed.clear();
         self.heads.clear();
+        self.probes.clear();
+        self.proven.clear();
+        self.listing.clear();
         self.foreign.clear();
         for sent in self.sent.values_mut() {
             if let Sent::Out(_) = sent {
@@ -199,6 +209,31 @@ impl Uploads {
         }
     }
 
+    /// What a list said: which parts need not be sent again, and whether a store refuses to list.
+    fn told_of(&mut self, seen: &Seen<'_>) {
+        let Input::Object { ticket, outcome } = seen.input else { return };
+        if let Some(key) = self.listing.remove(ticket) {
+            let failed = !matches!(outcome, Outcome::Done(_));
+            *self.refused.entry(key).or_default() += u32::from(failed);
+        }
+        let Some((job, upload)) = self.probes.remove(ticket) else { return };
+        let (Outcome::Done(ObjectReply::Parts(Some(listed))), Some(Row::Upload(row))) =
+            (outcome, seen.was(&Key::Upload(job)))
+        else {
+            return;
+        };
+        let Some(source) = seen.edge().content(&row.source.key) else { return };
+        for part in listed {
+            let (offset, len) = rows::span(row.plan.part_size, row.source.len, part.part.0);
+            let whole = offset + len <= source.len && part.len == len;
+            let at = (job, upload.clone(), part.part);
+            let doubted = self.sent.get(&at) == Some(&Sent::Loose);
+            if whole && doubted && part.sha256 == Some(source.span_sha256(Span { offset, len })) {
+                self.proven.insert(at);
+            }
+        }
+    }
+
     /// The outcome of sending a part, before its changes are looked at.
     fn heard(&mut self, input: &Input) {
         let Input::Object { ticket, outcome } = input else { return };
@@ -233,12 +268,14 @@ impl Uploads {
             UploadChange::Restarted { job } | UploadChange::Distrusted { job } => {
                 self.told.remove(job);
                 self.let_go(*job);
+                self.proven.retain(|at| at.0 != *job);
                 for (_, sent) in self.sent.range_mut(range(*job)) {
                     *sent = Sent::Loose;
                 }
             }
             UploadChange::PartLost { job, part } => {
                 self.told.remove(job);
+                self.proven.retain(|at| at.0 != *job || at.2 != *part);
                 for ((_, _, other), sent) in self.sent.range_mut(range(*job)) {
                     if other == part {
                         *sent = Sent::Loose;
@@ -254,6 +291,7 @@ impl Uploads {
             UploadChange::Ended { job } => {
                 self.told.remove(job);
                 self.let_go(*job);
+                self.proven.retain(|at| at.0 != *job);
                 let gone: Vec<_> = self.sent.range(range(*job)).map(|(at, _)| at.clone()).collect();
                 for at in gone {
                     self.sent.remove(&at);
@@ -432,6 +470,7 @@ impl Watch for UploadWatch {
             site.boot(seen.rows, seen.knobs.keep_edge_ms, seen.now);
         }
         site.looked(seen);
+        site.told_of(seen);
         site.heard(seen.input);
         for change in &seen.out.changes {
             match change {
@@ -484,6 +523,13 @@ impl Watch for UploadWatch {
                 Effect::Object { ticket, op } => site.asks(seen, *ticket, op, premises)?,
                 Effect::Publish(notice @ Notice::Progress { .. }) => site.progress(seen, notice, premises)?,
                 Effect::Publish(Notice::StrayUnseen { key, .. }) => {
+                    premises.met("I21.unseen");
+                    let refused = site.refused.get(key).copied().unwrap_or(0);
+                    demand("I21", refused > 1, || {
+                        format!(
+                            "nobody looks for uploads at {key} any more, and {refused} questions came to nothing"
+                        )
+                    })?;
                     site.unseen.insert(key.clone());
                 }
                 _ => {}

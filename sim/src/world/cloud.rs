@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate_core::id::{Boot, Ticket};
 use tidegate_core::input::Input;
 use tidegate_core::object::{self, ObjectOp, ObjectReply, Verb};
-use tidegate_core::outcome::{Fault as OpFault, Outcome};
+use tidegate_core::outcome::{Fault as OpFault, Outcome, What};
 
 use super::site::Letter;
 use super::weather::Route;
@@ -50,6 +50,11 @@ impl World<'_> {
     pub(super) fn asks(&mut self, site: usize, ticket: Ticket, op: ObjectOp) -> Result<(), Broken> {
         let boot = self.nodes[site].boot;
         let cloud = op.store == object::Store::Cloud;
+        let stale = self.nodes[site].stale.remove(&ticket.n);
+        if let Some((late, outcome)) = stale.filter(|(late, _)| late.boot != ticket.boot) {
+            let asked = Asked { site, boot, ticket: late, n: 0 };
+            self.answer(asked, outcome, Duration::from_micros(100))?;
+        }
         self.say(Who::Site(site), "?", || format!("{:?} {} {}", op.store, op.verb.name(), op.key));
         let mut n = 0;
         if cloud {
@@ -205,7 +210,22 @@ impl World<'_> {
             },
             verb,
         );
-        broken.then(|| local(OpFault::Unavailable { status: 500 }))
+        if broken {
+            return Some(local(OpFault::Unavailable { status: 500 }));
+        }
+        let misrouted = self.share(
+            store,
+            |fault| match fault {
+                Fault::Misrouted { permille, .. } => Some((Ops::Any, *permille)),
+                _ => None,
+            },
+            verb,
+        );
+        misrouted.then(|| {
+            self.requests += 1;
+            let absent = self.stream("misrouted", self.requests).one_in(2);
+            local(if absent { OpFault::Vanished(What::Object) } else { OpFault::Rejected("501".to_string()) })
+        })
     }
 
     fn answer(&mut self, asked: Asked, outcome: Outcome<ObjectReply>, after: Duration) -> Result<(), Broken> {
@@ -222,6 +242,8 @@ impl World<'_> {
             if node.up && node.luck.below(4) == 0 && ticket.boot != Boot(node.boot) {
                 return self.letter(site, Letter::Input(Input::Object { ticket, outcome }));
             }
+            // Or just when the next process waits for something of the same number.
+            node.stale.insert(ticket.n, (ticket, outcome));
             return Ok(());
         }
         if n > 0

@@ -95,7 +95,11 @@ impl World<'_> {
         let broken = self.weather.of_store(Store::Edge(site)).any(|fault| {
             matches!(
                 fault,
-                Fault::Outage { .. } | Fault::Expired { .. } | Fault::Throttle { .. } | Fault::Broken { .. }
+                Fault::Outage { .. }
+                    | Fault::Expired { .. }
+                    | Fault::Throttle { .. }
+                    | Fault::Broken { .. }
+                    | Fault::Misrouted { .. }
             )
         });
         if closed && !refused {
@@ -106,9 +110,9 @@ impl World<'_> {
         } else {
             match &call {
                 StoreCall::Head(key) => StoreAnswer::Head(self.edges[site].content(key).cloned()),
-                StoreCall::Put { key, content } => {
+                StoreCall::Put { key, content, announced } => {
                     let sha256 = content.sha256();
-                    if self.edges[site].offer(key, content.clone(), Some(sha256)) {
+                    if self.edges[site].offer(key, content.clone(), announced.then_some(sha256)) {
                         let (key, len) = (key.clone(), content.len);
                         self.say(Who::Device(device), "=", || {
                             format!("stored {key} at the edge, {len} bytes")

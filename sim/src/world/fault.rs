@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidegate_core::id::{ObjectKey, Role};
+use tidegate_core::row::Row;
 
 use super::weather::Route;
 use super::{Event, Who, World};
@@ -83,10 +84,30 @@ impl World<'_> {
                 self.tell(&Happened::Tampered { site, cloud })?;
             }
             Fault::Overwrite { store, task } | Fault::Delete { store, task } => {
-                let keys = Self::keys_of(self.bucket(*store), task);
+                let mut keys = Self::keys_of(self.bucket(*store), task);
+                if let (Store::Cloud(site), Fault::Overwrite { .. }) = (*store, fault) {
+                    keys.extend(self.jobs_of(site, task).map(|(key, _)| key));
+                }
                 fired = !keys.is_empty();
                 let delete = matches!(fault, Fault::Delete { .. });
                 self.tamper(*store, keys, delete)?;
+            }
+            Fault::Copy { store, task } => {
+                let (site, cloud) = self.named(*store);
+                let places: Vec<(ObjectKey, ObjectKey)> = self.jobs_of(site, task).collect();
+                fired = false;
+                for (key, source) in places {
+                    let (key, content) = if cloud {
+                        (key, self.edges[site].content(&source).cloned())
+                    } else {
+                        let backup = self.backups.get(&(site, source.clone())).cloned();
+                        (source, backup)
+                    };
+                    let Some(content) = content else { continue };
+                    self.bucket(*store).overwrite(&key, content);
+                    fired = true;
+                }
+                self.tell(&Happened::Tampered { site, cloud })?;
             }
             Fault::PowerOff { device } => {
                 self.drop_links(*device, None, true);
@@ -113,6 +134,7 @@ impl World<'_> {
             | Fault::Outage { .. }
             | Fault::Throttle { .. }
             | Fault::Broken { .. }
+            | Fault::Misrouted { .. }
             | Fault::Expired { .. }
             | Fault::Skewed { .. }
             | Fault::LoseAnswers { .. }
@@ -185,11 +207,34 @@ impl World<'_> {
         }
     }
 
+    /// Where the jobs of a task put its recordings, and where they take them from.
+    fn jobs_of<'a>(
+        &'a self,
+        site: usize,
+        task: &'a str,
+    ) -> impl Iterator<Item = (ObjectKey, ObjectKey)> + 'a {
+        let episodes: std::collections::BTreeSet<_> = self.episodes(site, task).collect();
+        self.images[site].values().filter_map(move |row| match row {
+            Row::Job(row) if episodes.contains(&row.episode) => {
+                Some((row.key.clone(), row.source.key.clone()))
+            }
+            _ => None,
+        })
+    }
+
     fn tamper(&mut self, store: Store, keys: Vec<ObjectKey>, delete: bool) -> Result<(), Broken> {
         let (site, cloud) = self.named(store);
         for key in keys {
-            let other = Content { id: 900_000_000 + self.events, len: 4096, facts: None };
+            if let (false, Some(content)) = (cloud, self.edges[site].content(&key)) {
+                let content = content.clone();
+                self.backups.entry((site, key.clone())).or_insert(content);
+            }
+            let id = 900_000_000 + self.events;
             let bucket = self.bucket(store);
+            // Half of the time only its bytes tell it from what was there.
+            let len = bucket.objects.get(&key).map(crate::store::Object::len);
+            let len = len.filter(|_| id % 2 == 0).unwrap_or(4096);
+            let other = Content { id, len, facts: None };
             if delete {
                 bucket.remove(&key);
             } else {

@@ -12,6 +12,7 @@ mod fault;
 mod link;
 mod operator;
 mod phases;
+pub(crate) mod policy;
 mod queue;
 mod release;
 mod sight;
@@ -144,6 +145,8 @@ struct World<'s> {
     /// Whether the chaos phase is over.
     healed: bool,
     stuck: Vec<String>,
+    /// What third parties overwrote or deleted at edges, as it was: site and key.
+    backups: BTreeMap<(usize, ObjectKey), crate::store::Content>,
     /// What sites last showed of recorders, by device.
     views: BTreeMap<usize, RecorderView>,
     /// Commits of all sites when something last became durable, and the event at which it did.
@@ -210,6 +213,7 @@ impl<'s> World<'s> {
             on: BTreeSet::new(),
             healed: false,
             stuck: Vec::new(),
+            backups: BTreeMap::new(),
             views: BTreeMap::new(),
             commits_seen: 0,
             events_seen: 0,

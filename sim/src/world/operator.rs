@@ -1,6 +1,7 @@
 //! People who carry one recording each from its task to the cloud. They look at what the site shows (its durable records),
 //! do the next sensible thing, and come back later if it is refused.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidegate_core::id::{EpisodeId, TaskId};
@@ -22,8 +23,10 @@ const AGAIN_MAX: u32 = 2;
 const LOOK_MIN: Duration = Duration::from_secs(2);
 /// Longest wait before they look again, while things move.
 const LOOK_MAX: Duration = Duration::from_secs(60);
-/// Where nothing has moved for long, they wait this part of that time.
+/// Where nothing has moved for long, they wait this part of that time, but not longer than `LOOK_SELDOM`.
 const LOOK_SHARE: u32 = 16;
+/// So that they come back in the hours that a healed world has at least.
+const LOOK_SELDOM: Duration = Duration::from_secs(20 * 60);
 /// Without news for this long, nothing that they could do has any effect.
 const RESIGNED: Duration = Duration::from_secs(15 * 60);
 
@@ -43,8 +46,8 @@ pub(super) struct Operator {
     again: u32,
     /// Whether they wait once more before they ask for the same again.
     patient: bool,
-    /// What they saw when they last looked, and since when.
-    saw: Option<String>,
+    /// Everything they ever saw of it, and when they last saw something new.
+    seen: BTreeSet<String>,
     since: SimTime,
     done: bool,
 }
@@ -62,7 +65,7 @@ impl Operator {
             began: None,
             again: 0,
             patient: false,
-            saw: None,
+            seen: BTreeSet::new(),
             since: SimTime::ZERO,
             done: false,
         }
@@ -85,7 +88,7 @@ impl Operator {
 
     /// The longest wait now.
     fn longest(&self, now: SimTime) -> Duration {
-        LOOK_MAX.max((now - self.since) / LOOK_SHARE)
+        ((now - self.since) / LOOK_SHARE).clamp(LOOK_MAX, LOOK_SELDOM)
     }
 }
 
@@ -99,7 +102,7 @@ enum Next {
 impl World<'_> {
     /// An operator looks.
     pub(super) fn look(&mut self, n: usize, stamp: u64) -> Result<(), Broken> {
-        if self.operators[n].done || self.operators[n].stamp != stamp {
+        if self.operators[n].stamp != stamp {
             return Ok(());
         }
         if self.operators[n].asked.is_some_and(|until| self.now < until) {
@@ -108,19 +111,27 @@ impl World<'_> {
         let device = self.operators[n].recording.device;
         let site = self.devices[device].spec.site;
         let sight = self.sight(n, site);
-        let news = self.operators[n].saw.as_ref() != Some(&sight);
-        if news {
+        // What comes and goes (a job that is parked again and again) is news once.
+        if self.operators[n].seen.insert(sight) {
             let operator = &mut self.operators[n];
-            (operator.wait, operator.patient, operator.saw) = (LOOK_MIN, false, Some(sight));
-            operator.since = self.now;
+            (operator.wait, operator.patient, operator.since) = (LOOK_MIN, false, self.now);
         }
         let next =
             if self.nodes[site].up && !self.nodes[site].paused { self.next_of(n, site) } else { Next::Wait };
         let operator = &mut self.operators[n];
         operator.stamp += 1;
+        operator.done = false;
         let stamp = operator.stamp;
         match next {
-            Next::Done => operator.done = true,
+            Next::Done => {
+                operator.done = true;
+                // Others may still change what was settled: they look once more when things have calmed down.
+                let calm = SimTime::ZERO + self.scenario.chaos;
+                if self.now < calm {
+                    let jitter = operator.luck.duration(LOOK_MIN, LOOK_MAX);
+                    self.queue.plan(calm + jitter, Event::Look { operator: n, stamp });
+                }
+            }
             Next::Wait => {
                 let jitter = operator.luck.duration(Duration::ZERO, operator.wait / 4);
                 self.queue.plan(self.now + operator.wait + jitter, Event::Look { operator: n, stamp });
@@ -240,14 +251,8 @@ impl World<'_> {
                 }
             }
         }
-        let operator = &mut self.operators[n];
         // A later attempt's recording may still come for a task that is over; nobody waits for it.
-        if open {
-            Next::Wait
-        } else {
-            operator.done = true;
-            Next::Done
-        }
+        if open { Next::Wait } else { Next::Done }
     }
 
     fn with_episode(&self, n: usize, site: usize, recording: &Recording, row: &EpisodeRow) -> Next {

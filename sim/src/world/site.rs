@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use tidegate_core::change::{Change, JobChange};
 use tidegate_core::effect::{Effect, Output};
-use tidegate_core::id::{Boot, ConnId, DeviceId, RequestId, SocketId};
+use tidegate_core::id::{Boot, ConnId, DeviceId, RequestId, SocketId, Ticket};
 use tidegate_core::input::{Input, Request};
 use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::{Machine, Rows};
-use tidegate_core::policy::Builtin;
+use tidegate_core::object::ObjectReply;
+use tidegate_core::outcome::Outcome;
 use tidegate_core::row::{Key, Row};
 use tidegate_core::time::{Mono, Now, Wall};
 
 use super::link::State;
+use super::policy::Guest;
 use super::{Event, Who, World};
 use crate::device::{EPOCH_MS, LinkEnd};
 use crate::run::DriverBug;
@@ -72,7 +74,7 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) knobs: Knobs,
     pub(super) machine: Machine,
-    policies: Builtin,
+    policies: Guest,
     pub(super) boot: u64,
     pub(super) up: bool,
     pub(super) powered: bool,
@@ -102,6 +104,8 @@ pub(super) struct Node {
     timer_stamp: u64,
     pub(super) commits: u32,
     pub(super) cloud_ops: u32,
+    /// Outcomes for processes that are gone, by the number of their tickets.
+    pub(super) stale: BTreeMap<u64, (Ticket, Outcome<ObjectReply>)>,
     next_request: u64,
     next_socket: u64,
     pub(super) gate_open: bool,
@@ -124,7 +128,7 @@ impl Node {
         }
         Node {
             name: site.name.clone(),
-            policies: Builtin::new(knobs.builtin.clone()),
+            policies: Guest::new(knobs.builtin.clone(), site.policy),
             knobs,
             machine: Machine::new(),
             boot: 0,
@@ -149,6 +153,7 @@ impl Node {
             timer_stamp: 0,
             commits: 0,
             cloud_ops: 0,
+            stale: BTreeMap::new(),
             next_request: 0,
             next_socket: 0,
             gate_open: false,
@@ -363,7 +368,13 @@ impl World<'_> {
         let killed = self.triggered(|when| at(when, CommitPoint::Durable));
         self.publish(site, Flush::Done, killed.is_none())?;
         match killed {
-            Some(fault) => self.fault_on(fault)?,
+            Some(fault) => {
+                self.fault_on(fault)?;
+                // A disk that fails here kept the batch and did not say so.
+                if let Some(down) = self.nodes[site].disk_fails.take() {
+                    return self.die(site, Keep::Nothing, false, down);
+                }
+            }
             None => self.trigger(site, |when| at(when, CommitPoint::Released))?,
         }
         self.pump(site)
@@ -469,7 +480,7 @@ impl World<'_> {
         node.mono_base = node.fates.below(5_000_000_000);
         let seed = node.fates.next_u64();
         let (boot, knobs) = (Boot(node.boot), node.knobs.clone());
-        node.policies = Builtin::new(knobs.builtin.clone());
+        node.policies = Guest::new(knobs.builtin.clone(), self.scenario.sites[site].policy);
         self.say(Who::Site(site), "^", || format!("starts, boot {}", boot.0));
         self.trace.note(self.now, "start");
         self.tell(&Happened::Up { site })?;

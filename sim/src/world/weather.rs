@@ -103,6 +103,7 @@ impl Weather {
                 Fault::Outage { store }
                 | Fault::Throttle { store, .. }
                 | Fault::Broken { store, .. }
+                | Fault::Misrouted { store, .. }
                 | Fault::Expired { store }
                 | Fault::Skewed { store }
                 | Fault::LoseAnswers { store, .. }
@@ -119,6 +120,7 @@ impl Weather {
             Fault::Outage { .. } | Fault::Expired { .. } | Fault::Skewed { .. } => Some(fault.name().1),
             Fault::Throttle { permille, .. }
             | Fault::Broken { permille, .. }
+            | Fault::Misrouted { permille, .. }
             | Fault::LoseAnswers { permille, .. }
             | Fault::LoseRequests { permille, .. } => (*permille >= 100).then_some(fault.name().1),
             _ => None,

@@ -50,7 +50,9 @@ fn every_lie_leaves_the_device_at_any_moment_and_changes_no_truth() {
         for (moment, mut rig) in moments().into_iter().enumerate() {
             let files = rig.device.files.clone();
             let (said, posts, calls) = lie(&mut rig, told);
-            assert_eq!(said.len() + posts + calls, 1, "{told:?} at {moment}");
+            // One thing; only what goes with a word of ours may be put into the store besides.
+            let most = if told == Lie::SilentComplete { 2 } else { 1 };
+            assert!((1..=most).contains(&(said.len() + posts + calls)), "{told:?} at {moment}");
             assert!(!rig.device.honest);
             assert_eq!(rig.deeds().last(), Some(&&Deed::Lied(told)));
             assert_eq!(rig.device.files, files);
@@ -99,8 +101,13 @@ fn lies_say_what_their_names_say() {
             Lie::EarlyFinish => post.is_some_and(|post| post.finish && post.task == "T"),
             Lie::RepeatedFinish => waiting.posts[1] == waiting.posts[2] && waiting.posts[1].finish,
             Lie::LateStart => waiting.posts.last().is_some_and(|post| !post.finish && post.task == "T"),
-            Lie::OtherContent => matches!(waiting.calls.last(), Some(StoreCall::Put { key, content })
+            Lie::OtherContent => matches!(waiting.calls.last(), Some(StoreCall::Put { key, content, .. })
                 if key.as_str() == true_key && content.sha256().to_string() != true_digest),
+            Lie::SilentComplete => {
+                wait_data["s3_key"] == true_key
+                    && wait_data.get("checksum_sha256").is_none()
+                    && wait_data.get("file_size_bytes").is_none()
+            }
             Lie::ShortStatus => in_recording["type"] == "status" && data.get("uploads").is_none(),
         };
         assert!(holds, "{told:?}: {in_recording} {in_waiting} {post:?}");

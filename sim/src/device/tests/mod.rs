@@ -80,7 +80,7 @@ impl Rig {
             answered += 1;
             let answer = match call.clone() {
                 StoreCall::Head(key) => StoreAnswer::Head(store.get(&key).cloned()),
-                StoreCall::Put { key, content } => {
+                StoreCall::Put { key, content, .. } => {
                     store.insert(key, content);
                     StoreAnswer::Stored
                 }

@@ -15,7 +15,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn texts(rig: &Rig) -> Vec<String> {
     let text = |call: &StoreCall| match call {
         StoreCall::Head(key) => format!("HEAD {key}"),
-        StoreCall::Put { key, content } => format!("PUT {key} {}", content.len),
+        StoreCall::Put { key, content, .. } => format!("PUT {key} {}", content.len),
     };
     rig.calls.iter().map(text).collect()
 }

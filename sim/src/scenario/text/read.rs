@@ -110,6 +110,7 @@ fn what(line: &mut Line<'_>, word: &str) -> Read<Fault> {
         "outage" => Fault::Outage { store: line.store()? },
         "throttle" => Fault::Throttle { store: line.store()?, permille: line.number("permille")? },
         "broken" => Fault::Broken { store: line.store()?, permille: line.number("permille")? },
+        "misrouted" => Fault::Misrouted { store: line.store()?, permille: line.number("permille")? },
         "expired" => Fault::Expired { store: line.store()? },
         "skewed" => Fault::Skewed { store: line.store()? },
         "lose-answers" => Fault::LoseAnswers {
@@ -124,6 +125,7 @@ fn what(line: &mut Line<'_>, word: &str) -> Read<Fault> {
         },
         "lifecycle" => Fault::Lifecycle { store: line.store()? },
         "overwrite" => Fault::Overwrite { store: line.store()?, task: line.word("task")? },
+        "copy" => Fault::Copy { store: line.store()?, task: line.word("task")? },
         "delete" => Fault::Delete { store: line.store()?, task: line.word("task")? },
         "power-off" => Fault::PowerOff { device: line.device()? },
         "crash" => Fault::Crash { device: line.device()?, role: line.one("role")? },

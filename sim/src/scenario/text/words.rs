@@ -1,7 +1,7 @@
 //! The words of scenario files for what the types call by variants. One table per type, each way; a variant without a
 //! word does not compile.
 
-use super::super::{CommitPoint, Firmware, Flavour, Keep, Lie, ObjectPoint, Ops, Sync, Way};
+use super::super::{CommitPoint, Firmware, Flavour, Keep, Lie, Manner, ObjectPoint, Ops, Sync, Way};
 use tidegate_core::id::Role;
 use tidegate_core::input::Action;
 
@@ -37,6 +37,7 @@ macro_rules! words {
 }
 
 words! { Flavour: Full "full", Composite "composite", Tags "tags", Opaque "opaque", }
+words! { Manner: Builtin "builtin", Hesitant "hesitant", Greedy "greedy", }
 words! { Firmware: Old "old", Middle "middle", New "new", }
 words! { Sync: Named "named", Batch "batch", Left "left", }
 words! { CommitPoint: Torn "torn", Durable "durable", Released "released", }
@@ -68,6 +69,7 @@ words! {
     LateStart "late-start",
     OtherContent "other-content",
     ShortStatus "short-status",
+    SilentComplete "silent-complete",
 }
 
 impl Word for Action {

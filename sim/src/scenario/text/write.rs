@@ -7,7 +7,8 @@ use tidegate_core::knobs::Knobs;
 
 use super::words::{Word, signed, size};
 use crate::scenario::{
-    Act, DeviceSpec, Fault, FaultSpec, Lasts, Path, Recording, Scenario, Site, Step, Store, Sync, Way, When,
+    Act, DeviceSpec, Fault, FaultSpec, Lasts, Manner, Path, Recording, Scenario, Site, Step, Store, Sync,
+    Way, When,
 };
 use crate::time;
 
@@ -104,6 +105,7 @@ fn site(site: &Site) -> Fields {
         .span("flush", site.flush)
         .span("cloud_latency", site.cloud_latency)
         .text("cloud_speed", &size(site.cloud_speed))
+        .unless(site.policy == Manner::Builtin, |line| line.word("policy", site.policy))
         .unless(knobs.0.is_empty(), |line| line.raw("knobs", knobs.inline()))
 }
 
@@ -254,15 +256,15 @@ impl Says<'_> {
             | Fault::Expired { store }
             | Fault::Skewed { store }
             | Fault::Lifecycle { store } => self.store(line, *store),
-            Fault::Throttle { store, permille } | Fault::Broken { store, permille } => {
-                self.store(line, *store).raw("permille", permille)
-            }
+            Fault::Throttle { store, permille }
+            | Fault::Broken { store, permille }
+            | Fault::Misrouted { store, permille } => self.store(line, *store).raw("permille", permille),
             Fault::LoseAnswers { store, ops, permille } | Fault::LoseRequests { store, ops, permille } => {
                 self.store(line, *store).word("ops", *ops).raw("permille", permille)
             }
-            Fault::Overwrite { store, task } | Fault::Delete { store, task } => {
-                self.store(line, *store).text("task", task)
-            }
+            Fault::Overwrite { store, task }
+            | Fault::Copy { store, task }
+            | Fault::Delete { store, task } => self.store(line, *store).text("task", task),
             Fault::PowerOff { device } => line.text("device", self.device(*device)),
             Fault::Crash { device, role } | Fault::Twin { device, role } => {
                 line.text("device", self.device(*device)).word("role", *role)

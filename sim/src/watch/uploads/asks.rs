@@ -41,12 +41,20 @@ impl Uploads {
                 self.heads.insert(ticket, key.clone());
                 Ok(())
             }
-            Verb::Get { .. } | Verb::ListParts { .. } => Ok(()),
+            Verb::Get { .. } => Ok(()),
+            Verb::ListParts { upload } => {
+                if let Some(job) = self.names.get(upload) {
+                    self.probes.insert(ticket, (*job, upload.clone()));
+                }
+                Ok(())
+            }
             Verb::ListUploads => {
+                self.listing.insert(ticket, key.clone());
                 self.listed.insert(key.clone());
                 Ok(())
             }
             Verb::Abort { upload } => {
+                self.listing.insert(ticket, key.clone());
                 premises.met("I21.aborted");
                 let current = self.names.get(upload).is_some_and(|owner| {
                     let row = rows::upload(seen.rows, *owner);
@@ -106,6 +114,9 @@ impl Uploads {
         fence: Fence,
         premises: &mut Premises,
     ) -> Result<(), Broken> {
+        demand("I22", !self.proven.contains(&at), || {
+            format!("{at:?} is sent again, and the store listed it")
+        })?;
         let before = self.sent.insert(at.clone(), Sent::Out(fence));
         match before {
             None => {}

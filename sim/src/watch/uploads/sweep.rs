@@ -74,6 +74,7 @@ impl Uploads {
                     Fault::Outage { store }
                     | Fault::Throttle { store, .. }
                     | Fault::Broken { store, .. }
+                    | Fault::Misrouted { store, .. }
                     | Fault::Expired { store }
                     | Fault::Skewed { store }
                     | Fault::LoseAnswers { store, .. }
