@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_core::change::{Change, EpisodeChange, JobChange, TaskCause, TaskChange, UploadChange};
+use tidegate_core::change::{Change, EpisodeChange, JobChange, TaskChange, UploadChange};
 use tidegate_core::effect::{CloseWhy, Effect, Notice, Response};
 use tidegate_core::input::{Input, LostWhy};
 use tidegate_core::object::ObjectReply;
@@ -36,7 +36,6 @@ pub const MARKS: &[(&str, &str)] = &[
     ("exhausted", "a job uses up its attempts"),
     ("foreign", "another object stands at a job's key"),
     ("frozen-refused", "a device offers other content under a key that is frozen"),
-    ("idle-found", "a report of idle ends a task that counted as recording"),
     ("judged", "an episode is judged"),
     ("late-episode", "a recording arrives for a task that is over, or of an earlier attempt"),
     ("late-lost", "a link's loss is reported after another took its place"),
@@ -239,9 +238,6 @@ impl Coverage {
         };
         match change {
             Change::Task(TaskChange::Returned { attempt, .. }) => self.sometimes("attempt-n", *attempt > 1),
-            Change::Task(TaskChange::Finished { cause, .. }) => {
-                self.sometimes("idle-found", *cause == TaskCause::Report);
-            }
             Change::Episode(EpisodeChange::Recorded(row)) => {
                 self.sometimes("bare", row.sidecar.is_none());
                 self.sometimes("late-episode", row.late);
@@ -279,7 +275,13 @@ impl Coverage {
                 self.sometimes("complete-found", object(|reply| matches!(reply, ObjectReply::Head(_))));
             }
             Change::Upload(UploadChange::Restarted { .. }) => self.mark("upload-restarted"),
-            Change::Upload(UploadChange::Abandoning { .. }) => self.mark("upload-dropped"),
+            Change::Upload(UploadChange::Abandoning { job }) => {
+                let sealing = matches!(seen.was(&Key::Upload(*job)),
+                    Some(Row::Upload(row)) if matches!(row.phase, Phase::Sealing { .. }));
+                let found = sealing && object(|reply| matches!(reply, ObjectReply::Head(Some(_))));
+                self.sometimes("complete-found", found);
+                self.sometimes("upload-dropped", !found);
+            }
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ pub mod coverage;
 pub mod device;
 pub mod liveness;
 pub mod meta;
+pub mod named;
 pub mod nightly;
 pub mod plan;
 pub mod report;

@@ -81,6 +81,8 @@ impl Trace {
     /// Adds a line to the log, if there is one.
     pub fn say(&mut self, at: SimTime, event: u64, who: &str, glyph: &str, text: impl FnOnce() -> String) {
         let Some(log) = &mut self.log else { return };
+        // As text first: only text is padded to its column.
+        let at = at.to_string();
         log.push_back(format!("{at:>14} {event:>7} {who:<10} {glyph:<2} {}", text()));
         if !self.whole && log.len() > TAIL {
             log.pop_front();

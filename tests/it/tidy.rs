@@ -211,6 +211,16 @@ fn core_is_pure() {
     }
 }
 
+#[test]
+fn no_run_of_the_simulator_depends_on_the_order_of_a_hash_map() {
+    for (name, text) in sources(&["sim/src", "sim/tests"]) {
+        let body = code(&text);
+        for word in ["HashMap", "HashSet", "RandomState"] {
+            assert!(!body.contains(word), "{name} uses `{word}`: equal scenarios must give equal runs");
+        }
+    }
+}
+
 /// Files that may touch the system directly, each with its reason. Everything else goes through runtime/src/seam.rs.
 const SYSTEM: &[(&str, &str)] = &[
     ("runtime/src/real.rs", "the production side of the seams"),
@@ -218,6 +228,16 @@ const SYSTEM: &[(&str, &str)] = &[
         "runtime/cli/src/demo/site.rs",
         "writes the configuration of a child process and finds free ports for it",
     ),
+    (
+        "sim/src/cli/bench.rs",
+        "threads, the wall clock and CPU time around runs of the simulator; no run sees them",
+    ),
+    ("sim/src/cli/bank.rs", "tells how long hunts in other processes took"),
+    ("sim/src/cli/meta.rs", "starts the same seeds in two processes and keeps a thread busy beside them"),
+    ("sim/src/cli/nightly.rs", "ends a night by the wall clock and keeps what failed in files"),
+    ("sim/src/cli/replay.rs", "reads scenario files"),
+    ("sim/src/cli/run.rs", "writes JUnit's XML"),
+    ("sim/src/cli/shrink.rs", "writes the small scenario"),
     ("runtime/s3/src/client.rs", "the SDK demands the type; the time itself comes from the Clock seam"),
 ];
 

@@ -39,7 +39,15 @@ pub fn case(lab: Lab, origin: Origin, scenario: Scenario, options: Options) -> C
     RUNNING.set(true);
     let report = (lab.run)(&scenario, options);
     RUNNING.set(false);
-    Case { origin, scenario, report, panicked_at: PLACE.take(), minimal: None, took: begun.elapsed() }
+    Case {
+        origin,
+        scenario,
+        options,
+        report,
+        panicked_at: PLACE.take(),
+        minimal: None,
+        took: begun.elapsed(),
+    }
 }
 
 /// How many threads to use when nobody says.

@@ -5,7 +5,7 @@ use serde_json::json;
 use tidegate_sim::bank::table;
 use tidegate_sim::report::sentences;
 
-use super::{Desk, replay};
+use super::Desk;
 
 const EXAMPLES: &str = "Examples:
   tidegate-sim list
@@ -73,12 +73,9 @@ pub const FAULTS: &[Listed] = &[
 /// If nothing can be written, or a named scenario cannot be read.
 pub fn list(args: &List, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     let mut scenarios = Vec::new();
-    if desk.scenarios.is_dir() {
-        for path in replay::files(&desk.scenarios)? {
-            let scenario = replay::read(desk, &path)?;
-            let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-            scenarios.push((name, scenario.about));
-        }
+    for (name, text) in desk.lab.named {
+        let scenario = (desk.lab.parse)(text).map_err(|why| anyhow::anyhow!("{name}: {why}"))?;
+        scenarios.push((*name, scenario.about.trim().to_string()));
     }
     let marks = desk.lab.marks;
     if args.json {
@@ -101,10 +98,10 @@ pub fn list(args: &List, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     }
     writeln!(desk.out, "Named scenarios (run NAME)")?;
     for (name, about) in &scenarios {
-        writeln!(desk.out, "  {name:<20} {}", about.lines().next().unwrap_or_default())?;
-    }
-    if scenarios.is_empty() {
-        writeln!(desk.out, "  none in {}", desk.scenarios.display())?;
+        // Its first sentence; the file has the rest.
+        let whole = about.replace('\n', " ");
+        let first = whole.split_inclusive(['.', ';']).next().unwrap_or_default();
+        writeln!(desk.out, "  {name:<20} {}", first.trim_end_matches(';'))?;
     }
     writeln!(desk.out, "\nFaults")?;
     for one in FAULTS {

@@ -8,6 +8,7 @@
 mod bank;
 mod bench;
 mod coverage;
+mod figures;
 mod list;
 mod meta;
 mod nightly;
@@ -47,6 +48,7 @@ const FIRST: &str = "Begin with:
   tidegate-sim run --seed 42 --log        one run, everything that happens
   tidegate-sim run --seeds 1..1000        a thousand, the failures explained
   tidegate-sim shrink --seed 42           the smallest scenario that fails like seed 42
+  tidegate-sim run power-loss             a scenario by its name; `list` has them all
   tidegate-sim replay --corpus sim/corpus every failure that ever was
 
 Exit codes: 0 as it should be, 1 failed, 2 usage, 10 invariant, 11 liveness, 12 crash, 13 non-determinism.
@@ -66,6 +68,8 @@ enum Command {
     Meta(meta::Meta),
     /// Say what runs of many seeds reach and what they never do.
     Coverage(coverage::Coverage),
+    /// Measure this build on this machine: events a second, simulated hours, cost of the checks, shrinking.
+    Figures(figures::Figures),
     /// List named scenarios, faults, invariants, bugs and marks.
     List(list::List),
     /// Run fresh seeds on all cores for so many minutes, and keep what fails.
@@ -96,8 +100,6 @@ impl Common {
 struct Desk<'a> {
     lab: Lab,
     out: &'a mut dyn Write,
-    /// Where named scenarios are.
-    scenarios: PathBuf,
     /// The program that `meta` starts.
     program: PathBuf,
 }
@@ -146,11 +148,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     bench::hush();
     let mut out = std::io::stdout().lock();
-    let answer = std::env::current_exe().context("finding this program").and_then(|program| {
-        // The folder beside the sources this was built from: a developer's tool runs where it was built.
-        let scenarios = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios"));
-        carry_out(cli.command, &mut Desk { lab: Lab::real(), out: &mut out, scenarios, program })
-    });
+    let answer = std::env::current_exe()
+        .context("finding this program")
+        .and_then(|program| carry_out(cli.command, &mut Desk { lab: Lab::real(), out: &mut out, program }));
     match answer {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -170,6 +170,7 @@ fn carry_out(command: Command, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
         Command::Bank(args) => bank::bank(&args, desk, PLANTED),
         Command::Meta(args) => meta::meta(&args, desk),
         Command::Coverage(args) => coverage::coverage(&args, desk),
+        Command::Figures(args) => figures::figures(&args, desk),
         Command::List(args) => list::list(&args, desk),
         Command::Nightly(args) => nightly::nightly(&args, desk),
         Command::Trail(args) => meta::trail(&args, desk),

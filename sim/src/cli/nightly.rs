@@ -27,8 +27,8 @@ pub struct Nightly {
     #[arg(long, value_name = "SEED")]
     pub from: Option<u64>,
     /// Runs at most
-    #[arg(long, value_name = "N", default_value_t = u64::MAX)]
-    pub most: u64,
+    #[arg(long, value_name = "N")]
+    pub most: Option<u64>,
     /// Where failures are kept
     #[arg(long, value_name = "DIR", default_value = "target/nightly")]
     pub out: PathBuf,
@@ -58,7 +58,8 @@ pub fn nightly(args: &Nightly, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     let (mut tally, mut findings) = (Tally::default(), Findings::default());
     bench::in_order(
         args.common.jobs(),
-        (from..from.saturating_add(args.most)).take_while(|seed| *seed == from || begun.elapsed() < within),
+        (from..from.saturating_add(args.most.unwrap_or(u64::MAX)))
+            .take_while(|seed| *seed == from || begun.elapsed() < within),
         |seed| {
             bench::case(
                 lab,

@@ -19,7 +19,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Default, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Replay {
-    /// Scenario files
+    /// Scenario files, or folders of them
     #[arg(required_unless_present = "corpus", value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// A folder of them; those with a planted bug are left out in a build without
@@ -42,13 +42,13 @@ pub struct Replay {
 /// Files that cannot be read or are no scenarios; a planted bug in a build without.
 pub fn replay(args: &Replay, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     let mut all = Vec::new();
-    for path in &args.files {
+    for path in args.files.iter().filter(|path| !path.is_dir()) {
         let scenario = read(desk, path)?;
         super::needs_planted(scenario.bug)?;
         all.push((path.display().to_string(), scenario));
     }
     let mut left_out = 0;
-    if let Some(folder) = &args.corpus {
+    for folder in args.corpus.iter().chain(args.files.iter().filter(|path| path.is_dir())) {
         for path in files(folder)? {
             let scenario = read(desk, &path)?;
             if scenario.bug.is_some() && !PLANTED {

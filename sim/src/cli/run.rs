@@ -1,6 +1,6 @@
 //! `run`: seeds, a commit, a named scenario, or the canary.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,16 +91,15 @@ pub fn run(args: &Run, desk: &mut Desk<'_>) -> anyhow::Result<u8> {
     tell_all(args, desk, options, range.map(of_seed))
 }
 
-/// Reads a scenario from the folder of named ones.
+/// Reads a named scenario.
 fn named(desk: &Desk<'_>, name: &str) -> anyhow::Result<Scenario> {
-    let path = desk.scenarios.join(format!("{name}.toml"));
-    if !path.exists() {
+    let Some((_, text)) = desk.lab.named.iter().find(|(known, _)| *known == name) else {
+        let names: Vec<&str> = desk.lab.named.iter().map(|(name, _)| *name).collect();
         let message =
-            format!("there is no scenario {name}; `tidegate-sim list` has them, `replay` runs files");
+            format!("there is no scenario {name}: there are {}; `replay` runs files", names.join(", "));
         return Err(Usage(message).into());
-    }
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    (desk.lab.parse)(&text).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))
+    };
+    (desk.lab.parse)(text).map_err(|why| anyhow::anyhow!("{name}: {why}"))
 }
 
 /// The run that must fail. If it passes, a world that finds nothing proves nothing: exit code 1.
@@ -123,6 +122,7 @@ fn tell_all(
 ) -> anyhow::Result<u8> {
     let lab = desk.lab;
     let (mut kinds, mut codes, mut kept) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let mut sum = Sum::default();
     bench::in_order(
         args.common.jobs(),
         what,
@@ -146,6 +146,7 @@ fn tell_all(
                 desk.tell(&case, args.common.json, args.log)?;
             }
             codes.push(case.exit_code());
+            sum.add(&case);
             if args.junit.is_some() {
                 kept.push(light(case));
             }
@@ -156,7 +157,48 @@ fn tell_all(
         std::fs::write(path, report::junit::document("tidegate-sim run", &kept))
             .with_context(|| format!("writing {}", path.display()))?;
     }
+    if sum.runs > 1 && !args.common.json {
+        write!(desk.out, "{}", sum.text())?;
+    }
     Ok(report::first_bad(codes))
+}
+
+/// What many runs came to, in a few lines at the end.
+#[derive(Debug, Default)]
+struct Sum {
+    runs: u64,
+    events: u64,
+    /// By signature: how many, and names of the first ones.
+    failed: BTreeMap<String, (u64, Vec<String>)>,
+}
+
+/// Names that are told of each kind of failure.
+const NAMES_MAX: usize = 8;
+
+impl Sum {
+    fn add(&mut self, case: &Case) {
+        self.runs += 1;
+        self.events += case.report.events;
+        if case.verdict().is_good() {
+            return;
+        }
+        let signature = case.report.failure.as_ref().map_or_else(|| "passes".to_string(), |f| f.signature());
+        let (times, names) = self.failed.entry(signature).or_default();
+        *times += 1;
+        if names.len() < NAMES_MAX {
+            names.push(case.name());
+        }
+    }
+
+    fn text(&self) -> String {
+        let failed: u64 = self.failed.values().map(|(times, _)| times).sum();
+        let mut out = format!("{} runs, {} events, {failed} failed\n", self.runs, self.events);
+        for (signature, (times, names)) in &self.failed {
+            let more = if *times > names.len() as u64 { ", ..." } else { "" };
+            out += &format!("  {signature:<22} {times:>5}  {}{more}\n", names.join(", "));
+        }
+        out
+    }
 }
 
 /// The case without what only coverage reads: thousands of them wait for the end.

@@ -99,8 +99,11 @@ fn parse(text: &str) -> Result<Scenario, String> {
 const LAB: Lab = Lab {
     run,
     plan,
+    idle: plan,
+    busy: plan,
     parse,
     write,
+    named: &[("kept", "4 0 1 -")],
     marks: &[("takeover", "A link is taken over."), ("double-crash", "A crash in a recovery.")],
     invariants: || vec!["L1", "I12"],
 };
@@ -109,12 +112,7 @@ const LAB: Lab = Lab {
 fn command(line: &str) -> (String, u8) {
     super::bench::hush();
     let mut out = Vec::new();
-    let mut desk = Desk {
-        lab: LAB,
-        out: &mut out,
-        scenarios: PathBuf::from("no-such-folder"),
-        program: PathBuf::from("none"),
-    };
+    let mut desk = Desk { lab: LAB, out: &mut out, program: PathBuf::from("none") };
     let words = ["tidegate-sim"].into_iter().chain(line.split_whitespace());
     let code = match Cli::try_parse_from(words) {
         Ok(cli) => match carry_out(cli.command, &mut desk) {
@@ -199,6 +197,33 @@ fn json_is_one_object_a_line() {
 }
 
 #[test]
+fn many_runs_end_with_what_failed_and_which_seeds_do() {
+    let (text, _) = command("run --seeds 1..14 --shrink-seconds 0");
+    let end: Vec<&str> = text.lines().rev().take(3).collect();
+    assert!(end[2].starts_with("13 runs, 130 events, 3 failed"), "{text}");
+    assert!(end[1].contains("L1/Tick") && end[1].contains("seed 5, seed 9"), "{text}");
+    assert!(end[0].contains("panic/Tick") && end[0].contains("seed 13"), "{text}");
+}
+
+#[test]
+fn a_named_scenario_is_found_from_anywhere_and_others_are_named() {
+    assert_eq!(command("run kept").1, 0);
+    let (text, code) = command("run lost");
+    assert_eq!(code, 2);
+    assert!(text.contains("there is no scenario lost: there are kept"), "{text}");
+}
+
+#[test]
+fn figures_tell_of_each_kind_of_run_and_of_shrinking() {
+    let (text, code) = command("figures --seeds 10 --shrunk 1 --json");
+    assert_eq!(code, 0, "{text}");
+    let value: serde_json::Value = serde_json::from_str(&text).expect("an object");
+    assert_eq!((&value["ordinary"]["runs"], &value["busy"]["runs"]), (&10.into(), &1.into()));
+    assert_eq!(value["ordinary"]["events"], 100);
+    assert_eq!(value["shrink"]["failures"], 0, "no driver of this world is broken");
+}
+
+#[test]
 fn the_canary_must_die() {
     let (text, code) = command("run --canary --shrink-seconds 0");
     assert_eq!(code, 10, "{text}");
@@ -229,7 +254,7 @@ fn what_makes_no_sense_is_usage() {
 #[test]
 fn a_build_without_bugs_says_how_to_get_one() {
     let mut out = Vec::new();
-    let mut desk = Desk { lab: LAB, out: &mut out, scenarios: PathBuf::new(), program: PathBuf::new() };
+    let mut desk = Desk { lab: LAB, out: &mut out, program: PathBuf::new() };
     let error = super::bank::bank(&super::bank::Bank::default(), &mut desk, false).expect_err("no bugs");
     assert!(error.is::<super::Usage>());
     assert!(error.to_string().contains("TIDEGATE_BUGS=1 cargo run"), "{error}");
@@ -238,7 +263,7 @@ fn a_build_without_bugs_says_how_to_get_one() {
 #[test]
 fn the_bank_counts_hunts_and_tells_what_found_a_bug() {
     let mut out = Vec::new();
-    let mut desk = Desk { lab: LAB, out: &mut out, scenarios: PathBuf::new(), program: PathBuf::new() };
+    let mut desk = Desk { lab: LAB, out: &mut out, program: PathBuf::new() };
     let ask = |ids: &[&str], seeds| super::bank::Bank {
         bug: ids.iter().map(|id| (*id).to_string()).collect(),
         seeds,
@@ -287,6 +312,7 @@ fn a_shrunk_failure_is_kept_replayed_and_expected() {
     assert!(std::fs::read_to_string(&junit).expect("written").contains("failures=\"0\""));
     std::fs::write(&file, "9 0 1 L1\n").expect("written");
     assert_eq!(command(&format!("replay {}", file.display())).1, 1, "expected to fail, and passes");
+    assert_eq!(command(&format!("replay {}", folder.path().display())).1, 1, "a folder is all its files");
     assert_eq!(command("shrink --seed 4").1, 1, "nothing to shrink");
 }
 

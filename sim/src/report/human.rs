@@ -19,8 +19,8 @@ pub fn line(case: &Case) -> String {
     let report = &case.report;
     let chain: String = report.chain.chars().take(16).collect();
     let mut line = format!(
-        "{:<24} {word:<9} {:>9} events {:>12} simulated {:>3} steps {:>3} faults  {chain:<16}",
-        case.name(),
+        "{:<40} {word:<9} {:>9} events {:>15} simulated {:>3} steps {:>3} faults  {chain:<16}",
+        label(case),
         report.events,
         time::text(report.simulated),
         case.scenario.steps.len(),
@@ -32,6 +32,20 @@ pub fn line(case: &Case) -> String {
     line.truncate(line.trim_end().len());
     line
 }
+
+/// What a run is called in a table: of a file its last name, cut so that columns stay where they are.
+fn label(case: &Case) -> String {
+    let name = case.name();
+    let last = name.rsplit('/').next().unwrap_or_default();
+    let mut label = last.strip_suffix(".toml").unwrap_or(last).to_string();
+    if label.chars().count() > NAME_MAX {
+        label = label.chars().take(NAME_MAX - 1).collect::<String>() + "…";
+    }
+    label
+}
+
+/// Letters of a name in a table.
+const NAME_MAX: usize = 40;
 
 /// Everything about a failure, in several lines; empty if there is none to tell.
 #[must_use]

@@ -2,11 +2,12 @@
 //!
 //! | `type` | Fields |
 //! |---|---|
-//! | `run` | `name`; `seed` or `file` or `scenario`; `bug`, `expect` (or null); `verdict` (`passed`, `failed-as-expected`, `failed`, `passes`, `failed-otherwise`); `chain`, `events`, `steps` (of machines), `simulated_ms`, `took_ms`; `failure` (or null); `stuck`; `log` if asked for |
+//! | `run` | `name`; `seed` or `file` or `scenario`; `bug`, `expect` (or null); `verdict` (`passed`, `failed-as-expected`, `failed`, `passes`, `failed-otherwise`); `chain`, `events`, `steps` (of machines), `simulated_ms`, `took_ms`; `failure` (or null); `stuck`, `marks`, `fired` (fault to count), `cloud_objects`, `cloud_ops`, `commits`, `held` (recordings still on devices); `log` if asked for |
 //! | (`failure` of `run`) | `signature`, `kind`, `exit_code`, `invariant`, `sentence`, `saw`, `panicked_at`, `at_ms`, `event`, `phase`, `inputs`, `again` (a command), `log` (the last 40 lines), `minimal` (or null: `events_before`, `events_after`, `tries`, `elapsed_ms`, `minimal`, `scenario`) |
 //! | `coverage` | `seeds`, `events`, `steps`, `simulated_ms`, `states`, `transitions`, `pairs` (arrays of fault and phase), `growth` (array of `seeds`, `states`, `transitions`, `pairs`), `premises`, `marks`, `fired` (name to count), `never_hit`, `vacuous`, `never_fired`; from `coverage` also `failed` (runs); from `nightly` also `from` and `failures` (array of `signature`, `times`, `first`) |
 //! | `meta` | `seeds`, `equal`, `differs` (or null: `seed`, `event`, `same_until`, `first`, `second`) |
 //! | `bank` | `id`, `sentence`, `expects`, `verdict` (`found`, `otherwise`, `missed`, `later`), `by` (invariant to count), `named_first`, `found_at` (seeds), `runs`, `seeds_median`, `seeds_p95`, `seeds_anyway` (of all hunts, seeds that fail without the bug as well), `cpu_s`, `later`, `fixed_in` |
+//! | `figures` | `build`; `ordinary`, `busy`, `idle`: `runs`, `events`, `cpu_s`, `events_per_s`, `simulated_h_per_cpu_h`, `checks_percent`; `shrink`: `failures`, `events_before_median`, `events_after_median`, `tries_median`, `s_median`, `s_max` |
 //! | `list` | arrays of objects: `scenarios`, `faults`, `invariants`, `bugs`, `marks` |
 //!
 //! The command's exit code is the verdict over all of them.
@@ -38,6 +39,12 @@ pub fn run(case: &Case, whole_log: bool) -> Value {
         "took_ms": millis(case.took),
         "failure": failure(case),
         "stuck": report.stuck,
+        "marks": report.marks,
+        "fired": report.fired,
+        "cloud_objects": report.cloud_objects,
+        "cloud_ops": report.cloud_ops,
+        "commits": report.commits,
+        "held": report.held,
     });
     match &case.origin {
         Origin::Seed(seed) => out["seed"] = json!(seed),

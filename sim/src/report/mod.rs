@@ -10,7 +10,7 @@ pub mod tally;
 
 use std::time::Duration;
 
-use crate::run::Report;
+use crate::run::{DriverBug, Options, Report};
 use crate::scenario::Scenario;
 use crate::shrink::Shrunk;
 
@@ -35,6 +35,8 @@ pub struct Case {
     pub origin: Origin,
     /// What happened.
     pub scenario: Scenario,
+    /// How it was run.
+    pub options: Options,
     /// What it came to.
     pub report: Report,
     /// Where the source panicked, if it did and that is known: `file:line`.
@@ -105,10 +107,16 @@ impl Case {
     #[must_use]
     pub fn again(&self) -> String {
         let planted = self.scenario.bug.is_some();
-        let bug = self.scenario.bug.map(|bug| format!(" --bug {}", bug.id())).unwrap_or_default();
+        let bug = match (self.scenario.bug, self.options.driver) {
+            (Some(bug), _) => format!(" --bug {}", bug.id()),
+            (None, Some(DriverBug::B27)) => " --bug B27".to_string(),
+            (None, Some(DriverBug::B28)) => " --bug B28".to_string(),
+            (None, None) => String::new(),
+        };
         match &self.origin {
+            Origin::Seed(_) if self.options.canary => format!("{}run --canary --log", command(planted)),
             Origin::Seed(seed) => format!("{}run --seed {seed}{bug} --log", command(planted)),
-            Origin::File(path) => format!("{}replay {path}", command(planted)),
+            Origin::File(path) => format!("{}replay {path} --log", command(planted)),
             Origin::Named(name) => format!("{}run {name}{bug} --log", command(planted)),
         }
     }
@@ -118,9 +126,9 @@ impl Case {
 #[must_use]
 pub fn command(planted: bool) -> &'static str {
     if planted {
-        "TIDEGATE_BUGS=1 cargo run --target-dir target/bugs -p tidegate-sim -- "
+        "TIDEGATE_BUGS=1 cargo run -q --target-dir target/bugs -p tidegate-sim -- "
     } else {
-        "cargo run -p tidegate-sim -- "
+        "cargo run -q -p tidegate-sim -- "
     }
 }
 
@@ -135,7 +143,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::{Case, Origin, Verdict, first_bad};
-    use crate::run::{Failure, FailureKind, Report};
+    use crate::run::{Failure, FailureKind, Options, Report};
     use crate::scenario::Scenario;
     use crate::time::SimTime;
 
@@ -171,6 +179,7 @@ pub(crate) mod tests {
         Case {
             origin: Origin::Seed(42),
             scenario: scenario(),
+            options: Options::default(),
             report: Report {
                 failure,
                 chain: "00ff".to_string(),

@@ -42,17 +42,30 @@ pub fn name(scenario: &Scenario, failure: &Failure) -> String {
 pub fn kept(scenario: &Scenario, failure: &Failure) -> Scenario {
     Scenario {
         name: name(scenario, failure),
-        about: format!("{} Seen: {}", sentences::sentence(&failure.invariant), failure.saw),
+        about: format!("{} Seen: {}", sentences::sentence(&failure.invariant), brief(&failure.saw)),
         expect: scenario.bug.map(|_| failure.invariant.clone()),
         ..scenario.clone()
     }
 }
 
+/// What was seen, on one line that can be read at a glance.
+fn brief(saw: &str) -> String {
+    let mut text: String = saw.replace('\n', " ").chars().take(SAW_MAX + 1).collect();
+    if text.chars().count() > SAW_MAX {
+        text.pop();
+        text.push('…');
+    }
+    text
+}
+
+/// Letters of what was seen that stay in a file.
+const SAW_MAX: usize = 160;
+
 /// A test that runs `corpus/<name>.toml` from a file in `sim/tests`.
 #[must_use]
 pub fn test(kept: &Scenario, failure: &Failure) -> String {
     let function = kept.name.replace('-', "_");
-    let (invariant, saw) = (&failure.invariant, failure.saw.replace('\n', " "));
+    let (invariant, saw) = (&failure.invariant, brief(&failure.saw));
     let says = sentences::sentence(invariant);
     let file = format!("../corpus/{}.toml", kept.name);
     let (verdict, gate) = match (&kept.bug, &kept.expect) {

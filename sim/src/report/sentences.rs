@@ -99,7 +99,11 @@ pub const ALL: &[Sentence] = &[
         "I19",
         "An upload takes effect at most once: after a lost answer it converges on the one object it made.",
     ),
-    now("I20", "The source is removed only after the object was verified and the completion is durable."),
+    now(
+        "I20",
+        "A recording is taken in and acknowledged only as it was announced and stored, and its source is removed only \
+         after the object was verified and the completion is durable.",
+    ),
     now(
         "I21",
         "Every upload that was begun at the store is completed, aborted or on record to be cleaned up.",

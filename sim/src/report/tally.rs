@@ -149,11 +149,7 @@ impl Tally {
         }
         let mut list = |title: &str, map: &BTreeMap<&'static str, u64>| {
             let words: Vec<String> = map.iter().map(|(word, n)| format!("{word} {n}")).collect();
-            writeln!(
-                out,
-                "{title:<14}{}",
-                if words.is_empty() { "none".to_string() } else { words.join(", ") }
-            )
+            writeln!(out, "{title:<14}{}", wrapped(&words))
         };
         list("premises", &self.premises.0)?;
         list("faults", &self.fired)?;
@@ -161,11 +157,8 @@ impl Tally {
         for (title, missing) in
             [("never hit", &gaps.never_hit), ("vacuous", &gaps.vacuous), ("never fired", &gaps.never_fired)]
         {
-            writeln!(
-                out,
-                "{title:<14}{}",
-                if missing.is_empty() { "none".to_string() } else { missing.join(", ") }
-            )?;
+            let missing: Vec<String> = missing.iter().map(|word| (*word).to_string()).collect();
+            writeln!(out, "{title:<14}{}", wrapped(&missing))?;
         }
         Ok(())
     }
@@ -206,6 +199,29 @@ fn is_round(n: u64) -> bool {
     }
     matches!(unit, 1 | 2 | 5)
 }
+
+/// Words with commas, on lines of a readable length below each other.
+fn wrapped(words: &[String]) -> String {
+    let mut out = if words.is_empty() { "none".to_string() } else { String::new() };
+    let mut column = 0;
+    for (n, word) in words.iter().enumerate() {
+        if n > 0 {
+            out.push(',');
+            if column + word.len() > COLUMNS {
+                out.push_str("\n              ");
+                column = 0;
+            } else {
+                out.push(' ');
+            }
+        }
+        out.push_str(word);
+        column += word.len() + 2;
+    }
+    out
+}
+
+/// Letters of a list in a line.
+const COLUMNS: usize = 100;
 
 #[cfg(test)]
 mod tests {

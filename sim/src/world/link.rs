@@ -157,6 +157,7 @@ impl World<'_> {
         let delay = self.delay(link);
         let site = self.links[link].site;
         if self.weather.refused(route) {
+            self.fire(&Fault::Refuse { path: crate::scenario::Path::Device(self.links[link].device) });
             self.queue.plan(self.now + delay, Event::Answered { link, admitted: false });
             return Ok(());
         }
