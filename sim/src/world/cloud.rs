@@ -56,7 +56,10 @@ impl World<'_> {
             self.nodes[site].cloud_ops += 1;
             n = self.nodes[site].cloud_ops;
             if let Some(fault) = self.triggered(Self::at_object(site, n, ObjectPoint::Asked)) {
-                return self.fault_on(fault);
+                self.fault_on(fault)?;
+                if self.is_over(site, boot) {
+                    return Ok(());
+                }
             }
         }
         let carried = match &op.verb {
@@ -137,7 +140,7 @@ impl World<'_> {
             && alive
             && let Some(fault) = self.triggered(Self::at_object(site, n, ObjectPoint::Applied))
         {
-            return self.fault_on(fault);
+            self.fault_on(fault)?;
         }
         let outcome = match result {
             Ok(reply) => Outcome::Done(reply),
@@ -148,6 +151,11 @@ impl World<'_> {
             return self.answer(asked, Outcome::Unknown, ATTEMPT);
         }
         self.answer(asked, outcome, self.back(site, cloud))
+    }
+
+    /// Whether a fault at an operation ended the process that asked; any other leaves the operation on its way.
+    fn is_over(&self, site: usize, boot: u64) -> bool {
+        !self.nodes[site].up || self.nodes[site].boot != boot
     }
 
     fn back(&self, site: usize, cloud: bool) -> Duration {
@@ -238,7 +246,10 @@ impl World<'_> {
         if n > 0
             && let Some(fault) = self.triggered(Self::at_object(site, n, ObjectPoint::Answered))
         {
-            return self.fault_on(fault);
+            self.fault_on(fault)?;
+            if self.is_over(site, boot) {
+                return Ok(());
+            }
         }
         self.letter(site, Letter::Input(Input::Object { ticket, outcome }))
     }
