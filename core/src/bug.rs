@@ -159,6 +159,14 @@ bank! {
     H16,
     /// A policy may put more parts in flight than there is memory for.
     H17,
+    /// An upload whose completion does not say its mode counts as one with a sidecar, whatever its start said.
+    H18,
+    /// An answer without a task is taken for the task that the caller named, whatever the command told the device.
+    H19,
+    /// What an uploader's list says of an upload under way is forgotten.
+    H20,
+    /// After a restart a job may wait as long as any job may, if the wall clock was set back meanwhile.
+    H21,
 }
 
 impl Bug {

@@ -5,8 +5,9 @@ use tidegate_core::effect::RecorderView;
 use tidegate_core::outcome::{Budget, Fault};
 use tidegate_core::row::{FinalWhy, JobState, ParkWhy, Row, TaskState};
 
-use crate::device::Deed;
+use crate::device::{Deed, Device};
 use crate::scenario;
+use crate::store::Content;
 use crate::watch::{Broken, Truth};
 
 /// A world that is to be judged.
@@ -35,6 +36,8 @@ pub struct Linked {
     pub uploader: bool,
     /// What its site last showed of the recorder.
     pub view: Option<RecorderView>,
+    /// No answer of the recorder can arrive before its site stops waiting for it.
+    pub late: bool,
 }
 
 /// Something that is not finished.
@@ -229,11 +232,35 @@ fn tasks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
             Some("the device has no such recording".to_string())
         } else if condition.denied[site].is_some() {
             Some("a store is denied".to_string())
+        } else if tampered(condition, site, device, wire) {
+            Some("somebody changed what the device stored, and it stores nothing twice".to_string())
         } else {
             None
         };
         all.push(Unfinished { property: "L1", what, stuck });
     }
+}
+
+/// Whether a third party changed or removed a recording at the edge, and it is not there as the device holds it.
+fn tampered(condition: &Condition<'_>, site: usize, device: &Device, wire: &str) -> bool {
+    let meant = |store: &scenario::Store, task: &str| {
+        let of = wire.strip_prefix(task).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        *store == scenario::Store::Edge(site) && of
+    };
+    let aimed = condition.truth.scenario.faults.iter().any(|spec| match &spec.fault {
+        scenario::Fault::Overwrite { store, task } | scenario::Fault::Delete { store, task } => {
+            meant(store, task)
+        }
+        _ => false,
+    });
+    let Some((_, file)) = device.held().find(|(held, _)| *held == wire) else { return false };
+    let there = |suffix: &str, content: &Content| {
+        condition.truth.edges[site].objects.iter().any(|(key, object)| {
+            key.as_str().ends_with(&format!("/{wire}.{suffix}")) && object.content() == Some(content)
+        })
+    };
+    let whole = there("mcap", &file.content) && file.sidecar.as_ref().is_none_or(|json| there("json", json));
+    aimed && !whole
 }
 
 /// L2: a healthy device is connected, and its site shows what it really does.
@@ -262,6 +289,11 @@ fn links(condition: &Condition<'_>, n: usize, all: &mut Vec<Unfinished>) {
     if !agrees {
         let shown = linked.view.as_ref().map(|view| (view.confidence, view.state.clone(), view.task.clone()));
         let what = format!("{} is {state} {task}, and the site shows {shown:?}", device.id);
+        // A late answer is no answer, so nothing may be believed of it; and then nothing is.
+        let doubted = linked.view.as_ref().is_some_and(|view| view.confidence != "confirmed");
+        let stuck = stuck.or_else(|| {
+            (linked.late && doubted).then(|| "its answers take longer than its site waits".to_string())
+        });
         all.push(Unfinished { property: "L2", what, stuck });
     }
 }

@@ -278,7 +278,8 @@ impl Hub {
                 if answer.success && answer.state.is_some() && command.action.mutates() {
                     // Only these name their task to the device, which refuses them for another one. What it answers to
                     // the others says nothing of the task that the caller had in mind.
-                    let told = matches!(command.action, Action::Config | Action::Begin | Action::Finish);
+                    let told = matches!(command.action, Action::Config | Action::Begin | Action::Finish)
+                        || planted!(cx.knobs, H19);
                     let task = answer.task.or(command.task.as_deref().filter(|_| told));
                     let said = Said { state: answer.state, task, ..Said::default() };
                     self.hear(cx, device, Origin::Answer(command.action), said);

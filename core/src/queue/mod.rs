@@ -268,7 +268,8 @@ impl Queue {
                     self.tell_claimed(cx, fence);
                 }
                 JobState::Pending { due, .. } => {
-                    self.waiting.put(id, cx.now.deadline(due, limits::DELAY_MAX));
+                    let most = if planted!(cx.knobs, H21) { limits::DELAY_MAX } else { granted(row) };
+                    self.waiting.put(id, cx.now.deadline(due, most));
                 }
                 JobState::Parked { why: ParkWhy::NoDestination | ParkWhy::Fault(_), .. } if here => {
                     self.back(cx, id, Cause::Returned);
@@ -510,5 +511,22 @@ impl Queue {
         if let Some(row) = self.jobs.get(&fence.job) {
             cx.tell(Fact::JobClaimed { fence, row: Box::new(row.clone()) });
         }
+    }
+}
+
+/// The delay that a waiting job was once given: its wait after a restart is at most that, because the wall clock by which
+/// it was stored may have been set back meanwhile.
+fn granted(row: &JobRow) -> Duration {
+    match &row.state {
+        JobState::Pending { due, cause: Cause::Retry(_) | Cause::Destination(_) } => {
+            row.last_ended_at.map_or(limits::DELAY_MAX, |ended| ended.until(*due)).min(limits::DELAY_MAX)
+        }
+        JobState::Pending {
+            cause: Cause::Queued | Cause::Asked | Cause::Returned | Cause::Policy, ..
+        }
+        | JobState::Claimed { .. }
+        | JobState::Parked { .. }
+        | JobState::Completed { .. }
+        | JobState::Failed { .. } => Duration::ZERO,
     }
 }

@@ -445,7 +445,7 @@ fn a_restart_reclaims_without_spending_an_attempt_and_without_asking_anybody() {
 }
 
 #[test]
-fn a_restart_keeps_the_time_of_a_retry_and_a_stepped_clock_holds_it_a_day_at_most() {
+fn a_restart_keeps_the_time_of_a_retry_and_a_clock_set_back_holds_it_no_longer_than_its_delay() {
     let mut rig = one_at_a_time();
     rig.want(1, 10, false);
     rig.failed(1, DATA);
@@ -460,10 +460,30 @@ fn a_restart_keeps_the_time_of_a_retry_and_a_stepped_clock_holds_it_a_day_at_mos
     assert_eq!(rig.timers.armed(&TimerKey::Queue), Some(armed));
     assert_eq!(rig.wake().unwrap().claimed(), [JobId(1)]);
     rig.failed(1, DATA);
+    let wait = rig.due_in(1);
     rig.now.wall = Wall(-1_000_000_000_000);
     rig.reboot();
     let armed = rig.timers.armed(&TimerKey::Queue).unwrap();
-    assert_eq!(rig.now.mono.until(armed), limits::DELAY_MAX);
+    assert_eq!(rig.now.mono.until(armed), wait);
+}
+
+#[test]
+fn a_clock_that_is_set_back_before_a_restart_holds_no_job_that_nobody_told_to_wait() {
+    let mut rig = one_at_a_time();
+    rig.policies.uploads = Some(0);
+    rig.want(1, 10, false);
+    assert_eq!(rig.counts(), (1, 0, 0, 0));
+    rig.now.wall = Wall(rig.now.wall.0 - 12 * 3_600_000);
+    rig.reboot();
+    assert_eq!(rig.counts(), (1, 0, 0, 0), "queued");
+    rig.policies.uploads = None;
+    assert_eq!(rig.reboot().claimed(), [JobId(1)]);
+    rig.failed(1, Fault::Auth);
+    rig.policies.uploads = Some(0);
+    rig.ask_again(1);
+    rig.now.wall = Wall(rig.now.wall.0 - 12 * 3_600_000);
+    rig.reboot();
+    assert_eq!(rig.counts(), (1, 0, 0, 0), "asked for");
 }
 
 #[test]

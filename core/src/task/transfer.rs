@@ -72,12 +72,12 @@ impl Tasks {
         for entry in status.uploads.iter().flatten() {
             match entry.status {
                 UploadStatus::WaitAck => self.on_uploaded(cx, device, &entry.announced, false),
-                UploadStatus::Pending
-                | UploadStatus::Active
-                | UploadStatus::RetryWait
-                | UploadStatus::Completed
-                | UploadStatus::Failed
-                | UploadStatus::Unknown => {}
+                UploadStatus::Pending | UploadStatus::Active | UploadStatus::RetryWait => {
+                    if !planted!(cx.knobs, H20) {
+                        self.remember(device, &entry.announced);
+                    }
+                }
+                UploadStatus::Completed | UploadStatus::Failed | UploadStatus::Unknown => {}
             }
         }
         for wire in status.waiting_ack_tasks.iter().flatten().filter_map(|text| WireId::new(text).ok()) {
@@ -151,17 +151,36 @@ impl Tasks {
     /// `upload_started`
     fn on_started(&mut self, cx: &mut Cx<'_>, device: &DeviceId, announced: &Announced) {
         let Some(named) = self.own_or_refuse(cx, device, &announced.task) else { return };
-        self.note_upload(cx, &named, announced, true);
+        let all = self.with_earlier(&named, announced);
+        self.note_upload(cx, &named, &all, true);
         if announced.key.is_some() {
             self.bind(cx, device, &named, announced);
         }
     }
 
+    /// An upload under way, as a list names it. The word that it began may have been heard in an earlier life; its
+    /// completion may say less.
+    fn remember(&mut self, device: &DeviceId, announced: &Announced) {
+        let Some(named) = self.owned(device, &announced.task).filter(|named| named.current) else { return };
+        let row = self.tasks.get(&named.task).expect("what was found is in memory");
+        if row.state.is_final() {
+            return;
+        }
+        let all = self.with_earlier(&named, announced);
+        self.sides.entry(named.task).or_default().announced = Some(all);
+    }
+
     /// `upload_complete`, or the same told again in a status.
     fn on_uploaded(&mut self, cx: &mut Cx<'_>, device: &DeviceId, announced: &Announced, fresh: bool) {
         let Some(named) = self.own_or_refuse(cx, device, &announced.task) else { return };
-        let announced =
-            &if planted!(cx.knobs, H10) { announced.clone() } else { self.with_earlier(&named, announced) };
+        let mut all = self.with_earlier(&named, announced);
+        if planted!(cx.knobs, H10) {
+            all = announced.clone();
+        }
+        if planted!(cx.knobs, H18) {
+            all.mcap_only = announced.mcap_only;
+        }
+        let announced = &all;
         self.note_upload(cx, &named, announced, fresh);
         if planted!(cx.knobs, B20) && fresh {
             self.acknowledge(cx, device, &named.wire);

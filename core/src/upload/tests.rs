@@ -1119,8 +1119,13 @@ proptest! {
                     late.push((2, op));
                     rig.answer(ticket, Outcome::Unknown);
                 }
-                (Doing::Fail(n), Some((ticket, _))) => {
-                    rig.answer(ticket, Outcome::Failed(fault(n)));
+                (Doing::Fail(n), Some((ticket, op))) => {
+                    let said = match (op.store, fault(n)) {
+                        // The edge is read as a whole: damage that it reports would be the source's.
+                        (crate::object::Store::Edge, Fault::Damaged(_)) => Fault::Local("EIO".into()),
+                        (_, said) => said,
+                    };
+                    rig.answer(ticket, Outcome::Failed(said));
                 }
             }
             for (left, op) in &mut late {

@@ -177,4 +177,8 @@ const UNSEEN: &[(Bug, &str)] = &[
     (Bug::H14, "devices here never lose a copy that they announce"),
     (Bug::H15, "sending a part twice is waste that nobody counts here"),
     (Bug::H17, "parts here are too small to fill the memory"),
+    (Bug::H18, "devices here always say the mode"),
+    (Bug::H19, "devices here always name their task"),
+    (Bug::H20, "devices here always say the mode"),
+    (Bug::H21, "nobody here measures how long a job waits"),
 ];

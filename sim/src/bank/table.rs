@@ -280,6 +280,24 @@ pub static ALL: &[Entry] = &[
     .mended("08ca9e5"),
     core(Bug::H17, "H17", &["I27"], "A policy may put more parts in flight than there is memory for.")
         .mended("a54cbaa"),
+    core(
+        Bug::H18,
+        "H18",
+        &["L1"],
+        "An upload whose completion does not say its mode counts as one with a sidecar.",
+    )
+    .mended("1358b4f"),
+    core(Bug::H19, "H19", &["I11"], "An answer without a task is taken for the task that the caller named.")
+        .mended("bf5797f"),
+    core(Bug::H20, "H20", &["L1"], "What an uploader's list says of an upload under way is forgotten.")
+        .mended("cb910e3"),
+    core(
+        Bug::H21,
+        "H21",
+        &["L1", "I29"],
+        "After a restart a job waits as long as any job may, if the wall clock was set back.",
+    )
+    .mended("227c9fc"),
 ];
 
 #[cfg(test)]

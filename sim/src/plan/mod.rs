@@ -135,8 +135,8 @@ fn chaos(seed: u64, shape: &Shape) -> Duration {
     draw::span(&mut chance, low, high)
 }
 
-/// How long everything that can be finished may take once the faults are over: all attempts with the longest delays,
-/// every byte three times over its way, the longest recording twice, what is kept at the edge, and two hours for what has its
+/// How long everything that can be finished may take once the faults are over: all attempts with the longest delays, of a
+/// job and of the two that people ask for when it failed, every byte three times over its way, the longest recording twice, what is kept at the edge, and two hours for what has its
 /// own pace (the way's own delays, statuses owed, verifications, removals).
 fn settle(sites: &[Site], stories: &[workload::Story]) -> Duration {
     let mut most = Duration::ZERO;
@@ -145,7 +145,7 @@ fn settle(sites: &[Site], stories: &[workload::Story]) -> Duration {
         let cap = Duration::from_millis(built.retry_cap_ms.min(DAY)) + Duration::from_secs(1);
         let keep = Duration::from_millis(site.knobs.keep_edge_ms.unwrap_or(0));
         let scan = Duration::from_millis(site.knobs.scan_every_ms) * 3;
-        most = most.max(cap * (2 * built.attempts) + keep + scan);
+        most = most.max(cap * (3 * built.attempts) + keep + scan);
     }
     let work: Duration = stories.iter().map(workload::Story::work).sum();
     let longest = stories.iter().map(workload::Story::recording).max().unwrap_or_default();

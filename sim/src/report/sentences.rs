@@ -109,7 +109,10 @@ pub const ALL: &[Sentence] = &[
         "Progress counts acknowledged parts, stays within the total, and falls only by an announced new start.",
     ),
     later("I23", "A state restored from a snapshot and the log equals the one replayed in full.", RESTORE),
-    later("I24", "A replay causes nothing outside.", RESTORE),
+    now(
+        "I24",
+        "A boot repeats nothing that cannot be repeated, and a life repeated from its inputs is the same life.",
+    ),
     now("I25", "Each decision names the one version of the policies it comes from, and versions go forward."),
     now("I26", "A policy that fails or asks for too much is bounded, and takes no link or job with it."),
     now("I27", "Everything that can grow stays below its bound."),

@@ -6,6 +6,7 @@
 
 pub mod calls;
 mod deeds;
+pub mod journal;
 #[cfg(test)]
 mod life;
 mod lines;
@@ -217,7 +218,7 @@ pub trait Watch {
 
 /// Every family, for a scenario.
 #[must_use]
-pub fn all(_: &Scenario) -> Vec<Box<dyn Watch>> {
+pub fn all(scenario: &Scenario) -> Vec<Box<dyn Watch>> {
     vec![
         // Durability first: the others take for durable what was shown to them.
         Box::<system::SystemWatch>::default(),
@@ -226,5 +227,6 @@ pub fn all(_: &Scenario) -> Vec<Box<dyn Watch>> {
         Box::<tasks::TaskWatch>::default(),
         Box::<queue::QueueWatch>::default(),
         Box::<uploads::UploadWatch>::default(),
+        Box::new(journal::Journal::new(scenario)),
     ]
 }

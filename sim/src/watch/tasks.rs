@@ -103,10 +103,21 @@ impl Tasks {
         let Some(link) = self.links.get(conn).filter(|link| self.current.get(*link) == Some(conn)) else {
             return;
         };
-        if let TransferMessage::UploadStarted(announced) = message
-            && let Some(key) = announced.key.as_deref().and_then(|key| ObjectKey::new(key).ok())
-        {
-            self.started.insert((link.0.clone(), key), announced.clone());
+        let under_way = |entry: &&tidegate_core::wire::transfer::UploadEntry| {
+            matches!(entry.status, UploadStatus::Pending | UploadStatus::Active | UploadStatus::RetryWait)
+        };
+        let began: Vec<&Announced> = match message {
+            TransferMessage::UploadStarted(announced) => vec![announced],
+            TransferMessage::Status(status) => {
+                let entries = status.uploads.iter().flatten().filter(under_way);
+                entries.map(|entry| &entry.announced).collect()
+            }
+            _ => Vec::new(),
+        };
+        for announced in began {
+            if let Some(key) = announced.key.as_deref().and_then(|key| ObjectKey::new(key).ok()) {
+                self.started.insert((link.0.clone(), key), announced.clone());
+            }
         }
         // Programs say it also of what they are uploading or have uploaded: the site looks by what was said at the start.
         if let TransferMessage::UploadNotFound { task, .. } = message {

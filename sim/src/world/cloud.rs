@@ -41,6 +41,11 @@ impl World<'_> {
         move |when| matches!(when, When::Object { site: s, n: k, point } if *s == site && *k == n && *point == p)
     }
 
+    /// Whether the process that asked is still there: only a fault that ended it takes the answer away.
+    fn lives(&self, site: usize, boot: u64) -> bool {
+        self.nodes[site].up && self.nodes[site].boot == boot
+    }
+
     /// A site asks for an operation.
     pub(super) fn asks(&mut self, site: usize, ticket: Ticket, op: ObjectOp) -> Result<(), Broken> {
         let boot = self.nodes[site].boot;
@@ -57,7 +62,7 @@ impl World<'_> {
             n = self.nodes[site].cloud_ops;
             if let Some(fault) = self.triggered(Self::at_object(site, n, ObjectPoint::Asked)) {
                 self.fault_on(fault)?;
-                if self.is_over(site, boot) {
+                if !self.lives(site, boot) {
                     return Ok(());
                 }
             }
@@ -112,7 +117,7 @@ impl World<'_> {
         let store = Self::store_of(site, op);
         let verb = op.verb.name();
         let cloud = op.store == object::Store::Cloud;
-        let alive = self.nodes[site].up && self.nodes[site].boot == boot;
+        let alive = self.lives(site, boot);
         // The process that asked is gone: its request was on the way, or was not. Its own disk it takes with it.
         if !alive && (!cloud || self.nodes[site].luck.below(2) == 0) {
             return Ok(());
@@ -141,6 +146,9 @@ impl World<'_> {
             && let Some(fault) = self.triggered(Self::at_object(site, n, ObjectPoint::Applied))
         {
             self.fault_on(fault)?;
+            if !self.lives(site, boot) {
+                return Ok(());
+            }
         }
         let outcome = match result {
             Ok(reply) => Outcome::Done(reply),
@@ -151,11 +159,6 @@ impl World<'_> {
             return self.answer(asked, Outcome::Unknown, ATTEMPT);
         }
         self.answer(asked, outcome, self.back(site, cloud))
-    }
-
-    /// Whether a fault at an operation ended the process that asked; any other leaves the operation on its way.
-    fn is_over(&self, site: usize, boot: u64) -> bool {
-        !self.nodes[site].up || self.nodes[site].boot != boot
     }
 
     fn back(&self, site: usize, cloud: bool) -> Duration {
@@ -247,7 +250,7 @@ impl World<'_> {
             && let Some(fault) = self.triggered(Self::at_object(site, n, ObjectPoint::Answered))
         {
             self.fault_on(fault)?;
-            if self.is_over(site, boot) {
+            if !self.lives(site, boot) {
                 return Ok(());
             }
         }

@@ -60,6 +60,10 @@ pub(super) struct Link {
     pub(super) twin: Option<usize>,
     pub(super) state: State,
     pub(super) conn: Option<ConnId>,
+    /// Its handshake reached the site.
+    pub(super) knocked: bool,
+    /// The device was told that it is open.
+    opened: bool,
     /// The device gave it up, or never knew of it.
     pub(super) device_gone: bool,
     /// The site gave it up; its `Lost` was said.
@@ -130,6 +134,8 @@ impl World<'_> {
             twin,
             state: State::Dialing,
             conn: None,
+            knocked: false,
+            opened: false,
             device_gone: false,
             site_gone: false,
             up: Pipe::default(),
@@ -180,6 +186,7 @@ impl World<'_> {
             self.queue.plan(self.now + delay, Event::Answered { link, admitted: false });
             return Ok(());
         }
+        self.links[link].knocked = true;
         self.letter(site, Letter::Knock { link })
     }
 
@@ -225,10 +232,18 @@ impl World<'_> {
             }
             return Ok(());
         }
+        if self.lines[device].current[at(role)] != Some(link) {
+            // The program that dialled is gone, and its kernel closes what it left.
+            if admitted {
+                self.device_ends(link, LostWhy::Broken);
+            }
+            return Ok(());
+        }
         if !admitted {
             self.lines[device].current[at(role)] = None;
             return self.device(device, |device, now, asks| device.declined(now, role, asks));
         }
+        self.links[link].opened = true;
         self.device(device, |device, now, asks| device.opened(now, role, asks))
     }
 
@@ -427,6 +442,11 @@ impl World<'_> {
         }
         if self.lines[device].current[at(role)] == Some(link) {
             self.lines[device].current[at(role)] = None;
+        }
+        if !self.links[link].opened {
+            // It still waits for the answer to its handshake: its kernel tells it that none will come.
+            self.links[link].state = State::Over;
+            return self.device(device, |device, now, asks| device.declined(now, role, asks));
         }
         self.device(device, |device, now, asks| device.ended(now, role, end, asks))
     }

@@ -12,7 +12,7 @@ mod fault;
 mod link;
 mod operator;
 mod phases;
-mod policy;
+pub(crate) mod policy;
 mod queue;
 mod release;
 mod sight;

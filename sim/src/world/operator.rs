@@ -1,6 +1,7 @@
 //! People who carry one recording each from its task to the cloud. They look at what the site shows (its durable records),
 //! do the next sensible thing, and come back later if it is refused.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidegate_core::id::{EpisodeId, TaskId};
@@ -16,10 +17,18 @@ use crate::watch::Broken;
 
 /// How long people wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// How often a sync that failed is asked for again.
+const AGAIN_MAX: u32 = 2;
 /// First wait before they look again.
 const LOOK_MIN: Duration = Duration::from_secs(2);
-/// Longest wait before they look again.
+/// Longest wait before they look again, while things move.
 const LOOK_MAX: Duration = Duration::from_secs(60);
+/// Where nothing has moved for long, they wait this part of that time, but not longer than `LOOK_SELDOM`.
+const LOOK_SHARE: u32 = 16;
+/// So that they come back in the hours that a healed world has at least.
+const LOOK_SELDOM: Duration = Duration::from_secs(20 * 60);
+/// Without news for this long, nothing that they could do has any effect.
+const RESIGNED: Duration = Duration::from_secs(15 * 60);
 
 /// Somebody who carries a recording through.
 #[derive(Debug)]
@@ -33,12 +42,13 @@ pub(super) struct Operator {
     paused: bool,
     resumed: bool,
     began: Option<SimTime>,
-    /// Tries of a sync after it had failed.
+    /// How often they asked for a sync that had failed.
     again: u32,
     /// Whether they wait once more before they ask for the same again.
     patient: bool,
-    /// What they saw when they last asked for something.
-    saw: Option<String>,
+    /// Everything they ever saw of it, and when they last saw something new.
+    seen: BTreeSet<String>,
+    since: SimTime,
     done: bool,
 }
 
@@ -55,7 +65,8 @@ impl Operator {
             began: None,
             again: 0,
             patient: false,
-            saw: None,
+            seen: BTreeSet::new(),
+            since: SimTime::ZERO,
             done: false,
         }
     }
@@ -71,8 +82,13 @@ impl Operator {
     }
 
     /// Whether there is nothing left to do for them, or nothing that they could do now.
-    pub(super) fn is_done(&self) -> bool {
-        self.done || (self.asked.is_none() && self.wait >= LOOK_MAX)
+    pub(super) fn is_done(&self, now: SimTime, calm_since: SimTime) -> bool {
+        self.done || (self.asked.is_none() && now - self.since.max(calm_since) >= RESIGNED)
+    }
+
+    /// The longest wait now.
+    fn longest(&self, now: SimTime) -> Duration {
+        ((now - self.since) / LOOK_SHARE).clamp(LOOK_MAX, LOOK_SELDOM)
     }
 }
 
@@ -86,7 +102,7 @@ enum Next {
 impl World<'_> {
     /// An operator looks.
     pub(super) fn look(&mut self, n: usize, stamp: u64) -> Result<(), Broken> {
-        if self.operators[n].done || self.operators[n].stamp != stamp {
+        if self.operators[n].stamp != stamp {
             return Ok(());
         }
         if self.operators[n].asked.is_some_and(|until| self.now < until) {
@@ -95,35 +111,44 @@ impl World<'_> {
         let device = self.operators[n].recording.device;
         let site = self.devices[device].spec.site;
         let sight = self.sight(n, site);
-        let news = self.operators[n].saw.as_ref() != Some(&sight);
-        if news {
-            self.operators[n].wait = LOOK_MIN;
+        // What comes and goes (a job that is parked again and again) is news once.
+        if self.operators[n].seen.insert(sight) {
+            let operator = &mut self.operators[n];
+            (operator.wait, operator.patient, operator.since) = (LOOK_MIN, false, self.now);
         }
         let next =
             if self.nodes[site].up && !self.nodes[site].paused { self.next_of(n, site) } else { Next::Wait };
         let operator = &mut self.operators[n];
         operator.stamp += 1;
+        operator.done = false;
         let stamp = operator.stamp;
         match next {
-            Next::Done => operator.done = true,
+            Next::Done => {
+                operator.done = true;
+                // Others may still change what was settled: they look once more when things have calmed down.
+                let calm = SimTime::ZERO + self.scenario.chaos;
+                if self.now < calm {
+                    let jitter = operator.luck.duration(LOOK_MIN, LOOK_MAX);
+                    self.queue.plan(calm + jitter, Event::Look { operator: n, stamp });
+                }
+            }
             Next::Wait => {
                 let jitter = operator.luck.duration(Duration::ZERO, operator.wait / 4);
                 self.queue.plan(self.now + operator.wait + jitter, Event::Look { operator: n, stamp });
-                operator.wait = (operator.wait * 2).min(LOOK_MAX);
+                operator.wait = (operator.wait * 2).min(operator.longest(self.now));
             }
-            Next::Ask(_) if !news && operator.patient => {
+            Next::Ask(_) if operator.patient => {
                 // What they asked for was answered and changed nothing they can see: they give it time.
                 operator.patient = false;
                 let jitter = operator.luck.duration(Duration::ZERO, operator.wait / 4);
                 self.queue.plan(self.now + operator.wait + jitter, Event::Look { operator: n, stamp });
-                operator.wait = (operator.wait * 2).min(LOOK_MAX);
+                operator.wait = (operator.wait * 2).min(operator.longest(self.now));
             }
             Next::Ask(request) => {
-                operator.saw = Some(sight);
                 operator.patient = true;
                 operator.asked = Some(self.now + PATIENCE);
                 // Refused at once, they come back a little later each time.
-                operator.wait = (operator.wait * 3 / 2).min(LOOK_MAX / 2);
+                operator.wait = (operator.wait * 3 / 2).min(operator.longest(self.now) / 2);
                 self.queue.plan(self.now + PATIENCE, Event::Look { operator: n, stamp });
                 return self.letter(site, Letter::Request { caller: Caller::Operator(n), request });
             }
@@ -216,20 +241,18 @@ impl World<'_> {
         let mut open = false;
         for id in of_task {
             let Some(Row::Episode(row)) = self.images[site].get(&Key::Episode(id)) else { continue };
+            let failed = matches!(row.sync, SyncMark::Failed(_));
             match self.with_episode(n, site, recording, row) {
                 Next::Done => {}
                 Next::Wait => open = true,
-                ask @ Next::Ask(_) => return ask,
+                ask @ Next::Ask(_) => {
+                    self.operators[n].again += u32::from(failed);
+                    return ask;
+                }
             }
         }
-        let operator = &mut self.operators[n];
         // A later attempt's recording may still come for a task that is over; nobody waits for it.
-        if open {
-            Next::Wait
-        } else {
-            operator.done = true;
-            Next::Done
-        }
+        if open { Next::Wait } else { Next::Done }
     }
 
     fn with_episode(&self, n: usize, site: usize, recording: &Recording, row: &EpisodeRow) -> Next {
@@ -248,7 +271,9 @@ impl World<'_> {
             SyncMark::NotStarted => trigger(),
             SyncMark::Synced { .. } => Next::Done,
             // A job that gave up is asked for once more by name, not for ever.
-            SyncMark::Failed(_) if recording.sync == Sync::Left || self.operators[n].again > 3 => Next::Done,
+            SyncMark::Failed(_) if recording.sync == Sync::Left || self.operators[n].again >= AGAIN_MAX => {
+                Next::Done
+            }
             SyncMark::Failed(_) => Next::Ask(Request::Sync { episode: row.id }),
             SyncMark::Queued(job) => match self.images[site].get(&Key::Job(*job)) {
                 Some(Row::Job(job)) if matches!(job.state, JobState::Parked { .. }) => match recording.sync {

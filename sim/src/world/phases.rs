@@ -37,7 +37,8 @@ impl World<'_> {
             let next = (self.now + LOOK_EVERY).min(bound);
             self.run_until(next)?;
             let open = self.unfinished();
-            let probed = open.is_empty() && self.operators.iter().all(Operator::is_done);
+            let probed =
+                open.is_empty() && self.operators.iter().all(|operator| operator.is_done(self.now, chaos));
             calm_since = if probed { calm_since.or(Some(self.now)) } else { None };
             let rested = calm_since.is_some_and(|since| self.now - since >= AFTERMATH);
             if rested || self.now >= bound {

@@ -11,7 +11,7 @@ use crate::scenario::Manner;
 
 /// The policies of one process of a site.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(crate) struct Guest {
     floor: Builtin,
     manner: Manner,
     /// Questions for how many uploads may run.
@@ -19,7 +19,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(settings: Settings, manner: Manner) -> Guest {
+    pub(crate) fn new(settings: Settings, manner: Manner) -> Guest {
         Guest { floor: Builtin::new(settings), manner, asked: 0 }
     }
 }

@@ -52,10 +52,15 @@ impl World<'_> {
                 link.state == State::Open && !link.site_gone && !link.device_gone && link.conn.is_some()
             })
         };
+        let spec = &self.devices[device].spec;
+        let route = Route::Link { device, site: spec.site, role: Role::Recorder };
+        // Both ways, with what the jitter of a link adds to nearly every frame.
+        let way = spec.latency * 9 / 8 + self.weather.slow(route);
         Linked {
             recorder: open(Role::Recorder),
             uploader: open(Role::Transfer),
             view: self.views.get(&device).cloned(),
+            late: way * 2 >= self.nodes[spec.site].knobs.rpc_timeout(),
         }
     }
 }

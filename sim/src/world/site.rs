@@ -368,7 +368,13 @@ impl World<'_> {
         let killed = self.triggered(|when| at(when, CommitPoint::Durable));
         self.publish(site, Flush::Done, killed.is_none())?;
         match killed {
-            Some(fault) => self.fault_on(fault)?,
+            Some(fault) => {
+                self.fault_on(fault)?;
+                // A disk that fails here kept the batch and did not say so.
+                if let Some(down) = self.nodes[site].disk_fails.take() {
+                    return self.die(site, Keep::Nothing, false, down);
+                }
+            }
             None => self.trigger(site, |when| at(when, CommitPoint::Released))?,
         }
         self.pump(site)
@@ -579,7 +585,9 @@ impl World<'_> {
         // What is frozen is remembered by the process only; the door opens after the boot told it anew.
         self.edges[site].frozen.clear();
         for link in 0..self.links.len() {
-            if self.links[link].site != site || self.links[link].state == State::Over {
+            let of = self.links[link].site == site && self.links[link].state != State::Over;
+            // Handshakes on their way find out when they arrive.
+            if !of || !self.links[link].knocked {
                 continue;
             }
             self.links[link].site_gone = true;

@@ -67,6 +67,22 @@ fn a_completion_that_does_not_say_the_mode_is_of_the_mode_its_start_said() {
 }
 
 #[test]
+fn a_list_says_the_mode_of_an_upload_whose_start_was_heard_in_an_earlier_life() {
+    let mut rig = Rig::new();
+    rig.link_up(&d1(), 1);
+    rig.create("T", &d1());
+    rig.finish("T", &d1(), crate::row::RecordingFacts::default());
+    let announced = Announced { mcap_only: Some(true), ..claim("T") };
+    let active = UploadEntry { status: UploadStatus::Active, announced, last_error: None };
+    let list = Status { uploads: Some(std::vec![active]), ..Status::default() };
+    rig.say(&d1(), TransferMessage::Status(list));
+    let silent = Announced { mcap_only: None, ..claim("T") };
+    let (head, _) = rig.say(&d1(), TransferMessage::UploadComplete(silent)).op();
+    let (_, op) = rig.done(head, head_reply()).op();
+    assert_eq!(op, "digest f/d1/T.mcap");
+}
+
+#[test]
 fn what_is_there_does_not_vouch_for_itself() {
     // The object was replaced at the edge; the uploader says neither size nor digest, and that there is no sidecar.
     let vague = Announced { mcap_only: Some(true), len: None, sha256: None, ..claim("T") };
