@@ -319,7 +319,8 @@ impl Jobs {
         let wait = at.until(due);
         let before = was.spent;
         premises.met("I26");
-        demand("I26", wait <= limits::DELAY_MAX, || {
+        let least = if let Cause::Retry(_) = cause { limits::DELAY_MIN } else { Duration::ZERO };
+        demand("I26", (least..=limits::DELAY_MAX).contains(&wait), || {
             format!("{cause:?} waits {wait:?}, whatever a policy says")
         })?;
         let fits = match cause {
