@@ -81,6 +81,7 @@ const fn later(
 
 /// Every entry. B: patterns known from systems of this kind. X: further ones. H: bugs this core had.
 pub static ALL: &[Entry] = &[
+    // The close of an old generation is I02's own sentence.
     core(Bug::B01, "B01", &["I02", "I01"], "A lost link takes its device's newer link with it."),
     core(Bug::B02, "B02", &["I03"], "What a replaced link says still counts."),
     core(
@@ -106,6 +107,7 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::B08,
         "B08",
+        // A call of a link that is gone is what I10 names.
         &["I10", "L2", "I07"],
         "Calls of a link that is lost or replaced are dropped, and nobody is told.",
     ),
@@ -115,6 +117,7 @@ pub static ALL: &[Entry] = &[
         &["I13", "I14", "I17"],
         "A sync request claims a claimed job once more, and the first claim's outcomes still count.",
     ),
+    // Seen by the boot itself.
     core(Bug::B10, "B10", &["I15", "L1", "L3"], "Jobs claimed in an earlier boot are not taken up again."),
     core(Bug::B11, "B11", &["I14"], "An outcome counts for whatever has the same number in this boot."),
     later(REPLICATION, "B12", &["I14"], "A lease is compared with the wall clock."),
@@ -129,11 +132,13 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::B16,
         "B16",
+        // The false record of a part is seen when it is written, the object only when it is complete.
         &["I22", "I18"],
         "Parts that the store lists are believed without comparing them with anything.",
     ),
     core(Bug::B17, "B17", &["I21"], "The multipart upload of a job that gave up is never aborted."),
     core(Bug::B18, "B18", &["I22"], "Progress counts parts that are sent and not acknowledged."),
+    // An operator's fault that ends a job is seen in the step that ends it.
     core(Bug::B19, "B19", &["I16", "L1"], "Refused credentials fail the job for good."),
     core(
         Bug::B20,
@@ -155,11 +160,13 @@ pub static ALL: &[Entry] = &[
     world(DriverBug::B27, "B27", &["I12"], "Effects of a claim leave before the claim is durable."),
     world(DriverBug::B28, "B28", &["I12"], "After the disk refused a flush the site goes on from memory."),
     meta(Bug::B29, "B29", &["I28"], "The order of effects depends on addresses in memory."),
+    // "Outstanding calls are at most so many" is I10's own sentence.
     core(Bug::B30, "B30", &["I10", "I27"], "Nothing bounds the calls that wait on one link."),
     core(Bug::X01, "X01", &["I04"], "A push confirms a state that was never answered for on this link."),
     core(
         Bug::X02,
         "X02",
+        // The wire id is used again in the step that gives the task back, before any device hears of it.
         &["I11", "I09"],
         "A task that a device gave back keeps its wire id although that was begun.",
     ),
@@ -190,7 +197,8 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::X17,
         "X17",
-        &["I20", "I06", "I11"],
+        // The step that moves another's task is seen before anything of it is acknowledged.
+        &["I11", "I20", "I06"],
         "A task's owner is not compared with the device that speaks of it.",
     ),
     core(Bug::X18, "X18", &["L1"], "A lost upload_request is never made again."),
@@ -220,7 +228,8 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::H03,
         "H03",
-        &["I21", "L1", "I18"],
+        // What it takes for gone it sends again: seen at once, while what is left behind is seen at the end.
+        &["I22", "I21", "L1", "I18"],
         "Any \"not there\" answers any question about something being there.",
     )
     .mended("3d61764"),
@@ -249,6 +258,7 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::H10,
         "H10",
+        // What was taken back is now missing as evidence, and the recording waits for it for ever.
         &["L1", "I20", "I18"],
         "A later claim that says less takes back the digest that was announced.",
     )
