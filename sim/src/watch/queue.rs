@@ -55,6 +55,8 @@ struct Model {
     spent: u32,
     /// Not claimed before this moment of the boot.
     ready: Mono,
+    /// How long it was told to wait, the last time it was: no restart may make it wait longer.
+    granted: Duration,
 }
 
 /// The way to the cloud, as decision 8 has it.
@@ -102,6 +104,13 @@ impl Jobs {
                 claims: row.claims,
                 spent: row.spent,
                 ready: Mono(0),
+                granted: match &row.state {
+                    JobState::Pending { due, cause: Cause::Retry(_) | Cause::Destination(_) } => {
+                        row.last_ended_at.map_or(limits::DELAY_MAX, |ended| ended.until(*due))
+                    }
+                    _ => Duration::ZERO,
+                }
+                .min(limits::DELAY_MAX),
             };
             all.put(row.id, model);
         }
@@ -127,7 +136,7 @@ impl Jobs {
         self.stopping = false;
         for model in self.jobs.values_mut() {
             if let Place::Pending { due } = model.place {
-                model.ready = now.mono.after(now.wall.until(due).min(limits::DELAY_MAX));
+                model.ready = now.mono.after(now.wall.until(due).min(model.granted));
             }
         }
     }
@@ -210,6 +219,10 @@ impl Jobs {
                 model.spent = *spent;
                 model.place = Place::Pending { due: *due };
                 model.ready = seen.now.mono.after(at.until(*due));
+                model.granted = match cause {
+                    Cause::Retry(_) | Cause::Destination(_) => at.until(*due).min(limits::DELAY_MAX),
+                    _ => Duration::ZERO,
+                };
             }
             JobChange::Parked { why, spent, at, .. } => {
                 if !matches!(was.place, Place::Claimed(_) | Place::Pending { .. }) {
@@ -301,6 +314,7 @@ impl Jobs {
             claims: 0,
             spent: 0,
             ready: seen.now.mono,
+            granted: Duration::ZERO,
         };
         self.put(row.id, model);
         Ok(())
