@@ -240,7 +240,7 @@ impl World<'_> {
             let bucket = self.bucket(store);
             // Half of the time only its bytes tell it from what was there.
             let len = bucket.objects.get(&key).map(crate::store::Object::len);
-            let len = len.filter(|_| id % 2 == 0).unwrap_or(4096);
+            let len = len.filter(|_| id.is_multiple_of(2)).unwrap_or(4096);
             let other = Content { id, len, facts: None };
             if delete {
                 bucket.remove(&key);

@@ -38,7 +38,7 @@ impl Policies for Guest {
         let mut ruling = self.floor.limits(situation);
         match self.manner {
             Manner::Builtin => {}
-            Manner::Hesitant if self.asked % 3 == 0 => {}
+            Manner::Hesitant if self.asked.is_multiple_of(3) => {}
             Manner::Hesitant => ruling.verdict.uploads = 0,
             Manner::Greedy => ruling.verdict.uploads = limits::UPLOADS_MAX,
         }
