@@ -184,6 +184,9 @@ impl World<'_> {
             }
         }
         self.healed = true;
+        for node in &mut self.nodes {
+            node.disk_fails = None;
+        }
         Ok(())
     }
 

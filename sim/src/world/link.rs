@@ -23,6 +23,8 @@ const OUTBOUND: usize = 64;
 /// Tries of a device's kernel to get a connection through, each after twice the time of the one before: about two
 /// minutes in all.
 const SYN_TRIES: u32 = 7;
+/// How long one frame to a device may take to leave, as in the runtime.
+const WRITE: Duration = Duration::from_secs(10);
 /// Frames of earlier connections that a replay can bring back.
 const REMEMBERED: usize = 16;
 
@@ -406,6 +408,24 @@ impl World<'_> {
     /// The core closed a link.
     pub(super) fn closes(&mut self, link: usize, code: u16) -> Result<(), Broken> {
         self.tell_device(link, LinkEnd::Closed(code));
+        let (device, site) = (self.links[link].device, self.links[link].site);
+        if let Some(conn) = self.links[link].conn {
+            self.nodes[site].conns.remove(&conn);
+        }
+        // The writer may be in the middle of a frame that nobody takes. Until it is through, what the device said still
+        // comes in, and the loss is not reported.
+        let stuck = self.links[link].down.dead || self.weather.held(self.route(link));
+        let wait = if stuck {
+            WRITE
+        } else {
+            self.lines[device].luck.duration(Duration::ZERO, Duration::from_millis(5))
+        };
+        self.queue.plan(self.now + wait, Event::Closed { link });
+        Ok(())
+    }
+
+    /// The site is through with a link that the core closed.
+    pub(super) fn closed(&mut self, link: usize) -> Result<(), Broken> {
         self.lost(link, LostWhy::Closed)
     }
 

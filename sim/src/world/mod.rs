@@ -80,6 +80,8 @@ enum Event {
     Down { link: usize, text: String },
     /// The end of a link reached the site.
     UpEnd { link: usize, why: LostWhy },
+    /// The site is through with a link that the core closed.
+    Closed { link: usize },
     /// The end of a link reached the device.
     DownEnd { link: usize, end: LinkEnd },
     /// One side of a link may have waited long enough for a sign of life.
@@ -265,6 +267,7 @@ impl<'s> World<'s> {
             Event::Up { link, text } => self.up(link, &text),
             Event::Down { link, text } => self.down(link, &text),
             Event::UpEnd { link, why } => self.up_end(link, why),
+            Event::Closed { link } => self.closed(link),
             Event::DownEnd { link, end } => self.down_end(link, end),
             Event::Quiet { link, at_site, since } => self.quiet(link, at_site, since),
             Event::PowerOn(device) => self.device(device, |device, now, asks| device.power_on(now, asks)),

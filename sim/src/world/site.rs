@@ -94,6 +94,8 @@ pub(super) struct Node {
     /// Rows of the batch, newer than the image.
     overlay: BTreeMap<Key, Option<Row>>,
     flushing: bool,
+    /// Effects are being released: what they come to waits for its turn, as in the runtime.
+    releasing: bool,
     /// What a driver that cheats did not flush: records as they were before, the newest last.
     unflushed: Vec<(Key, Option<Row>)>,
     /// Whether the disk refused and a driver that cheats goes on from memory.
@@ -113,7 +115,6 @@ pub(super) struct Node {
     pub(super) conns: BTreeMap<ConnId, usize>,
     pub(super) callers: BTreeMap<RequestId, Caller>,
     flushes: Stream,
-    fates: Stream,
     pub(super) luck: Stream,
 }
 
@@ -146,6 +147,7 @@ impl Node {
             batch: Vec::new(),
             overlay: BTreeMap::new(),
             flushing: false,
+            releasing: false,
             unflushed: Vec::new(),
             refused: false,
             disk_fails: None,
@@ -161,7 +163,6 @@ impl Node {
             conns: BTreeMap::new(),
             callers: BTreeMap::new(),
             flushes: Stream::new(scenario.seed, &format!("flush/{}", site.name), 0),
-            fates: Stream::new(scenario.seed, &format!("fate/{}", site.name), 0),
             luck: Stream::new(scenario.seed, &format!("cloud/{}", site.name), 0),
         }
     }
@@ -213,7 +214,7 @@ impl World<'_> {
     pub(super) fn pump(&mut self, site: usize) -> Result<(), Broken> {
         loop {
             let node = &mut self.nodes[site];
-            if !node.up || node.paused || node.flushing {
+            if !node.up || node.paused || node.flushing || node.releasing {
                 return Ok(());
             }
             let now = node.clock(self.now);
@@ -434,6 +435,7 @@ impl World<'_> {
 
     fn released(&mut self, site: usize, effects: Vec<Effect>) -> Result<(), Broken> {
         let boot = self.nodes[site].boot;
+        self.nodes[site].releasing = true;
         for effect in effects {
             // An effect may end the process (a fault waits for it).
             if !self.nodes[site].up || self.nodes[site].boot != boot {
@@ -445,6 +447,9 @@ impl World<'_> {
             }
             self.tell(&Happened::Released { site, effect: &effect })?;
             self.perform(site, effect)?;
+        }
+        if self.nodes[site].boot == boot {
+            self.nodes[site].releasing = false;
         }
         Ok(())
     }
@@ -477,8 +482,10 @@ impl World<'_> {
         node.boot += 1;
         node.started = self.now;
         // Monotonic time begins anew with each process, somewhere.
-        node.mono_base = node.fates.below(5_000_000_000);
-        let seed = node.fates.next_u64();
+        // Named by the boot: one death less changes nothing for the lives that remain.
+        let mut fate = Stream::new(self.scenario.seed, &format!("boot/{}", node.name), node.boot);
+        node.mono_base = fate.below(5_000_000_000);
+        let seed = fate.next_u64();
         let (boot, knobs) = (Boot(node.boot), node.knobs.clone());
         node.policies = Guest::new(knobs.builtin.clone(), self.scenario.sites[site].policy);
         self.say(Who::Site(site), "^", || format!("starts, boot {}", boot.0));
@@ -543,7 +550,10 @@ impl World<'_> {
         let survives = node.flushing
             && match keep {
                 Keep::Nothing => false,
-                Keep::Prefix | Keep::Subset => node.fates.below(2) == 0,
+                Keep::Prefix | Keep::Subset => {
+                    let what = format!("survive/{}", node.name);
+                    Stream::new(self.scenario.seed, &what, u64::from(node.commits)).below(2) == 0
+                }
             };
         let lost = node.batch.len();
         let linked = !node.conns.is_empty();
@@ -569,6 +579,8 @@ impl World<'_> {
             };
         }
         node.refused = false;
+        node.releasing = false;
+        node.disk_fails = None;
         node.up = false;
         node.flushing = false;
         node.stopping = None;
