@@ -120,7 +120,8 @@ pub(super) fn recordings(stage: &Stage<'_>) -> Vec<(Duration, Recording)> {
             let recording = Recording {
                 device,
                 task: format!("t{}", n + 1),
-                bytes: bytes(&mut chance, knobs.part_size),
+                // Parts may be so large that no recording has two: its size then is of the usual kind.
+                bytes: bytes(&mut chance, knobs.part_size.min(8 << 20)),
                 lasts: draw::scaled_span(&mut chance, 200, longest),
                 bare: chance.permille(bare),
                 pause: chance.permille(pauses),
