@@ -2,7 +2,7 @@
 
 use tidegate_core::effect::Notice;
 use tidegate_core::id::{Fence, JobId, ObjectKey, Ticket};
-use tidegate_core::object::{ObjectOp, Store, Verb};
+use tidegate_core::object::{ObjectOp, Store, Verb, Want};
 use tidegate_core::row::{JobState, Key, Phase, Row, SyncMark, UploadRow};
 
 use super::{At, Sent, Uploads, named};
@@ -20,6 +20,10 @@ impl Uploads {
         let ObjectOp { store, key, verb } = op;
         if *store == Store::Edge {
             return match verb {
+                Verb::Get { span: None, want: Want::Digest } => {
+                    self.readings.insert(ticket, key.clone());
+                    Ok(())
+                }
                 Verb::Head | Verb::Get { .. } => Ok(()),
                 Verb::Delete => self.removal(seen, key, premises),
                 _ => Err(Broken { invariant: "I20", saw: format!("the core writes to the edge: {op:?}") }),
@@ -167,7 +171,7 @@ impl Uploads {
         demand("I29", *until <= seen.now.mono, || {
             format!("episode {} is deleted {:?} early", row.id, seen.now.mono.until(*until))
         })?;
-        self.delivered(seen.cloud(), job).map_err(|broken| Broken { invariant: "I20", ..broken })
+        self.delivered(&seen.truth, seen.site, job).map_err(|broken| Broken { invariant: "I20", ..broken })
     }
 
     /// I22: progress counts what was acknowledged, and never falls within an attempt.

@@ -22,7 +22,7 @@ impl Uploads {
             keys.insert(row.key.clone());
             if let JobState::Completed { .. } = row.state {
                 premises.met("I18.still");
-                self.delivered(cloud, row)?;
+                self.delivered(truth, site, row)?;
             }
         }
         for (job, (key, count)) in &self.made {
