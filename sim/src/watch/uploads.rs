@@ -76,7 +76,7 @@ struct Uploads {
     refused: BTreeMap<ObjectKey, u32>,
     /// Whole readings at the edge that were not answered.
     readings: BTreeMap<Ticket, ObjectKey>,
-    /// Keys at the edge where a reading once gave other bytes than were verified: the site knows that they change.
+    /// Keys at the edge where a reading gave other bytes than were verified, and the parts sent so far were kept.
     wavered: BTreeSet<ObjectKey>,
     /// Jobs whose source was read again as a whole, and was right, just before their object was sealed.
     rechecked: BTreeSet<JobId>,
@@ -222,7 +222,16 @@ impl Uploads {
         let Outcome::Done(ObjectReply::Got(Got::Digest { sha256, .. })) = outcome else { return };
         let verified = self.edge.get(key).and_then(|id| rows::episode(seen.rows, *id));
         if verified.is_some_and(|row| row.key == *key && row.sha256 != *sha256) {
-            self.wavered.insert(key.clone());
+            // Whoever sees this drops what it sent so far. Parts that stay in the records are trusted in spite of it.
+            let keeps = |job: &JobId| {
+                let row = rows::upload(seen.rows, *job).filter(|row| row.source.key == *key);
+                row.is_some_and(|row| {
+                    (1..=row.plan.parts).any(|n| rows::part(seen.rows, *job, PartNo(n)).is_some())
+                })
+            };
+            if self.acked.keys().any(keeps) {
+                self.wavered.insert(key.clone());
+            }
         }
         for change in &seen.out.changes {
             if let Change::Upload(UploadChange::Sealing { job }) = change {
