@@ -2,9 +2,11 @@
 //! stand where a person would have made them, behind `planted!`. Must not change what an ordinary build does.
 //!
 //! A build with `TIDEGATE_BUGS=1` in its environment has them all compiled in and every one switched off; the boot input
-//! picks one ([`Knobs::planting`]). In an ordinary build the field that picks is not there, and the branch of a bug is
-//! never reached because its condition is the literal `false`. B: patterns known from systems of this kind. X: further ones, so that every
-//! invariant has one. H: bugs this core had; the old behaviour is planted again.
+//! picks one ([`Knobs::planting`]). An ordinary build has no field to pick one with, and the branch of a bug is never
+//! reached there, because its condition is the literal `false`.
+//!
+//! B: patterns known from systems of this kind. X: further ones, so that every invariant has one. H: bugs this core had;
+//! the old behaviour is planted again.
 
 use core::fmt;
 use minicbor::{Decode, Decoder, Encode, Encoder};
