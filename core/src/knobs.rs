@@ -67,7 +67,7 @@ impl Default for Knobs {
             builtin: crate::policy::Settings::default(),
             request_again_ms: 30_000,
             #[cfg(tidegate_bugs)]
-            bug: crate::bug::in_every_test(),
+            bug: crate::bug::by_default(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The core's own world: sites, devices, stores, networks, disks and clocks as data around the real state machine, in
 //! simulated time. Depends on the core alone and decides nothing that the core decides.
 //!
-//! Reading order: [`scenario`] (what will happen), [`plan`] (how a seed becomes one), [`world`] (how it happens), [`watch`]
-//! (what must hold), [`run`] (one run and its report).
+//! Reading order: [`scenario`] (what will happen), [`plan`] (how a seed becomes one), `world` (how it happens: [`device`] and
+//! [`store`] are in it), [`watch`] (what must hold), [`liveness`] (what must be finished in the end), [`run`] (one run and its
+//! report), [`shrink`] (the smallest scenario that fails in the same way), [`bank`] (planted bugs that must be found). What no
+//! run can show is listed in docs/simulation.md.
 
 pub mod bank;
 pub mod coverage;

@@ -1,7 +1,8 @@
 //! Tests of the uploader's messages, with frames captured from Axon.
 
 use super::*;
-use crate::id::WireId;
+use crate::id::{Boot, ConnId, WireId};
+use crate::input::Input;
 use std::vec;
 
 const SHA: &str = "f3316f9823b44d9ae438b518feb378907fa81fd197a2e9d5750db7e89579a027";
@@ -69,6 +70,46 @@ fn failures_carry_their_reason_and_a_lone_mcap_says_so() {
         mcap_only: Some(true),
     };
     assert_eq!(read(lone), TransferMessage::UploadComplete(announced));
+}
+
+/// What an uploader says of one recording, as it was written while the mode was a plain yes or no.
+#[derive(Encode)]
+struct PlainAnnounced {
+    #[n(0)]
+    task: String,
+    #[n(1)]
+    key: Option<String>,
+    #[n(2)]
+    len: Option<u64>,
+    #[n(3)]
+    sha256: Option<Sha256>,
+    #[n(4)]
+    mcap_only: bool,
+}
+
+#[test]
+fn a_journal_in_which_the_mode_was_a_plain_yes_or_no_is_still_read() {
+    for mode in [true, false] {
+        let announced = Announced { mcap_only: Some(mode), ..a1() };
+        let Announced { task, key, len, sha256, .. } = announced.clone();
+        let old =
+            minicbor::to_vec(PlainAnnounced { task, key, len, sha256, mcap_only: mode }).expect("encodes");
+        assert_eq!(minicbor::decode::<Announced>(&old).expect("as it was written"), announced);
+
+        // As the input of a journal's entry: number and fields of `Input::Transfer`, then of the message in it.
+        for (number, message) in [
+            (1, TransferMessage::UploadStarted(announced.clone())),
+            (2, TransferMessage::UploadComplete(announced.clone())),
+        ] {
+            let mut bytes = vec![0x82, 0x04, 0x82, 0x82, 0x01, 0x07, 0x82, number, 0x81];
+            bytes.extend_from_slice(&old);
+            let input = Input::Transfer { conn: ConnId { boot: Boot(1), n: 7 }, message };
+            assert_eq!(minicbor::decode::<Input>(&bytes).expect("as it was written"), input);
+        }
+    }
+    let silent = Announced { mcap_only: None, ..a1() };
+    let bytes = minicbor::to_vec(&silent).expect("encodes");
+    assert_eq!(minicbor::decode::<Announced>(&bytes).expect("just written"), silent);
 }
 
 #[test]
