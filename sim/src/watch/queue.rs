@@ -606,15 +606,15 @@ impl Watch for QueueWatch {
         let fresh = Jobs::load(image);
         let known = self.sites.at(*site);
         for (id, old) in &known.jobs {
-            // What was written and not flushed may have survived: then it went on, and never back.
             let Some(new) = fresh.jobs.get(id) else {
                 return Err(Broken { invariant: "I15", saw: format!("job {id} is lost: {old:?}") });
             };
-            let counts = new.spent >= old.spent && new.claims >= old.claims;
-            demand("I16", counts, || format!("job {id} counts down: {old:?} {new:?}"))?;
-            let kept = !old.place.is_final() || old.place == new.place;
-            demand("I17", kept, || format!("job {id} left its end: {old:?} {new:?}"))?;
+            // What survived a crash without being flushed was shown before: a record is what was seen of it last.
+            let same = (old.place, old.claims, old.spent) == (new.place, new.claims, new.spent);
+            demand("I17", same, || format!("job {id} is another: {old:?} {new:?}"))?;
         }
+        let unknown = fresh.jobs.keys().find(|id| !known.jobs.contains_key(*id));
+        demand("I17", unknown.is_none(), || format!("job {unknown:?} was never queued"))?;
         *known = fresh;
         for row in rows::episodes(image) {
             known.agree(image, row.id, &mut self.premises)?;

@@ -9,7 +9,7 @@ use tidegate_core::id::{ConnId, EpisodeId, JobId, ObjectKey, RequestId, TaskId, 
 use tidegate_core::input::{Input, Request};
 use tidegate_core::limits;
 use tidegate_core::object::{Store, Verb};
-use tidegate_core::row::{JobState, Key, Phase, Row, SyncMark, TaskState};
+use tidegate_core::row::{Key, Phase, Row, SyncMark, TaskState};
 use tidegate_core::wire::TransferMessage;
 
 use super::rows::{self, Image, Sites};
@@ -292,55 +292,6 @@ impl Site {
     }
 }
 
-/// I12: whether a record in an image is a durable one that was shown, or what it may have become: what was written and not
-/// flushed may have survived a crash, and then it went on. Nothing goes back.
-fn went_on(old: &Row, new: &Row) -> bool {
-    match (old, new) {
-        (Row::Meta(old), Row::Meta(new)) => {
-            new.next_episode >= old.next_episode && new.next_job >= old.next_job
-        }
-        (Row::Task(old), Row::Task(new)) => {
-            let kept = (&old.id, &old.device, old.created_at) == (&new.id, &new.device, new.created_at);
-            kept && new.attempt >= old.attempt && !old.state.is_final()
-        }
-        (Row::Episode(old), Row::Episode(new)) => {
-            let kept = (&old.key, old.len, old.sha256, &old.public_id)
-                == (&new.key, new.len, new.sha256, &new.public_id);
-            let rank = |sync: &SyncMark| match sync {
-                SyncMark::NotStarted => (0, JobId(0)),
-                SyncMark::Queued(job) => (1, *job),
-                SyncMark::Failed(job) | SyncMark::Synced { job, .. } => (2, *job),
-            };
-            let (was, is) = (rank(&old.sync), rank(&new.sync));
-            let synced = matches!(old.sync, SyncMark::Synced { .. });
-            kept && (is.1 > was.1 || is >= was)
-                && (!synced || old.sync == new.sync)
-                && (old.removed_at.is_none() || old.removed_at == new.removed_at)
-        }
-        (Row::Job(old), Row::Job(new)) => {
-            let kept = (&old.key, &old.source, old.episode) == (&new.key, &new.source, new.episode);
-            let counts =
-                new.claims >= old.claims && new.spent >= old.spent && new.bytes_sent >= old.bytes_sent;
-            let begun = !matches!(
-                (&old.state, &new.state),
-                (JobState::Claimed { .. }, JobState::Claimed { fence, .. }) if fence.attempt < old.claims
-            );
-            kept && counts && begun && !old.state.is_final()
-        }
-        (Row::Upload(old), Row::Upload(new)) => {
-            old.key == new.key
-                && old.source == new.source
-                && old.fence <= new.fence
-                && new.restarts >= old.restarts
-        }
-        (Row::Binding(old), Row::Binding(new)) => {
-            (&old.task, &old.wire) == (&new.task, &new.wire) && old.episode.is_none()
-        }
-        // Facts of a part and names of attempts never change.
-        _ => false,
-    }
-}
-
 impl Watch for SystemWatch {
     fn step(&mut self, seen: &Seen<'_>) -> Result<(), Broken> {
         let (site, premises) = (self.sites.at(seen.site), &mut self.premises);
@@ -410,23 +361,21 @@ impl Watch for SystemWatch {
             }
             Happened::Up { site: n } => {
                 let (image, site) = (&truth.images[*n], self.sites.at(*n));
-                for (key, old) in &site.shadow {
+                // What survived a crash without being flushed was shown before the process was gone: nothing is unseen.
+                if !site.shadow.is_empty() {
                     self.premises.met("I12.crash");
-                    let new = image.get(key);
-                    let passing = matches!(key, Key::Upload(_) | Key::Part(..));
-                    let kept = match new {
-                        Some(new) => new == old || went_on(old, new),
-                        // A session ends, and its parts with it.
-                        None => passing,
-                    };
-                    demand("I12", kept, || format!("{key:?} was durable as {old:?}, and is {new:?}"))?;
                 }
+                demand("I12", site.shadow == *image, || {
+                    let other = |key: &&Key| site.shadow.get(*key) != image.get(*key);
+                    let key = site.shadow.keys().chain(image.keys()).find(other);
+                    let of = |rows: &Image| key.and_then(|key| rows.get(key)).cloned();
+                    format!("{key:?} was durable as {:?}, and is {:?}", of(&site.shadow), of(image))
+                })?;
                 for promise in &site.made {
                     demand("I12", Site::holds(image, promise), || {
                         format!("{promise:?} was promised, and is not so")
                     })?;
                 }
-                site.shadow.clone_from(image);
                 site.sized(image, *n)
             }
             Happened::Released { site, effect } => {

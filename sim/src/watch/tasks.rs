@@ -641,16 +641,14 @@ impl Watch for TaskWatch {
             Happened::Up { site } => {
                 let image = &truth.images[*site];
                 let known = self.sites.at(*site);
-                for (id, old) in &known.tasks {
-                    let row = rows::task(image, id);
-                    // What was not flushed may have survived: the task went on, and did not leave its end.
-                    let kept = row.is_some_and(|row| {
-                        row.device == old.device
-                            && row.attempt >= old.attempt
-                            && (!old.state.is_final() || row.state == old.state)
-                    });
-                    demand("I11", kept, || format!("task {id} was {old:?} and is {row:?}"))?;
+                // What survived a crash without being flushed was shown before: a record is what was seen of it last.
+                for row in rows::tasks(image) {
+                    let old = known.tasks.remove(&row.id);
+                    demand("I11", old.as_ref() == Some(&model(row)), || {
+                        format!("task {} was {old:?} and is {row:?}", row.id)
+                    })?;
                 }
+                demand("I11", known.tasks.is_empty(), || format!("tasks are gone: {:?}", known.tasks))?;
                 known.load(image);
                 self.all_kept(truth, *site)
             }
