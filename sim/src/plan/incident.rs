@@ -237,8 +237,16 @@ pub(super) fn tamper(stage: &Stage<'_>, stories: &[Story], chance: &mut Stream, 
     let (early, amid) = (at(1, 5), at(3, story.parts + 4));
     let mut scene = Scene { stage, all };
     let edge = Store::Edge(site);
-    match chance.below(5) {
+    match chance.below(8) {
         0 => scene.add(amid, Fault::Overwrite { store: edge, task }),
+        5.. => {
+            // Put back at one of the operations that follow: before the recording is read again, or in a later attempt.
+            scene.add(amid, Fault::Overwrite { store: edge, task: task.clone() });
+            let back = chance.between(4, u64::from(story.parts) + 9);
+            let n = u32::try_from(back).unwrap_or(1);
+            let when = When::Object { site, n, point: *chance.pick(&points) };
+            scene.add(when, Fault::Copy { store: edge, task });
+        }
         1 => {
             scene.add(amid, Fault::Overwrite { store: edge, task: task.clone() });
             let back = story.within(chance, 4) + draw::scaled_span(chance, 500, 120_000);
