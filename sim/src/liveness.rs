@@ -209,7 +209,7 @@ fn is_left(condition: &Condition<'_>, site: usize, episode: tidegate_core::id::E
 fn tasks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
     for row in condition.truth.images[site].values() {
         let Row::Task(row) = row else { continue };
-        if row.state != TaskState::Uploading {
+        if row.state.is_final() {
             continue;
         }
         let Some(n) = condition.truth.devices.iter().position(|device| device.id == row.device) else {
@@ -218,6 +218,16 @@ fn tasks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
         let device = &condition.truth.devices[n];
         let what = format!("task {} waits for its recording from {}", row.id, row.device);
         let wire = row.wire.as_str();
+        let holds = device.held().any(|(held, _)| held == wire);
+        if row.state != TaskState::Uploading {
+            // The word of its end was lost, and nobody says it twice. Finding that out is the device plane's business
+            // (docs/decisions/0005); until it is built, such a recording stays where it is, and is told of here.
+            if holds {
+                let why = format!("the site never heard of its end and counts it as {}", row.state.name());
+                all.push(Unfinished { property: "L1", what, stuck: Some(why) });
+            }
+            continue;
+        }
         let gave_up =
             device.log.iter().any(|(_, deed)| matches!(deed, Deed::GaveUp { wire: w } if w == wire));
         let stuck = if let Some(why) = condition.cut_off[n] {
@@ -228,7 +238,7 @@ fn tasks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
             Some("its program never says under which key it uploads".to_string())
         } else if gave_up {
             Some("the device gave up".to_string())
-        } else if !device.held().any(|(held, _)| held == wire) {
+        } else if !holds {
             Some("the device has no such recording".to_string())
         } else if condition.denied[site].is_some() {
             Some("a store is denied".to_string())

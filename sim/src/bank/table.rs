@@ -304,7 +304,7 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::H21,
         "H21",
-        &["L1", "I29"],
+        &["I29", "L1"],
         "After a restart a job waits as long as any job may, if the wall clock was set back.",
     )
     .mended("227c9fc"),

@@ -32,7 +32,7 @@ fn site(seed: u64, n: usize, name: &str, around: &Around) -> Site {
     let flavour = *chance.pick(&[Flavour::Full, Flavour::Composite, Flavour::Tags, Flavour::Opaque]);
     let flush = if chance.one_in(8) { (50, 400) } else { (1, 20) };
     let latency = if chance.one_in(6) { (200, 1_500) } else { (2, 80) };
-    let speed = if chance.one_in(6) { (128 << 10, 2 << 20) } else { (2 << 20, 128 << 20) };
+    let speed = if chance.one_in(3) { (128 << 10, 2 << 20) } else { (2 << 20, 128 << 20) };
     let policy = match chance.below(16) {
         _ if around.shape.pace != Pace::Mixed => Manner::Builtin,
         0 => Manner::Hesitant,
@@ -126,8 +126,8 @@ pub(super) fn devices(seed: u64, shape: &Shape, sites: usize) -> Vec<DeviceSpec>
         .map(|n| {
             let mut chance = Stream::new(seed, "plan/device", n as u64);
             let latency = if chance.one_in(5) { (60, 600) } else { (1, 20) };
-            let speed = if chance.one_in(5) { (256 << 10, 4 << 20) } else { (4 << 20, 100 << 20) };
-            let firmware = [Firmware::Old, Firmware::Middle, Firmware::New];
+            let speed = if chance.one_in(3) { (256 << 10, 4 << 20) } else { (4 << 20, 100 << 20) };
+            let firmware = [Firmware::Old, Firmware::Middle, Firmware::Middle, Firmware::New];
             DeviceSpec {
                 id: if odd_names { odd_name(n) } else { format!("d{}", n + 1) },
                 site: n % sites,

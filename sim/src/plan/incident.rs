@@ -173,8 +173,13 @@ pub(super) fn happen(
             scene.lasting(at, span, Fault::Outage { store: Store::Cloud(site) });
             let back = draw::scaled(chance, 120_000, 2 * DAY);
             let by_ms = i64::try_from(back).map_or(-120_000, |back| -back);
-            let when = at + span.mul_f64(0.75).min(draw::scaled_span(chance, 500, 60_000));
+            let when = at + (span * 3 / 4).min(draw::scaled_span(chance, 500, 60_000));
             scene.once(when, Fault::Step { site, by_ms });
+            // A restart then reads waits from records that were written by another clock.
+            if chance.one_in(2) {
+                let after = when + draw::scaled_span(chance, 500, 20_000);
+                scene.once(after, Fault::Kill { site, keep: temper.keep(chance), down });
+            }
         }
         Kind::Expiry => {
             scene.lasting(at, span, Fault::Expired { store: Store::Cloud(site) });
