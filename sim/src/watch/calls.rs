@@ -186,7 +186,7 @@ impl Watch for Calls {
     }
 
     fn invariants(&self) -> &'static [&'static str] {
-        &["I06", "I07", "I08", "I09", "I10", "I27"]
+        &["I06", "I07", "I08", "I09", "I10", "I27.waiting"]
     }
 }
 
@@ -206,8 +206,10 @@ impl Site {
                     let waiting = self.waiting.entry(device.clone()).or_default();
                     waiting.insert(*id);
                     // This one may yet be turned away in this very step.
-                    premises.met("I27");
                     let many = waiting.len();
+                    if many >= limits::WAITERS_PER_LINK {
+                        premises.met("I27.waiting");
+                    }
                     demand("I27", many <= WAITING + 1, || format!("{many} requests wait for {device}"))?;
                 }
                 let again = self.asked.insert(*id, Asked { want, rpc: None });

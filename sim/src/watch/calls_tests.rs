@@ -73,6 +73,10 @@ fn a_whole_life_breaks_nothing_and_meets_every_premise() {
     let id = rig.rpc();
     rig.request(Request::RefreshState { device: device(), max_age_ms: 0 }).unwrap();
     rig.request(command(Action::GetState, None)).unwrap();
+    // A crowd: the last of it is turned away.
+    for _ in 0..tidegate_core::limits::WAITERS_PER_LINK {
+        rig.request(Request::RefreshState { device: device(), max_age_ms: 0 }).unwrap();
+    }
     rig.say(second, response(&id, true, Some("recording"), Some("t"))).unwrap();
     rig.request(command(Action::Finish, None)).unwrap();
     rig.act(&Input::Shutdown).unwrap();

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tidegate_core::change::{Change, JobChange};
 use tidegate_core::effect::Effect;
-use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, Ticket};
+use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, PolicySetId, Ticket};
 use tidegate_core::input::{Input, Request};
 use tidegate_core::limits;
 use tidegate_core::object::{Store, Verb};
 use tidegate_core::outcome::{Budget, Fault};
+use tidegate_core::policy::{Author, Builtin, Slot};
 use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Row, SyncMark};
 use tidegate_core::time::{Mono, Now, Wall};
 
@@ -179,7 +180,7 @@ impl Jobs {
         let illegal = || Broken { invariant: "I17", saw: format!("{change:?} in {was:?}") };
         match change {
             JobChange::Queued(_) => {}
-            JobChange::Claimed { fence, at, .. } => {
+            JobChange::Claimed { fence, at, ruled_by } => {
                 premises.met("I13");
                 let held = matches!(was.place, Place::Claimed(_));
                 demand("I13", !held, || format!("{fence:?} claims what is claimed: {was:?}"))?;
@@ -193,6 +194,7 @@ impl Jobs {
                 demand("I29", was.ready <= seen.now.mono, || {
                     format!("job {id} is claimed {:?} early", seen.now.mono.until(was.ready))
                 })?;
+                ruled(seen, change, Slot::Concurrency, Some(*ruled_by), premises)?;
                 (model.place, model.claims) = (Place::Claimed(*fence), fence.attempt);
                 self.put(id, model);
                 return self.room(seen, id);
@@ -212,8 +214,7 @@ impl Jobs {
                 }
                 timely(*at, seen)?;
                 if let Cause::Retry(_) = cause {
-                    premises.met("I25");
-                    demand("I25", ruled_by.is_some(), || format!("nobody ruled {change:?}"))?;
+                    ruled(seen, change, Slot::Retry, *ruled_by, premises)?;
                 }
                 self.returned(seen, &was, (*due, *at), cause, *spent, premises)?;
                 model.spent = *spent;
@@ -246,7 +247,7 @@ impl Jobs {
                 model.place = Place::Completed;
                 self.way.streak = 0;
             }
-            JobChange::Failed { why, spent, at, .. } => {
+            JobChange::Failed { why, spent, at, ruled_by, .. } => {
                 let legal = match was.place {
                     Place::Claimed(_) => true,
                     Place::Pending { .. } | Place::Parked { .. } => *why == FinalWhy::Cancelled,
@@ -268,6 +269,9 @@ impl Jobs {
                     FinalWhy::Cancelled => matches!(seen.input, Input::Request { .. }),
                 };
                 demand("I16", fits, || format!("{change:?} after {} attempts", was.spent))?;
+                if let FinalWhy::Exhausted(_) | FinalWhy::SourceLost(_) | FinalWhy::GivenUp(_) = why {
+                    ruled(seen, change, Slot::Retry, *ruled_by, premises)?;
+                }
                 (model.place, model.spent) = (Place::Failed, *spent);
             }
             JobChange::Sent { .. } => {
@@ -332,7 +336,10 @@ impl Jobs {
     ) -> Result<(), Broken> {
         let wait = at.until(due);
         let before = was.spent;
-        premises.met("I26");
+        // Only where a policy asked for as much or more is there anything to bound.
+        if matches!(cause, Cause::Retry(_)) && wait == limits::DELAY_MAX {
+            premises.met("I26");
+        }
         let least = if let Cause::Retry(_) = cause { limits::DELAY_MIN } else { Duration::ZERO };
         demand("I26", (least..=limits::DELAY_MAX).contains(&wait), || {
             format!("{cause:?} waits {wait:?}, whatever a policy says")
@@ -532,6 +539,24 @@ fn of_store(seen: &Seen<'_>) -> bool {
     matches!(seen.input, Input::Object { .. })
 }
 
+/// I25: a decision names the set that was active, and that set was asked the question in this very step; nobody else was.
+fn ruled(
+    seen: &Seen<'_>,
+    change: &JobChange,
+    slot: Slot,
+    by: Option<PolicySetId>,
+    premises: &mut Premises,
+) -> Result<(), Broken> {
+    premises.met("I25");
+    let active = Builtin::new(seen.knobs.builtin.clone()).id();
+    let rulings = &seen.out.rulings;
+    let asked = rulings.iter().any(|ruled| ruled.slot == slot);
+    let one = rulings.iter().all(|ruled| ruled.by == Author::Set(active));
+    demand("I25", by == Some(active) && asked && one, || {
+        format!("{change:?} is ruled by {by:?}, not by {active:?}, which was to be asked: {rulings:?}")
+    })
+}
+
 fn timely(at: Wall, seen: &Seen<'_>) -> Result<(), Broken> {
     demand("I29", at == seen.now.wall, || format!("{at:?} is written at {:?}", seen.now.wall))
 }
@@ -649,6 +674,7 @@ impl Watch for QueueWatch {
             "I25",
             "I26",
             "I29",
+            "I29.prompt",
         ]
     }
 }

@@ -371,6 +371,13 @@ impl Rig {
         self.settle(600_000)?;
         self.restart()?;
         self.settle(1_000)?;
+        // A policy that asks for more than a day.
+        let day = 24 * 3_600_000;
+        (self.knobs.builtin.retry_base_ms, self.knobs.builtin.retry_cap_ms) = (2 * day, 3 * day);
+        self.restart()?;
+        self.faults.push((Store::Cloud, "create", Outcome::Failed(Fault::Local("disk".into()))));
+        self.record("t5")?;
+        self.settle(day + 600_000)?;
         self.end()
     }
 

@@ -11,6 +11,7 @@ use tidegate_core::limits;
 use tidegate_core::object::{Store, Verb};
 use tidegate_core::row::{Key, Phase, Row, SyncMark, TaskState};
 use tidegate_core::wire::TransferMessage;
+use tidegate_core::wire::transfer::Announced;
 
 use super::rows::{self, Image, Sites};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
@@ -40,11 +41,15 @@ struct Site {
     looked: BTreeSet<ObjectKey>,
     listed: BTreeSet<UploadId>,
     booted: bool,
-    /// Work ever given to the site.
+    /// What there is to do: links, requests without an answer, jobs that are not over.
+    links: BTreeSet<ConnId>,
+    waiting: BTreeSet<RequestId>,
+    open: BTreeSet<JobId>,
+    /// Work ever given to the site: tasks made, wire ids of later attempts, keys that an uploader named, jobs queued.
     created: u64,
-    returned: u64,
-    announced: u64,
-    asked_jobs: u64,
+    attempts: BTreeSet<WireId>,
+    named: BTreeSet<ObjectKey>,
+    queued: u64,
 }
 
 /// Watches sites as a whole.
@@ -162,6 +167,16 @@ impl Site {
             return Ok(());
         }
         let looked = self.looked.contains(&op.key);
+        // Looking is always right, and so is taking away what the records say is over.
+        let free = matches!(
+            op.verb,
+            Verb::Head
+                | Verb::ListUploads
+                | Verb::Get { .. }
+                | Verb::ListParts { .. }
+                | Verb::Abort { .. }
+                | Verb::Delete
+        );
         let fits = match &op.verb {
             Verb::Head | Verb::ListUploads | Verb::Get { .. } => {
                 self.looked.insert(op.key.clone());
@@ -183,16 +198,18 @@ impl Site {
             Verb::PutPart { upload, .. } => looked || self.listed.contains(upload),
             Verb::Abort { .. } | Verb::Delete => true,
         };
-        if !matches!(op.verb, Verb::Head | Verb::Get { .. }) && seen.boot.0 > 1 {
+        if !free && seen.boot.0 > 1 {
             premises.met("I24");
         }
         demand("I24", fits, || format!("{op:?} in boot {:?} before a look", seen.boot))
     }
 
-    /// I27: a step does no more than its input and the records justify.
-    fn bounded(&mut self, seen: &Seen<'_>, premises: &mut Premises) -> Result<(), Broken> {
-        premises.met("I27");
+    /// I27: a step does no more than its input and the work there is justify.
+    fn bounded(&mut self, seen: &Seen<'_>, jobs: usize, premises: &mut Premises) -> Result<(), Broken> {
         let batch = usize::try_from(seen.knobs.batch).unwrap_or(usize::MAX);
+        let scanned = if seen.knobs.builtin.auto_scan { batch } else { 0 };
+        // Recordings of one device that may wait to be looked at, and for their acknowledgement.
+        let recordings = self.named.len().min(limits::VERIFIES_PER_DEVICE);
         let told = match seen.input {
             Input::Transfer { message: TransferMessage::Status(status), .. } => {
                 status.uploads.as_ref().map_or(0, Vec::len)
@@ -200,51 +217,94 @@ impl Site {
             }
             _ => 0,
         };
+        let links = self.links.len();
         let wide = match seen.input {
-            // Everything there is may be taken up, ended or told.
-            Input::Boot { .. } => 8 * seen.rows.len(),
-            Input::Shutdown => 8 * seen.rows.len() + 2 * limits::LINKS_MAX,
-            Input::Wake => 8 * batch + 4 * limits::REMOVALS_AT_ONCE,
-            Input::Request { request: Request::SyncBatch, .. } => 8 * batch,
-            // What waits for a device goes on with its link, and what waits for an answer ends with it.
-            Input::Knock { .. } | Input::Lost { .. } => limits::VERIFIES_PER_DEVICE,
+            // Everything there is may be taken up.
+            Input::Boot { .. } => 2 * seen.rows.len(),
+            // Every link and every upload may end.
+            Input::Shutdown => 2 * links + 2 * jobs,
+            // Any link may be found silent, any recording looked at again.
+            Input::Wake => 4 * scanned + 2 * limits::REMOVALS_AT_ONCE + 4 * links + recordings,
+            Input::Request { request: Request::SyncBatch, .. } => 4 * batch,
+            // What waits for a device goes on with its link.
+            Input::Knock { .. } | Input::Lost { .. } => recordings,
             Input::Transfer { .. } => 8 * told,
             Input::Recorder { .. } | Input::Request { .. } | Input::Object { .. } | Input::Stored { .. } => 0,
         };
-        // A few machines take part, each with a few words; callers and waiters of one link, parts of one upload.
-        let calls = limits::CALLS_PER_LINK + limits::WAITERS_PER_LINK;
-        let uploads = usize::try_from(seen.knobs.uploads_max()).unwrap_or(usize::MAX);
-        let most = 32 + calls + uploads * (4 + usize::from(seen.knobs.parts_in_flight)) + wide;
+        // A few machines take part, each with a few words; who waits is answered; uploads begin, with their parts.
+        let uploads = usize::try_from(seen.knobs.uploads_max()).unwrap_or(usize::MAX).min(jobs);
+        let most = 16 + self.waiting.len() + uploads * (4 + usize::from(seen.knobs.parts_in_flight)) + wide;
         let (changes, effects) = (seen.out.changes.len(), seen.out.effects.len());
+        if 2 * changes.max(effects) >= most {
+            premises.met("I27.step");
+        }
+        for effect in &seen.out.effects {
+            if let Effect::Reply { to, .. } = effect {
+                self.waiting.remove(to);
+            }
+        }
         demand("I27", changes <= most && effects <= most, || {
             format!("{} makes {changes} changes and {effects} effects, at most {most}", seen.input.name())
         })
     }
 
-    fn count(&mut self, seen: &Seen<'_>) {
-        match seen.input {
-            Input::Transfer { message: TransferMessage::Status(status), .. } => {
-                self.announced += status.uploads.as_ref().map_or(0, Vec::len) as u64;
-            }
-            Input::Transfer { .. } => self.announced += 1,
-            _ => {}
-        }
+    /// I27: what a step makes is what its input asks for.
+    fn count(&mut self, seen: &Seen<'_>, premises: &mut Premises) -> Result<(), Broken> {
+        let said: Vec<&Announced> = match seen.input {
+            Input::Transfer { message, .. } => match message {
+                TransferMessage::Status(status) => {
+                    status.uploads.iter().flatten().map(|entry| &entry.announced).collect()
+                }
+                TransferMessage::UploadStarted(announced) | TransferMessage::UploadComplete(announced) => {
+                    vec![announced]
+                }
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        let keys = said.iter().filter_map(|announced| announced.key.as_deref());
+        self.named.extend(keys.filter_map(|key| ObjectKey::new(key).ok()));
+        let (mut created, mut queued) = (0, 0);
         for change in &seen.out.changes {
             match change {
-                Change::Task(TaskChange::Created { .. }) => self.created += 1,
-                Change::Task(TaskChange::Returned { .. }) => self.returned += 1,
-                Change::Job(JobChange::Queued(_)) => self.asked_jobs += 1,
+                Change::Task(TaskChange::Created { .. }) => created += 1,
+                Change::Task(TaskChange::Returned { attempt, wire, .. }) if *attempt > 1 => {
+                    self.attempts.insert(wire.clone());
+                }
+                Change::Job(JobChange::Queued(_)) => queued += 1,
                 _ => {}
             }
         }
+        let batch = u64::from(seen.knobs.batch);
+        let (tasks, jobs) = match seen.input {
+            Input::Request { request: Request::CreateTask { .. }, .. } => (1, 0),
+            Input::Request { request: Request::Sync { .. }, .. } => (0, 1),
+            Input::Request { request: Request::SyncBatch, .. } => (0, batch),
+            // A scan may be due.
+            Input::Wake if seen.knobs.builtin.auto_scan => (0, batch),
+            _ => (0, 0),
+        };
+        if queued > 0 {
+            premises.met("I27.queued");
+        }
+        demand("I27", created <= tasks && queued <= jobs, || {
+            format!(
+                "{} makes {created} tasks and {queued} jobs, at most {tasks} and {jobs}",
+                seen.input.name()
+            )
+        })?;
+        self.created += created;
+        self.queued += queued;
+        Ok(())
     }
 
     /// I27: how many records there are follows from the work that was given.
-    fn sized(&self, image: &Image, site: usize) -> Result<(), Broken> {
+    fn sized(&self, image: &Image, site: usize, premises: &mut Premises) -> Result<(), Broken> {
+        let mut recorded = 0;
         let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
         for (key, row) in image {
             let kind = match key {
-                Key::Meta => "meta",
+                Key::Meta => continue,
                 Key::Task(_) => "task",
                 Key::Episode(_) => "episode",
                 Key::Job(_) => "job",
@@ -264,19 +324,22 @@ impl Site {
                     "part"
                 }
                 Key::Alias(_) => "alias",
-                Key::Binding(_) => "binding",
+                Key::Binding(at) => {
+                    recorded += u64::from(matches!(row, Row::Binding(row) if row.episode.is_some()));
+                    let named = self.named.contains(at);
+                    demand("I27", named, || format!("{row:?} of {at}, a key that nobody named"))?;
+                    "binding"
+                }
             };
+            premises.met("I27");
             *counts.entry(kind).or_default() += 1;
         }
         let of = |kind| counts.get(kind).copied().unwrap_or(0);
-        // What was written and not flushed may have survived unseen: one step's worth.
         let limits = [
-            ("meta", 1),
-            ("task", self.created + 1),
-            ("alias", self.returned + 1),
-            ("binding", self.announced + limits::STATUS_UPLOADS as u64),
-            ("episode", of("binding")),
-            ("job", self.asked_jobs + 1_000),
+            ("task", self.created),
+            ("alias", self.attempts.len() as u64),
+            ("episode", recorded),
+            ("job", self.queued),
         ];
         for (kind, most) in limits {
             demand("I27", of(kind) <= most, || {
@@ -300,7 +363,17 @@ impl Watch for SystemWatch {
             site.looked.clear();
             site.listed.clear();
         }
-        site.count(seen);
+        site.count(seen, premises)?;
+        match seen.input {
+            Input::Request { id, .. } => {
+                site.waiting.insert(*id);
+            }
+            Input::Lost { conn, .. } => {
+                site.links.remove(conn);
+            }
+            _ => {}
+        }
+        let jobs = site.open.len();
         // What a step wrote is what is durable now, and what it replaced is what was durable before.
         for (key, row) in &seen.out.rows {
             demand("I12", seen.rows.get(key) == row.as_ref(), || {
@@ -310,6 +383,15 @@ impl Watch for SystemWatch {
                 Some(row) => site.shadow.insert(key.clone(), row.clone()),
                 None => site.shadow.remove(key),
             };
+            if let Key::Job(id) = key {
+                let over =
+                    row.as_ref().is_none_or(|row| matches!(row, Row::Job(row) if row.state.is_final()));
+                if over {
+                    site.open.remove(id)
+                } else {
+                    site.open.insert(*id)
+                };
+            }
             let before = seen.before.get(key).and_then(Option::as_ref);
             demand("I12", old.as_ref() == before, || {
                 format!("{key:?} was {old:?} when it was last seen, and {before:?} before this step")
@@ -333,6 +415,9 @@ impl Watch for SystemWatch {
                 Effect::Reply { to, answer: Err(_) } => {
                     site.answers.insert(*to, Promise::Nothing);
                 }
+                Effect::Admit { conn, .. } => {
+                    site.links.insert(*conn);
+                }
                 Effect::Object { ticket, .. } => {
                     let again = !site.asked.insert(*ticket);
                     demand("I12", !again, || format!("{ticket:?} is asked twice"))?;
@@ -345,7 +430,8 @@ impl Watch for SystemWatch {
                 _ => {}
             }
         }
-        site.bounded(seen, premises)
+        let jobs = jobs.max(site.open.len());
+        site.bounded(seen, jobs, premises)
     }
 
     fn happened(&mut self, truth: &Truth<'_>, what: &Happened<'_>) -> Result<(), Broken> {
@@ -356,6 +442,8 @@ impl Watch for SystemWatch {
                 known.answers.clear();
                 known.asked.clear();
                 known.acks.clear();
+                known.links.clear();
+                known.waiting.clear();
                 known.booted = false;
                 Ok(())
             }
@@ -376,7 +464,7 @@ impl Watch for SystemWatch {
                         format!("{promise:?} was promised, and is not so")
                     })?;
                 }
-                site.sized(image, *n)
+                site.sized(image, *n, &mut self.premises)
             }
             Happened::Released { site, effect } => {
                 let known = self.sites.at(*site);
@@ -435,7 +523,7 @@ impl Watch for SystemWatch {
                     format!("the image of site {n} is not what was shown")
                 })?;
             }
-            site.sized(image, n)?;
+            site.sized(image, n, &mut self.premises)?;
         }
         Ok(())
     }
@@ -445,6 +533,6 @@ impl Watch for SystemWatch {
     }
 
     fn invariants(&self) -> &'static [&'static str] {
-        &["I12", "I12.accepted", "I12.crash", "I12.promised", "I24", "I27"]
+        &["I12", "I12.accepted", "I12.crash", "I12.promised", "I24", "I27", "I27.queued", "I27.step"]
     }
 }
