@@ -141,8 +141,8 @@ impl Seen<'_> {
 /// What happened outside the core.
 #[derive(Clone, Debug)]
 pub enum Happened<'a> {
-    /// A site's process ended; nothing of its memory is left. The image may have changed: what was not flushed is there
-    /// or not.
+    /// A site's process ended; nothing of its memory is left. What was not flushed and survived all the same was shown as
+    /// steps before this.
     Down {
         /// Which site.
         site: usize,

@@ -13,7 +13,7 @@ use tidegate_core::input::{Input, Request};
 use tidegate_core::limits;
 use tidegate_core::object::{Store, Verb};
 use tidegate_core::outcome::{Budget, Fault};
-use tidegate_core::policy::{Author, Builtin, Slot};
+use tidegate_core::policy::{Builtin, Slot};
 use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Row, SyncMark};
 use tidegate_core::time::{Mono, Now, Wall};
 
@@ -551,7 +551,7 @@ fn ruled(
     let active = Builtin::new(seen.knobs.builtin.clone()).id();
     let rulings = &seen.out.rulings;
     let asked = rulings.iter().any(|ruled| ruled.slot == slot);
-    let one = rulings.iter().all(|ruled| ruled.by == Author::Set(active));
+    let one = rulings.iter().all(|ruled| ruled.by.set() == active);
     demand("I25", by == Some(active) && asked && one, || {
         format!("{change:?} is ruled by {by:?}, not by {active:?}, which was to be asked: {rulings:?}")
     })
