@@ -110,7 +110,7 @@ pub(super) fn faults(stage: &Stage<'_>, stories: &[Story], crowds: &[(Duration, 
         incident::happen(stage, stories, crowds, &temper, &mut chance, &mut all);
     }
     let mut chance = stage.stream("plan/tampering", 0);
-    if !temper.honest && chance.one_in(3) {
+    if !temper.honest && !chance.one_in(3) {
         incident::tamper(stage, stories, &mut chance, &mut all);
     }
     if all.is_empty() {
@@ -337,7 +337,7 @@ fn what(
         Kind::Delete => Fault::Delete { store, task: task(chance, stories, story) },
         Kind::Crash => Fault::Crash { device, role },
         Kind::Twin => Fault::Twin { device, role },
-        Kind::Lie => Fault::Lie { device, lie: *chance.pick(&temper.lies) },
+        Kind::Lie => Fault::Lie { device, lie: lie(chance, &temper.lies) },
     }
 }
 
@@ -396,4 +396,11 @@ fn signed(chance: &mut Stream, about: u64) -> i64 {
 
 fn number(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// One of these. What is said of a recording without a word of evidence is said three times as often: only there do the
+/// site's own questions decide.
+fn lie(chance: &mut Stream, lies: &[Lie]) -> Lie {
+    let vague = lies.contains(&Lie::SilentComplete) && chance.one_in(6);
+    if vague { Lie::SilentComplete } else { *chance.pick(lies) }
 }

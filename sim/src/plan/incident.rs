@@ -8,7 +8,7 @@ use tidegate_core::id::Role;
 use super::faults::{Temper, commit, object, step};
 use super::workload::{STAGES, Story, moment};
 use super::{DAY, Stage, draw};
-use crate::scenario::{CommitPoint, Fault, FaultSpec, Lasts, ObjectPoint, Ops, Path, Store, Way, When};
+use crate::scenario::{CommitPoint, Fault, FaultSpec, Keep, Lasts, ObjectPoint, Ops, Path, Store, Way, When};
 use crate::stream::Stream;
 
 #[derive(Clone, Copy)]
@@ -242,9 +242,9 @@ pub(super) fn tamper(stage: &Stage<'_>, stories: &[Story], chance: &mut Stream, 
     let (early, amid) = (at(1, 5), at(3, story.parts + 4));
     let mut scene = Scene { stage, all };
     let edge = Store::Edge(site);
-    match chance.below(8) {
+    match chance.below(10) {
         0 => scene.add(amid, Fault::Overwrite { store: edge, task }),
-        5.. => {
+        5..=7 => {
             // Put back at one of the operations that follow: before the recording is read again, or in a later attempt.
             scene.add(amid, Fault::Overwrite { store: edge, task: task.clone() });
             let back = chance.between(4, u64::from(story.parts) + 9);
@@ -260,6 +260,15 @@ pub(super) fn tamper(stage: &Stage<'_>, stories: &[Story], chance: &mut Stream, 
         }
         2 => scene.add(early, Fault::Overwrite { store: Store::Cloud(site), task }),
         3 => scene.add(amid, Fault::Copy { store: Store::Cloud(site), task }),
+        8 | 9 => {
+            // While the parts are under way; then the site comes back, looks first, and finds it.
+            let n = u32::try_from(chance.between(3, u64::from(story.parts) + 2)).unwrap_or(3);
+            let at = |point| When::Object { site, n, point };
+            scene.add(at(ObjectPoint::Asked), Fault::Copy { store: Store::Cloud(site), task });
+            let down = draw::scaled_span(chance, 50, 20_000);
+            let kill = Fault::Kill { site, keep: Keep::Nothing, down };
+            scene.add(at(*chance.pick(&[ObjectPoint::Applied, ObjectPoint::Answered])), kill);
+        }
         _ => {
             let permille = *chance.pick(&[300, 700, 1_000]);
             let fault = Fault::Misrouted { store: Store::Cloud(site), permille };

@@ -15,8 +15,10 @@ use crate::watch::Broken;
 
 /// How long one attempt may take before nobody waits for its answer any more, beyond what its bytes take.
 const ATTEMPT: Duration = Duration::from_secs(30);
-/// Bytes per second of a site's own disk.
-const DISK: u64 = 200 << 20;
+/// Bytes that a site's own disk reads while it flushes once: disks that are slow at one are slow at the other.
+const BYTES_PER_FLUSH: u64 = 2 << 20;
+/// Bytes per second that no disk falls below, and that none exceeds.
+const DISK: (u64, u64) = (4 << 20, 400 << 20);
 
 /// An operation that was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +29,8 @@ pub(super) struct Asked {
     ticket: Ticket,
     /// Which of the site's operations at the cloud, from 1; 0 at the edge.
     n: u32,
+    /// How long the reading goes on after what is read is settled.
+    reading: Duration,
 }
 
 impl World<'_> {
@@ -52,7 +56,7 @@ impl World<'_> {
         let cloud = op.store == object::Store::Cloud;
         let stale = self.nodes[site].stale.remove(&ticket.n);
         if let Some((late, outcome)) = stale.filter(|(late, _)| late.boot != ticket.boot) {
-            let asked = Asked { site, boot, ticket: late, n: 0 };
+            let asked = Asked { site, boot, ticket: late, n: 0, reading: Duration::ZERO };
             self.answer(asked, outcome, Duration::from_micros(100))?;
         }
         self.say(Who::Site(site), "?", || format!("{:?} {} {}", op.store, op.verb.name(), op.key));
@@ -77,11 +81,17 @@ impl World<'_> {
             _ => 0,
         };
         let spec = &self.scenario.sites[site];
-        let (base, speed) =
-            if cloud { (spec.cloud_latency, spec.cloud_speed) } else { (Duration::from_micros(300), DISK) };
+        let (base, speed) = if cloud {
+            (spec.cloud_latency, spec.cloud_speed)
+        } else {
+            (Duration::from_micros(300), disk(spec.flush))
+        };
         let bytes = u128::from(carried) * 1_000_000_000 / u128::from(speed.max(1));
         let sending = Duration::from_nanos(u64::try_from(bytes).unwrap_or(u64::MAX / 4));
-        let asked = Asked { site, boot, ticket, n };
+        // What is read at the edge is what stood there when the reading began.
+        let reads = !cloud && matches!(op.verb, Verb::Get { .. });
+        let (sending, reading) = if reads { (Duration::ZERO, sending) } else { (sending, Duration::ZERO) };
+        let asked = Asked { site, boot, ticket, n, reading };
         let (slow, held, cut, refused) = if cloud && !self.weather.is_calm() {
             let route = Route::Cloud { site };
             let weather = &self.weather;
@@ -113,7 +123,7 @@ impl World<'_> {
 
     /// An operation reached its store.
     pub(super) fn arrived(&mut self, asked: Asked, op: &ObjectOp) -> Result<(), Broken> {
-        let Asked { site, boot, n, .. } = asked;
+        let Asked { site, boot, n, reading, .. } = asked;
         let store = Self::store_of(site, op);
         let verb = op.verb.name();
         let cloud = op.store == object::Store::Cloud;
@@ -158,7 +168,7 @@ impl World<'_> {
         if unheard {
             return self.answer(asked, Outcome::Unknown, ATTEMPT);
         }
-        self.answer(asked, outcome, self.back(site, cloud))
+        self.answer(asked, outcome, self.back(site, cloud) + reading)
     }
 
     fn back(&self, site: usize, cloud: bool) -> Duration {
@@ -233,7 +243,7 @@ impl World<'_> {
 
     /// The outcome of an operation reached the site.
     pub(super) fn outcome(&mut self, asked: Asked, outcome: Outcome<ObjectReply>) -> Result<(), Broken> {
-        let Asked { site, boot, ticket, n } = asked;
+        let Asked { site, boot, ticket, n, .. } = asked;
         let node = &mut self.nodes[site];
         if node.boot != boot {
             // The process that waited for it is gone. A driver that mixed up its processes would still deliver some.
@@ -262,4 +272,10 @@ fn told(result: &Result<ObjectReply, OpFault>) -> String {
         Err(fault) => format!("{fault:?}"),
     };
     if text.len() <= 120 { text } else { text.chars().take(120).collect::<String>() + "…" }
+}
+
+/// Bytes per second of the disk of a site whose flushes take so long.
+fn disk(flush: Duration) -> u64 {
+    let micros = u64::try_from(flush.as_micros()).unwrap_or(u64::MAX).max(1);
+    (BYTES_PER_FLUSH.saturating_mul(1_000_000) / micros).clamp(DISK.0, DISK.1)
 }
