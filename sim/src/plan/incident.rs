@@ -247,7 +247,7 @@ pub(super) fn tamper(stage: &Stage<'_>, stories: &[Story], chance: &mut Stream, 
         5..=7 => {
             // Put back at one of the operations that follow: before the recording is read again, or in a later attempt.
             scene.add(amid, Fault::Overwrite { store: edge, task: task.clone() });
-            let back = chance.between(4, u64::from(story.parts) + 9);
+            let back = chance.between(4, story.parts + 9);
             let n = u32::try_from(back).unwrap_or(1);
             let when = When::Object { site, n, point: *chance.pick(&points) };
             scene.add(when, Fault::Copy { store: edge, task });
@@ -262,7 +262,7 @@ pub(super) fn tamper(stage: &Stage<'_>, stories: &[Story], chance: &mut Stream, 
         3 => scene.add(amid, Fault::Copy { store: Store::Cloud(site), task }),
         8 | 9 => {
             // While the parts are under way; then the site comes back, looks first, and finds it.
-            let n = u32::try_from(chance.between(3, u64::from(story.parts) + 2)).unwrap_or(3);
+            let n = u32::try_from(chance.between(3, story.parts + 2)).unwrap_or(3);
             let at = |point| When::Object { site, n, point };
             scene.add(at(ObjectPoint::Asked), Fault::Copy { store: Store::Cloud(site), task });
             let down = draw::scaled_span(chance, 50, 20_000);
