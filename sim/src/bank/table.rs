@@ -122,7 +122,12 @@ pub static ALL: &[Entry] = &[
     core(Bug::B11, "B11", &["I14"], "An outcome counts for whatever has the same number in this boot."),
     later(REPLICATION, "B12", &["I14"], "A lease is compared with the wall clock."),
     later(REPLICATION, "B13", &["I14"], "A lease is renewed by a holder that has lost it."),
-    core(Bug::B14, "B14", &["I18"], "A job is completed when Complete is sent, not when it is confirmed."),
+    core(
+        Bug::B14,
+        "B14",
+        &["I18", "I13"],
+        "A job is completed when Complete is sent, not when it is confirmed.",
+    ),
     core(
         Bug::B15,
         "B15",
@@ -238,7 +243,7 @@ pub static ALL: &[Entry] = &[
     core(
         Bug::H05,
         "H05",
-        &["I16", "L1", "I15"],
+        &["I16", "I25", "L1", "I15"],
         "A source that was once not as verified ends the job for good.",
     )
     .mended("2f16a1f"),

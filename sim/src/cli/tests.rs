@@ -291,7 +291,7 @@ fn the_bank_counts_hunts_and_tells_what_found_a_bug() {
     assert!(text.contains("| L1 | found | L1 3x | yes | 5 | 5 | 1 |"), "{text}");
     assert!(text.contains("| I16 L1 | found | L1 3x | no | 5 | 5 | 1 |"), "{text}");
     assert!(text.contains("| replication (a later issue) |"), "{text}");
-    assert!(text.contains("| I18 | otherwise | L1 3x | no |"), "{text}");
+    assert!(text.contains("| I18 I13 | otherwise | L1 3x | no |"), "{text}");
     assert!(text.contains("| L1 | MISSED |  | no | 4 | 4 | 1 |"), "{text}");
 }
 

@@ -242,7 +242,7 @@ pub(super) fn tamper(stage: &Stage<'_>, stories: &[Story], chance: &mut Stream, 
     let (early, amid) = (at(1, 5), at(3, story.parts + 4));
     let mut scene = Scene { stage, all };
     let edge = Store::Edge(site);
-    match chance.below(10) {
+    match chance.below(12) {
         0 => scene.add(amid, Fault::Overwrite { store: edge, task }),
         5..=7 => {
             // Put back at one of the operations that follow: before the recording is read again, or in a later attempt.
@@ -261,13 +261,19 @@ pub(super) fn tamper(stage: &Stage<'_>, stories: &[Story], chance: &mut Stream, 
         2 => scene.add(early, Fault::Overwrite { store: Store::Cloud(site), task }),
         3 => scene.add(amid, Fault::Copy { store: Store::Cloud(site), task }),
         8 | 9 => {
-            // While the parts are under way; then the site comes back, looks first, and finds it.
-            let n = u32::try_from(chance.between(3, story.parts + 2)).unwrap_or(3);
-            let at = |point| When::Object { site, n, point };
-            scene.add(at(ObjectPoint::Asked), Fault::Copy { store: Store::Cloud(site), task });
-            let down = draw::scaled_span(chance, 50, 20_000);
-            let kill = Fault::Kill { site, keep: Keep::Nothing, down };
-            scene.add(at(*chance.pick(&[ObjectPoint::Applied, ObjectPoint::Answered])), kill);
+            // Just before the end is asked for; the site dies there, comes back, looks, and finds the object of another
+            // writer beside its own parts. A sidecar makes the end one operation later.
+            let n = u32::try_from(story.parts + 2 + chance.below(2)).unwrap_or(3);
+            let copied = When::Object { site, n, point: ObjectPoint::Answered };
+            scene.add(copied, Fault::Copy { store: Store::Cloud(site), task });
+            let kill = Fault::Kill { site, keep: Keep::Nothing, down: draw::scaled_span(chance, 50, 20_000) };
+            scene.add(When::Object { site, n: n + 1, point: ObjectPoint::Asked }, kill);
+        }
+        10 | 11 => {
+            // While the site reads what came in.
+            let early = story.verified().saturating_sub(Duration::from_secs(2));
+            let at = early + draw::scaled_span(chance, 10, 8_000);
+            scene.once(at, Fault::Overwrite { store: edge, task });
         }
         _ => {
             let permille = *chance.pick(&[300, 700, 1_000]);

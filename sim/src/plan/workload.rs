@@ -62,6 +62,11 @@ impl Story {
         self.moments[6].saturating_sub(self.moments[0] + self.recording())
     }
 
+    /// When the site is about to read what was uploaded, before it says that it has it.
+    pub(super) fn verified(&self) -> Duration {
+        self.moments[3]
+    }
+
     /// A moment within a stage: 0 configuring, 1 recording, 2 uploading to the edge, 3 waiting for a judgement, 4
     /// uploading to the cloud, 5 cleaning up.
     pub(super) fn within(&self, chance: &mut Stream, stage: usize) -> Duration {

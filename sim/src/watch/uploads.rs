@@ -14,7 +14,7 @@ use tidegate_core::effect::{Effect, Notice};
 use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, PartNo, Ticket, UploadId};
 use tidegate_core::input::Input;
 use tidegate_core::object::{Got, ObjectReply, PartFacts, Span};
-use tidegate_core::outcome::Outcome;
+use tidegate_core::outcome::{Fault, Outcome, What};
 use tidegate_core::row::{JobRow, Key, Phase, Row, SyncMark, UploadRow};
 use tidegate_core::time::{Mono, Now};
 
@@ -196,8 +196,15 @@ impl Uploads {
 
     /// What a look found at a key of ours.
     fn looked(&mut self, seen: &Seen<'_>) {
-        let Input::Object { ticket, outcome: Outcome::Done(ObjectReply::Head(found)) } = seen.input else {
-            return;
+        let (ticket, found) = match seen.input {
+            Input::Object { ticket, outcome: Outcome::Done(ObjectReply::Head(found)) } => {
+                (ticket, found.as_ref())
+            }
+            // A 404 in other words, truly of the object or not: the site cannot know better than the last answer.
+            Input::Object { ticket, outcome: Outcome::Failed(Fault::Vanished(What::Object)) } => {
+                (ticket, None)
+            }
+            _ => return,
         };
         let Some(key) = self.heads.remove(ticket) else { return };
         let mut sessions = self.at.get(&key).into_iter().flatten();
@@ -205,7 +212,7 @@ impl Uploads {
             Some(Row::Upload(row)) if row.key == key => Some(row),
             _ => None,
         });
-        let others = row.zip(found.as_ref()).is_some_and(|(row, found)| {
+        let others = row.zip(found).is_some_and(|(row, found)| {
             let differs =
                 found.len != row.source.len || found.sha256.is_some_and(|it| it != row.source.sha256);
             differs && found.announced != Some(row.source.sha256)

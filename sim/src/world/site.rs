@@ -515,10 +515,13 @@ impl World<'_> {
     }
 
     fn stopped(&mut self, site: usize) -> Result<(), Broken> {
-        if let Some(destination) = self.nodes[site].stopping {
+        let destination = self.nodes[site].stopping;
+        self.end(site, Keep::Prefix, false, Duration::from_millis(300), true)?;
+        // What the old process left was decided with what it was told; the next one is told anew.
+        if let Some(destination) = destination {
             self.nodes[site].knobs.destination = destination;
         }
-        self.end(site, Keep::Prefix, false, Duration::from_millis(300), true)
+        Ok(())
     }
 
     /// A site's process is gone, with everything that was not durable.
