@@ -140,8 +140,6 @@ bank! {
     H05,
     /// Our own upload stays open beside an equal object of another writer.
     H06,
-    /// Parts of a source that was not checked again prove what stands at our key.
-    H07,
     /// Parts sent while the source was another one count later.
     H08,
     /// A store that once refuses to list makes the janitor forget.

@@ -11,7 +11,7 @@ use crate::id::{ETag, JobId, PartNo, UploadId};
 use crate::limits;
 use crate::object::{Got, ListedPart, ObjectFacts, ObjectReply, PartFacts};
 use crate::outcome::{Budget, Fault, Outcome, What};
-use crate::row::{Phase, UploadRow};
+use crate::row::Phase;
 use crate::upload::live::Aim;
 use crate::upload::resume::{self, Proof, Seen};
 use crate::upload::{Uploads, parts, plan};
@@ -178,14 +178,6 @@ impl Uploads {
     /// Something stands at our key.
     fn on_present(&mut self, cx: &mut Cx<'_>, job: JobId, facts: &ObjectFacts) {
         let Some(row) = self.sessions.get(job) else { return };
-        let sealing;
-        let row = match &row.phase {
-            Phase::Open { upload } if planted!(cx.knobs, H07) => {
-                sealing = UploadRow { phase: Phase::Sealing { upload: upload.clone() }, ..row.clone() };
-                &sealing
-            }
-            _ => row,
-        };
         match resume::look(row, self.sessions.parts(job), facts) {
             Seen::Equal => self.on_equal(cx, job, facts.etag.clone()),
             Seen::Foreign if planted!(cx.knobs, X23) => self.on_unequal(cx, job, true),

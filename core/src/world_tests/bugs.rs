@@ -167,7 +167,6 @@ const UNSEEN: &[(Bug, &str)] = &[
     (Bug::H04, "recordings here do not change at the edge while they are sent"),
     (Bug::H05, "a job that fails after a fault of its data is excused here"),
     (Bug::H06, "no other writer here puts an equal object"),
-    (Bug::H07, "recordings here do not change at the edge while they are sent"),
     (Bug::H08, "recordings here do not change at the edge while they are sent"),
     (Bug::H09, "about one life in five thousand: a listing must be refused when something was left behind"),
     (Bug::H10, "a vague claim counts here against honest devices"),

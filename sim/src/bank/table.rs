@@ -249,13 +249,6 @@ pub static ALL: &[Entry] = &[
     .mended("2f16a1f"),
     core(Bug::H06, "H06", &["I21"], "Our own upload stays open beside an equal object of another writer.")
         .mended("2f16a1f"),
-    core(
-        Bug::H07,
-        "H07",
-        &["I18"],
-        "Parts of a source that was not checked again prove what stands at our key.",
-    )
-    .mended("2f16a1f"),
     core(Bug::H08, "H08", &["I18"], "Parts sent while the source was another one count later.")
         .mended("81eb002"),
     core(Bug::H09, "H09", &["I21"], "A store that once refuses to list makes the janitor forget.")

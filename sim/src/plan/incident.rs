@@ -8,7 +8,9 @@ use tidegate_core::id::Role;
 use super::faults::{Temper, commit, object, step};
 use super::workload::{STAGES, Story, moment};
 use super::{DAY, Stage, draw};
-use crate::scenario::{CommitPoint, Fault, FaultSpec, Keep, Lasts, ObjectPoint, Ops, Path, Store, Way, When};
+use crate::scenario::{
+    CommitPoint, Fault, FaultSpec, Keep, Lasts, Lie, ObjectPoint, Ops, Path, Store, Way, When,
+};
 use crate::stream::Stream;
 
 #[derive(Clone, Copy)]
@@ -271,9 +273,9 @@ pub(super) fn tamper(stage: &Stage<'_>, stories: &[Story], chance: &mut Stream, 
         }
         10 | 11 => {
             // While the site reads what came in.
-            let early = story.verified().saturating_sub(Duration::from_secs(2));
-            let at = early + draw::scaled_span(chance, 10, 8_000);
-            scene.once(at, Fault::Overwrite { store: edge, task });
+            let early = story.verified().saturating_sub(Duration::from_secs(1));
+            let at = early + draw::span(chance, 0, 5_000);
+            scene.once(at, Fault::Lie { device: story.device, lie: Lie::OtherContent });
         }
         _ => {
             let permille = *chance.pick(&[300, 700, 1_000]);

@@ -16,7 +16,7 @@ use crate::watch::Broken;
 /// How long one attempt may take before nobody waits for its answer any more, beyond what its bytes take.
 const ATTEMPT: Duration = Duration::from_secs(30);
 /// Bytes that a site's own disk reads while it flushes once: disks that are slow at one are slow at the other.
-const BYTES_PER_FLUSH: u64 = 2 << 20;
+const BYTES_PER_FLUSH: u64 = 256 << 10;
 /// Bytes per second that no disk falls below, and that none exceeds.
 const DISK: (u64, u64) = (4 << 20, 400 << 20);
 
