@@ -337,7 +337,7 @@ impl World<'_> {
         let takes = node.flushes.tail(about) + self.weather.disk_slow(site);
         let stamp = node.stamp;
         self.queue.plan(self.now + takes, Event::Flushed { site, stamp });
-        self.trigger(site, |when| {
+        self.trigger(|when| {
             matches!(when, When::Commit { site: s, n: k, point: CommitPoint::Torn } if *s == site && *k == n)
         })
     }
@@ -376,7 +376,7 @@ impl World<'_> {
                     return self.die(site, Keep::Nothing, false, down);
                 }
             }
-            None => self.trigger(site, |when| at(when, CommitPoint::Released))?,
+            None => self.trigger(|when| at(when, CommitPoint::Released))?,
         }
         self.pump(site)
     }
@@ -623,7 +623,7 @@ impl World<'_> {
     }
 
     /// Begins the fault that waits for a moment, if one does.
-    pub(super) fn trigger(&mut self, _: usize, is: impl Fn(&When) -> bool) -> Result<(), Broken> {
+    pub(super) fn trigger(&mut self, is: impl Fn(&When) -> bool) -> Result<(), Broken> {
         match self.triggered(is) {
             Some(fault) => self.fault_on(fault),
             None => Ok(()),
