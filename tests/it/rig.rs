@@ -95,8 +95,13 @@ impl Plan {
 
     /// A site that sends to `cloud`.
     pub fn with_cloud(cloud: &Cloud) -> Plan {
+        Plan::with_store(cloud.port)
+    }
+
+    /// A site that sends to whatever listens on this port of loopback, with the bucket and the keys of [`Cloud`].
+    pub fn with_store(port: u16) -> Plan {
         Plan::new()
-            .set("cloud.endpoint", format!("http://127.0.0.1:{}", cloud.port))
+            .set("cloud.endpoint", format!("http://127.0.0.1:{port}"))
             .set("cloud.bucket", cloud::BUCKET)
             .set("cloud.region", "us-east-1")
             .set("cloud.access_key", cloud::KEY)
