@@ -64,12 +64,12 @@ fn stored_parts(cloud: &Cloud) -> BTreeMap<u16, u64> {
 }
 
 /// Kills wanted: three, or what `TIDEGATE_KILLS` says.
-fn kills_wanted() -> u32 {
+pub fn kills_wanted() -> u32 {
     std::env::var("TIDEGATE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
 }
 
 /// Where the moments of the kills come from; `TIDEGATE_SEED` repeats a run as far as an operating system lets it.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     std::env::var("TIDEGATE_SEED")
         .ok()
         .and_then(|text| text.parse().ok())

@@ -8,6 +8,7 @@ mod crash;
 mod demo;
 mod fleet;
 mod health;
+mod kill_points;
 mod links;
 mod main_path;
 mod proxy;

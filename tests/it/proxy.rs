@@ -194,8 +194,18 @@ impl Proxy {
     /// Forgets all rules and lets go what is held: requests go to the store, answers to the site.
     pub fn release(&self) {
         self.clear();
+        self.let_go();
+    }
+
+    /// Lets go what is held; the rules stay.
+    pub fn let_go(&self) {
         self.inside.held.send_replace(0);
         self.inside.released.send_modify(|n| *n += 1);
+    }
+
+    /// Whether anything was held since the last time that all was let go.
+    pub fn holds_any(&self) -> bool {
+        *self.inside.held.borrow() > 0
     }
 
     /// Waits until so many requests or answers are held.
