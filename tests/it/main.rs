@@ -17,3 +17,4 @@ mod secrets;
 mod skip;
 mod stock;
 mod tidy;
+mod watch;
