@@ -152,7 +152,7 @@ fn help_of_every_command_tells_its_flags() {
                 &["--config", "--data-dir", "--listen", "--s3-listen", "--public-url", "--insecure", "--set"],
             ),
             (&["status", "--help"], &["--api", "--json"]),
-            (&["sync", "--help"], &["--api", "--all"]),
+            (&["sync", "--help"], &["--api", "--all", "--watch", "130"]),
             (&["demo", "--help"], &["--devices", "--recordings", "--size", "--no-crash", "--keep"]),
             (&["replay", "--help"], &["--data-dir", "--verify"]),
         ];

@@ -18,3 +18,4 @@ mod secrets;
 mod skip;
 mod stock;
 mod tidy;
+mod watch;

@@ -14,7 +14,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
                   in finished recordings, and carries approved ones to S3 through a durable queue.",
     after_help = "First steps:\n  tidegate demo                 see the whole way on this machine, nothing to install\n  \
                   tidegate run                  start a site in ./tidegate-data on loopback\n  \
-                  tidegate status               look at it\n  tidegate sync --all           send every approved episode\n\n\
+                  tidegate status               look at it\n  tidegate sync --all --watch   send every approved episode and watch\n\n\
                   Exit codes: 0 done, 1 failed, 2 usage, 3 configuration, 4 data directory refused."
 )]
 pub(crate) struct Args {
@@ -26,11 +26,11 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run a site until it is told to stop (SIGTERM or Ctrl-C; a second one ends it at once)
     Run(Run),
-    /// Show devices, tasks, episodes and uploads of a running site
+    /// Show a running site at a glance: what needs a person, what is on its way, who is connected
     Status(Status),
-    /// Send approved episodes of a running site to the cloud
+    /// Send approved episodes of a running site to the cloud, and watch them go
     Sync(Sync),
-    /// Run the main job on this machine: three devices, a site, a cloud, and a power cut in between
+    /// Run the main job on this machine: three devices, a site, a cloud, and a kill -9 in between
     Demo(Demo),
     /// Repeat a data directory's journal and compare: same inputs, same changes, same records
     Replay(Replay),
@@ -81,13 +81,24 @@ pub(crate) struct Status {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  tidegate sync 7              queue episode 7\n  tidegate sync 7 --watch      queue \
+                        it (if it is not) and show a bar until it is in the cloud\n  tidegate sync --all --watch  \
+                        queue everything that is approved and was never queued, and watch all uploads\n  \
+                        tidegate sync --watch        queue nothing, watch what is on its way\n\n--watch ends with 0 \
+                        when everything is in the cloud, with 1 when something needs a person, with 130 after \
+                        Ctrl-C: uploads go on without it."
+)]
 pub(crate) struct Sync {
     /// Number of the episode, as `tidegate status` lists it
-    #[arg(value_name = "EPISODE", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "EPISODE", required_unless_present_any = ["all", "watch"], conflicts_with = "all")]
     pub(crate) episode: Option<u64>,
-    /// Every approved episode that was never sent
+    /// Every approved episode that was never queued
     #[arg(long)]
     pub(crate) all: bool,
+    /// Show a bar per episode until each is in the cloud or waits for a person
+    #[arg(long)]
+    pub(crate) watch: bool,
     /// Address of the site's API
     #[arg(long, value_name = "URL", env = "TIDEGATE_API", default_value = "http://127.0.0.1:8080")]
     pub(crate) api: String,

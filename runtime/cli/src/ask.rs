@@ -1,4 +1,4 @@
-//! `status` and `sync`: asks a running site over HTTP and prints what it says.
+//! The way to a running site over HTTP, and `sync`. Decides nothing.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use serde_json::Value;
 use tidegate_device::Http;
 use tidegate_runtime::real::RealNet;
 
-use crate::args::{Status, Sync};
+use crate::args::Sync;
+use crate::watch::{unfinished, watch};
 use crate::{Done, Failure, say};
 
 /// How long a site may take to answer.
@@ -38,6 +39,18 @@ impl Site {
         matches!(self.http.get("/readyz").await, Ok((200, _, _)))
     }
 
+    /// Whether it takes work; if not, why.
+    pub(crate) async fn ready(&self) -> Result<(), String> {
+        match self.http.get("/readyz").await {
+            Ok((200, _, _)) => Ok(()),
+            Ok((status, _, body)) => {
+                let text = body.get("error").and_then(Value::as_str);
+                Err(text.map_or_else(|| format!("HTTP {status}"), str::to_owned))
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Result<Value, Failure> {
         let (status, _, body) =
             self.http.get(path).await.map_err(|error| self.unreachable(&error.to_string()))?;
@@ -52,6 +65,13 @@ impl Site {
         let sent = self.http.post(path, body).await;
         let (status, _, body) = sent.map_err(|error| self.unreachable(&error.to_string()))?;
         answer(status, body, path)
+    }
+
+    /// The answer whatever it is.
+    async fn post_raw(&self, path: &str) -> Result<(u16, Value), Failure> {
+        let sent = self.http.post(path, &Value::Object(serde_json::Map::new())).await;
+        let (status, _, body) = sent.map_err(|error| self.unreachable(&error.to_string()))?;
+        Ok((status, body))
     }
 
     fn unreachable(&self, error: &str) -> Failure {
@@ -70,95 +90,51 @@ fn answer(status: u16, body: Value, path: &str) -> Result<Value, Failure> {
     Err(Failure::failed(format!("{path}: {text} (HTTP {status})")))
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or("")
 }
 
-fn number(value: &Value, field: &str) -> u64 {
+pub(crate) fn number(value: &Value, field: &str) -> u64 {
     value.get(field).and_then(Value::as_u64).unwrap_or(0)
 }
 
-fn items(value: &Value) -> &[Value] {
+pub(crate) fn items(value: &Value) -> &[Value] {
     value.get("items").and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-pub(crate) async fn status(args: Status) -> Done {
-    let site = Site::at(&args.api)?;
-    let devices = site.get("/api/v1/recorder/devices").await?;
-    let transfers = site.get("/api/v1/transfer/devices").await?;
-    let tasks = site.get("/api/v1/tasks?limit=20").await?;
-    let episodes = site.get("/api/v1/episodes?limit=50").await?;
-    let config = site.get("/api/v1/sync/config").await?;
-    let ids: Vec<String> = items(&episodes).iter().map(|e| number(e, "id").to_string()).collect();
-    let statuses = if ids.is_empty() {
-        Value::Null
-    } else {
-        site.get(&format!("/api/v1/sync/episode-statuses?ids={}", ids.join(","))).await?
-    };
-    if args.json {
-        let all = serde_json::json!({
-            "devices": devices["devices"], "transfer": transfers["devices"], "tasks": tasks, "episodes": episodes,
-            "sync": statuses, "config": config,
-        });
-        say(&serde_json::to_string_pretty(&all).map_err(|error| Failure::failed(error.to_string()))?);
-        return Ok(());
-    }
-    say(&format!("site {}", args.api));
-    let recorders = devices["devices"].as_array().map_or(&[][..], Vec::as_slice);
-    let uploaders = transfers["devices"].as_array().map_or(&[][..], Vec::as_slice);
-    say(&format!("\ndevices: {} recorders, {} uploaders connected", recorders.len(), uploaders.len()));
-    for device in recorders {
-        let state = &device["state"];
-        let task = text(state, "task_id");
-        let task = if task.is_empty() { String::new() } else { format!(" {task}") };
-        let synced = if device["state_synced"] == Value::Bool(true) { "" } else { " (not confirmed)" };
-        say(&format!("  {:<24} {}{task}{synced}", text(device, "device_id"), text(state, "current_state")));
-    }
-    say(&format!("\ntasks: {}", number(&tasks, "total")));
-    for task in items(&tasks) {
-        let error = text(task, "error_message");
-        let error = if error.is_empty() { String::new() } else { format!("  {error}") };
-        say(&format!(
-            "  {:<32} {:<24} {:<12}{error}",
-            text(task, "task_id"),
-            text(task, "device_id"),
-            text(task, "status")
-        ));
-    }
-    say(&format!("\nepisodes: {}", number(&episodes, "total")));
-    for (episode, sync) in items(&episodes).iter().zip(items(&statuses)) {
-        let mut line = format!(
-            "  {:>5}  {:<32} {:>10}  {:<16} {:<12}",
-            number(episode, "id"),
-            text(episode, "task_id"),
-            bytes(number(episode, "file_size_bytes")),
-            text(episode, "qa_status"),
-            text(sync, "status"),
-        );
-        if let Some(percent) = sync["progress"]["percent"].as_u64() {
-            line.push_str(&format!(" {percent} %"));
-        }
-        for field in ["reason", "error_message"] {
-            if !text(sync, field).is_empty() {
-                line.push_str(&format!("  {}", text(sync, field)));
-                break;
-            }
-        }
-        say(line.trim_end());
-    }
-    if config["worker_running"] == Value::Bool(false) {
-        say("\nNo cloud is configured: uploads wait. Add a [cloud] section, see docs/configuration.md.");
-    }
-    Ok(())
 }
 
 pub(crate) async fn sync(args: Sync) -> Done {
     let site = Site::at(&args.api)?;
     if let Some(episode) = args.episode {
-        site.post(&format!("/api/v1/sync/episodes/{episode}")).await?;
-        say(&format!("episode {episode} is queued"));
+        queue_one(&site, episode, args.watch).await?;
+        return if args.watch { watch(&site, &[episode]).await } else { Ok(()) };
+    }
+    if args.all {
+        queue_all(&site).await?;
+    }
+    if !args.watch {
         return Ok(());
     }
+    let episodes = unfinished(&site).await?;
+    if episodes.is_empty() {
+        say("nothing is on its way");
+        return Ok(());
+    }
+    watch(&site, &episodes).await
+}
+
+/// Who only wants to watch does not mind that it is queued, or in the cloud, already.
+async fn queue_one(site: &Site, episode: u64, watching: bool) -> Done {
+    let path = format!("/api/v1/sync/episodes/{episode}");
+    let (status, body) = site.post_raw(&path).await?;
+    if watching && matches!(text(&body, "code"), "already_queued" | "already_synced") {
+        return Ok(());
+    }
+    answer(status, body, &path)?;
+    say(&format!("episode {episode} is queued"));
+    Ok(())
+}
+
+async fn queue_all(site: &Site) -> Done {
     let mut queued = 0;
     loop {
         let count = number(&site.post("/api/v1/sync/episodes").await?, "enqueued_count");
@@ -168,7 +144,7 @@ pub(crate) async fn sync(args: Sync) -> Done {
         }
     }
     match queued {
-        0 => say("nothing to send: no approved episode is without a job"),
+        0 => say("nothing to queue: no approved episode is without a job"),
         1 => say("1 episode is queued"),
         n => say(&format!("{n} episodes are queued")),
     }

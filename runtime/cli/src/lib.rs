@@ -5,6 +5,9 @@ mod ask;
 mod demo;
 mod replay;
 mod run;
+mod show;
+mod status;
+mod watch;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -26,6 +29,8 @@ pub(crate) enum Exit {
     Configuration = 3,
     /// The data directory is in use, damaged, or newer than this program.
     DataDirectory = 4,
+    /// Ctrl-C ended the watching of something that goes on: what shells say of a program ended by SIGINT.
+    Interrupted = 130,
 }
 
 /// A failure with its words and its exit code.
@@ -62,7 +67,7 @@ pub fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match args.command {
             Command::Run(run) => run::run(run).await,
-            Command::Status(status) => ask::status(status).await,
+            Command::Status(status) => status::status(status).await,
             Command::Sync(sync) => ask::sync(sync).await,
             Command::Demo(demo) => demo::demo(demo).await,
             Command::Replay(replay) => replay::replay(replay).await,

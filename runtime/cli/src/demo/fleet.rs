@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use tidegate_device::{Device, DeviceConfig, DeviceEvent, Http, Reconnect, RecordPlan, S3Config};
 use tidegate_runtime::real::{RealNet, RealSeams};
 
-use super::show::Way;
 use super::site::Place;
 use crate::Failure;
+use crate::show::Way;
 
 /// How long one step may take before the demo gives up, a restart of the site included.
 const STEP: Duration = Duration::from_secs(120);

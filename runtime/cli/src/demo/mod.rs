@@ -3,7 +3,6 @@
 
 mod cloud;
 mod fleet;
-mod show;
 mod site;
 
 use std::path::Path;
@@ -17,10 +16,10 @@ use tidegate_runtime::seam::{Blocking, Seams};
 
 use self::cloud::{BUCKET, Cloud};
 use self::fleet::{Delivered, Operator};
-use self::show::{Show, Way};
 use self::site::{IN_FLIGHT, Place, Slot};
 use crate::args::Demo;
 use crate::ask::bytes;
+use crate::show::{Show, Way};
 use crate::{Done, Exit, Failure, say};
 
 /// Fewest parts of a recording when the site is killed between two of them.
@@ -271,7 +270,7 @@ async fn verdict(
     }
     let report = crate::replay::verify(&place.dir.join("data")).await?;
     say("");
-    show::table(
+    crate::show::table(
         &["device", "task", "episode", "size", "parts", "sent", "sent again", "sha256", "in the cloud"],
         &rows,
     );

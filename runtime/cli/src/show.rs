@@ -1,4 +1,4 @@
-//! What the demo shows: a bar per recording on a terminal, plain lines without one, and one table at the end.
+//! What progress looks like: a bar per recording on a terminal, plain lines without one, and tables. Asks nobody anything.
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -78,6 +78,12 @@ impl Way {
                 say(&format!("{:<22} to the cloud: {} of {}", self.name, bytes(uploaded), bytes(total)));
             }
         }
+    }
+
+    /// It goes no further by itself.
+    pub(crate) fn stop(&self, why: &str) {
+        self.stage(why);
+        self.bar.abandon();
     }
 
     /// It arrived.
