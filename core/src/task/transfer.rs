@@ -109,9 +109,9 @@ impl Tasks {
                         UploadStatus::Pending
                         | UploadStatus::Active
                         | UploadStatus::RetryWait
-                        | UploadStatus::WaitAck => true,
-                        // Completed ones are left out when a status is read: one that is listed here is not.
-                        UploadStatus::Completed | UploadStatus::Failed | UploadStatus::Unknown => false,
+                        | UploadStatus::WaitAck
+                        | UploadStatus::Completed => true,
+                        UploadStatus::Failed | UploadStatus::Unknown => false,
                     }
             });
             listed || status.waiting_ack_tasks.iter().flatten().any(|task| task == wire.as_str())
