@@ -8,8 +8,10 @@ pub const ID_BYTES: usize = 128;
 pub const WIRE_BYTES: usize = ID_BYTES + 11;
 /// Bytes of an object key: S3's own bound.
 pub const KEY_BYTES: usize = 1024;
-/// Facts one step may deliver before we call it a loop: the longest legal chain is about ten.
-pub const FACTS_PER_STEP: usize = 20_000;
+/// Facts one step may deliver before we call it a loop. The longest legal chain is about ten; an orderly stop ends every
+/// call and every wait of every link in one step, a fact each. The rest is room for what one input may set off for each
+/// of many jobs and recordings.
+pub const FACTS_PER_STEP: usize = 2 * LINKS_MAX * (CALLS_PER_LINK + WAITERS_PER_LINK) + 20_000;
 /// Parts of one multipart upload: S3's own bound.
 pub const PARTS_MAX: u64 = 10_000;
 /// Smallest part of a multipart upload but the last: S3's own bound.

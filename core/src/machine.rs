@@ -109,7 +109,7 @@ impl Machine {
             }
             (Key::Job(_), row) => self.parts.queue.load(key, row),
             (Key::Upload(_) | Key::Part(..), row) => self.parts.uploads.load(key, row),
-            (Key::Meta, _) => {}
+            (Key::Meta, row) => panic!("a {:?} record lies under the key of the counters", row.kind()),
         }
     }
 

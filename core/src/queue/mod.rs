@@ -72,9 +72,12 @@ impl Queue {
 
     /// Takes a record into memory.
     pub fn load(&mut self, key: &Key, row: Row) {
-        if let (Key::Job(id), Row::Job(row)) = (key, row) {
-            assert_eq!(row.id, *id, "a job lies under its own number");
-            self.put(row);
+        match (key, row) {
+            (Key::Job(id), Row::Job(row)) => {
+                assert_eq!(row.id, *id, "a job lies under its own number");
+                self.put(row);
+            }
+            (key, row) => panic!("a {:?} record under {key:?} is not for the queue", row.kind()),
         }
     }
 

@@ -12,9 +12,11 @@ use crate::time::Wall;
 ///
 /// ```text
 /// Pending ─► Claimed ─► Completed
-///  ▲  ▲ ▲      │ │ └──► Failed ─► (a new job)
+///  ▲  ▲ ▲      │ │ └──► Failed ─► (a retry is a new job: docs/decisions/0011)
 ///  │  │ └──────┘ ▼
-///  │  └────── Parked        Claimed ─► Claimed with a newer boot, after a crash
+///  │  └─────► Parked        Claimed ─► Claimed with a newer boot, after a crash
+///
+/// Pending, Parked ─► Failed(cancelled), once an operator can cancel a job
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum JobState {

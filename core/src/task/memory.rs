@@ -51,8 +51,7 @@ impl Tasks {
                 self.bindings.entry(id.clone()).or_insert(row);
             }
             (key, row) => {
-                debug_assert!(false, "a {:?} record under {key:?} is not for the tasks", row.kind());
-                return;
+                panic!("a {:?} record under {key:?} is not for the tasks", row.kind())
             }
         }
         self.visited.insert(key.clone());
@@ -167,7 +166,7 @@ impl Tasks {
             return None;
         };
         let row = self.tasks.get(&task);
-        debug_assert!(row.is_some(), "the task of alias {wire} was not asked for");
+        assert!(row.is_some(), "the task of alias {wire} was not asked for");
         let current = row?.wire == wire;
         Some(Named { task, wire, current })
     }
@@ -199,7 +198,7 @@ impl Tasks {
     /// An episode that a request names.
     pub(super) fn episode(&self, id: EpisodeId) -> Option<&EpisodeRow> {
         let found = self.episodes.get(&id);
-        debug_assert!(
+        assert!(
             found.is_some() || self.asked.contains(&Key::Episode(id)),
             "episode {id} was looked up but not asked for"
         );
@@ -209,9 +208,9 @@ impl Tasks {
     /// Asserts that an absent task is known to be absent.
     pub(super) fn assert_asked(&self, text: &str, wire: &WireId) {
         if let Ok(id) = TaskId::new(text) {
-            debug_assert!(self.asked.contains(&Key::Task(id)), "task {text} was looked up but not asked for");
+            assert!(self.asked.contains(&Key::Task(id)), "task {text} was looked up but not asked for");
         }
-        debug_assert!(
+        assert!(
             self.asked.contains(&Key::Alias(wire.clone())),
             "wire id {text} was looked up but not asked for"
         );
@@ -311,7 +310,7 @@ impl Tasks {
             let wire = WireId::of_attempt(&row.id, *attempt);
             let names = names_of(&wire);
             let taken = names.iter().any(|key| self.row(key).is_some());
-            debug_assert!(
+            assert!(
                 taken || names.iter().all(|key| self.asked.contains(key)),
                 "{wire} was chosen but not asked for"
             );

@@ -50,7 +50,7 @@ impl Tasks {
         conn: ConnId,
         message: &TransferMessage,
     ) {
-        debug_assert!(
+        assert!(
             self.uploaders.get(device).is_none_or(|up| *up <= conn) || planted!(cx.knobs, B02),
             "I03: a superseded link spoke"
         );
@@ -95,6 +95,13 @@ impl Tasks {
     /// Asks again for recordings that should be on their way and that the uploader does not list as such. A request
     /// may have been lost with the old link, and so may the word that it began.
     fn request_again(&mut self, cx: &mut Cx<'_>, device: &DeviceId, conn: ConnId, status: &Status) {
+        let full = limits::STATUS_UPLOADS;
+        if status.uploads.as_ref().is_some_and(|list| list.len() >= full)
+            || status.waiting_ack_tasks.as_ref().is_some_and(|list| list.len() >= full)
+        {
+            // The list was cut when it was read: what is not in it may be listed all the same.
+            return;
+        }
         let busy = |wire: &WireId| {
             let listed = status.uploads.iter().flatten().any(|entry| {
                 entry.announced.task == wire.as_str()
@@ -310,7 +317,7 @@ impl Tasks {
                 return None;
             }
             None => {
-                debug_assert!(
+                assert!(
                     self.asked.contains(&Key::Binding(key.clone())),
                     "the owner of {key} was not asked for"
                 );

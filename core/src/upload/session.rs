@@ -32,7 +32,7 @@ impl Sessions {
             (Key::Part(job, part), Row::Part(facts)) => {
                 self.parts.entry(*job).or_default().insert(*part, facts);
             }
-            _ => {}
+            (key, row) => panic!("a {:?} record under {key:?} is not for the uploads", row.kind()),
         }
     }
 

@@ -196,13 +196,18 @@ fn status(data: &Map<String, Value>, connected: bool) -> Status {
     let count = |field| number(data, field).unwrap_or(0);
     // Byte counts are numbers only: a text in their place counts as nothing.
     let bytes = |field| if data.get(field).is_some_and(Value::is_number) { count(field) } else { 0 };
-    let (uploads, left_out) = match data.get("uploads").and_then(Value::as_array) {
+    let (uploads, mut left_out) = match data.get("uploads").and_then(Value::as_array) {
         Some(listed) => {
             let (kept, left_out) = entries(listed);
             (Some(kept), left_out)
         }
         None => (None, None),
     };
+    let waiting_ack_tasks = data.get("waiting_ack_task_ids").and_then(Value::as_array).map(|ids| {
+        let (kept, more) = waiting(ids);
+        left_out = both(left_out, more);
+        kept
+    });
     Status {
         connected,
         version: text(data, "version").map(|v| shorten(&v, limits::TYPE_BYTES)),
@@ -215,13 +220,32 @@ fn status(data: &Map<String, Value>, connected: bool) -> Status {
         failed: count("failed_count"),
         pending_bytes: bytes("pending_bytes"),
         bytes_per_sec: bytes("bytes_per_sec"),
-        waiting_ack_tasks: data.get("waiting_ack_task_ids").and_then(Value::as_array).map(|ids| {
-            let ids = ids.iter().filter_map(Value::as_str).map(str::trim);
-            let ids = ids.filter(|id| !id.is_empty() && id.len() <= limits::WIRE_BYTES);
-            ids.take(limits::STATUS_UPLOADS).map(String::from).collect()
-        }),
+        waiting_ack_tasks,
         uploads,
         left_out,
+    }
+}
+
+/// The recordings that wait for their acknowledgement, and how many there are beyond our bound with a digest of them.
+fn waiting(listed: &[Value]) -> (Vec<String>, Option<(u64, Sha256)>) {
+    let ids = listed.iter().filter_map(Value::as_str).map(str::trim);
+    let mut ids = ids.filter(|id| !id.is_empty() && id.len() <= limits::WIRE_BYTES);
+    let kept = ids.by_ref().take(limits::STATUS_UPLOADS).map(String::from).collect();
+    let (mut left_out, mut rest) = (0, Vec::new());
+    for id in ids {
+        left_out += 1;
+        rest.extend_from_slice(id.as_bytes());
+        rest.push(b'\n');
+    }
+    (kept, (left_out > 0).then(|| (left_out, Sha256::of(&rest))))
+}
+
+/// What two lists left out: the sum, and a digest of both digests.
+fn both(one: Option<(u64, Sha256)>, other: Option<(u64, Sha256)>) -> Option<(u64, Sha256)> {
+    match (one, other) {
+        (Some((n, a)), Some((m, b))) => Some((n + m, Sha256::of(&[a.0, b.0].concat()))),
+        (one, None) => one,
+        (None, other) => other,
     }
 }
 

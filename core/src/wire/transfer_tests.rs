@@ -175,6 +175,32 @@ fn completed_uploads_and_those_beyond_the_limit_are_counted_and_digested() {
 }
 
 #[test]
+fn recordings_that_wait_beyond_the_limit_are_counted_and_digested_too() {
+    let status = |ids: usize, uploads: &str| {
+        let ids: std::vec::Vec<_> = (0..ids).map(|n| std::format!("\"t{n}\"")).collect();
+        let frame = std::format!(
+            r#"{{"type":"status","data":{{"waiting_ack_task_ids":[{}],"uploads":[{uploads}]}}}}"#,
+            ids.join(",")
+        );
+        match read(&frame) {
+            TransferMessage::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    };
+    let full = status(limits::STATUS_UPLOADS, "");
+    assert_eq!(
+        (full.waiting_ack_tasks.map(|ids| ids.len()), full.left_out),
+        (Some(limits::STATUS_UPLOADS), None)
+    );
+    let (two, three) = (status(limits::STATUS_UPLOADS + 2, ""), status(limits::STATUS_UPLOADS + 3, ""));
+    assert_eq!(two.waiting_ack_tasks.map(|ids| ids.len()), Some(limits::STATUS_UPLOADS));
+    assert_eq!(two.left_out.map(|(count, _)| count), Some(2));
+    assert_ne!(two.left_out, three.left_out);
+    let both = status(limits::STATUS_UPLOADS + 2, r#"{"task_id":"t","status":"completed"}"#);
+    assert_eq!(both.left_out.map(|(count, _)| count), Some(3));
+}
+
+#[test]
 fn frames_have_their_keys_in_alphabetical_order_and_end_a_line() {
     let task = WireId::new("T").expect("legal");
     let request = TransferFrame::UploadRequest { task: task.clone(), priority: 1 };

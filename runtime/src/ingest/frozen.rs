@@ -33,6 +33,12 @@ impl Frozen {
         self.keys.write().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
+    /// Whether this is the bucket of the set: it stays, even while it is empty.
+    #[must_use]
+    pub fn keeps(&self, bucket: &str) -> bool {
+        *self.bucket == *bucket
+    }
+
     /// Whether the object under `key` of `bucket` must stay.
     #[must_use]
     pub fn holds(&self, bucket: &str, key: &str) -> bool {

@@ -149,8 +149,11 @@ impl<S: Seams> Spool<S> {
     /// Removes an empty bucket.
     ///
     /// # Errors
-    /// `NoSuchBucket`, `BucketNotEmpty`; those of the disk.
+    /// `NoSuchBucket`, `BucketNotEmpty`, `OwnBucket`; those of the disk.
     pub async fn delete_bucket(&self, bucket: &str) -> Result<(), Refusal> {
+        if self.frozen.as_ref().is_some_and(|frozen| frozen.keeps(bucket)) {
+            return Err(Refusal::OwnBucket);
+        }
         let bucket = bucket.to_owned();
         self.run(move |inner| {
             let _gate = inner.bucket_gate.write().unwrap_or_else(PoisonError::into_inner);

@@ -20,6 +20,9 @@ pub enum Refusal {
     /// The object is one that uploaders must leave as it is.
     #[error("the recording under this key is acknowledged; it cannot be changed")]
     Frozen,
+    /// The bucket is the one that devices upload to.
+    #[error("this is the site's own bucket; it cannot be deleted")]
+    OwnBucket,
     /// Only an empty bucket is removed.
     #[error("the bucket holds objects or uploads; delete them first")]
     BucketNotEmpty,
@@ -100,6 +103,7 @@ impl From<Refusal> for S3Error {
             Refusal::NoSuchKey => (S3ErrorCode::NoSuchKey, None),
             Refusal::NoSuchUpload => (S3ErrorCode::NoSuchUpload, None),
             Refusal::Frozen => (S3ErrorCode::Custom("ObjectFrozen".into()), Some(StatusCode::CONFLICT)),
+            Refusal::OwnBucket => (S3ErrorCode::AccessDenied, None),
             Refusal::BucketNotEmpty => (S3ErrorCode::BucketNotEmpty, None),
             Refusal::InvalidArgument(_) => (S3ErrorCode::InvalidArgument, None),
             Refusal::InvalidRequest(_) => (S3ErrorCode::InvalidRequest, None),

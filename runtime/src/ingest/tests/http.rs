@@ -535,3 +535,21 @@ fn an_acknowledged_recording_can_be_sent_again_but_neither_changed_nor_removed()
         assert_eq!(ask("DELETE", "/bkt/k", "", b"").send(&site).await.status, 204);
     });
 }
+
+#[test]
+fn the_bucket_of_the_devices_is_not_deleted_even_while_it_is_empty() {
+    // The incident: stock uploaders give up for good on NoSuchBucket and move their recordings away.
+    block_on(async {
+        let frozen = Frozen::new("bkt");
+        let site = site(EndpointConfig { frozen: Some(frozen), ..EndpointConfig::default() }).await;
+        let answer = ask("DELETE", "/bkt", "", b"").send(&site).await;
+        assert!(answer.status == 403 && answer.text().contains("<Code>AccessDenied</Code>"), "{answer:?}");
+        assert_eq!(ask("PUT", "/other", "", b"").send(&site).await.status, 200);
+        assert_eq!(
+            ask("DELETE", "/other", "", b"").send(&site).await.status,
+            204,
+            "others are no concern of ours"
+        );
+        assert_eq!(ask("HEAD", "/bkt", "", b"").send(&site).await.status, 200);
+    });
+}
