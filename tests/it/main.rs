@@ -3,16 +3,21 @@
 
 mod ack;
 mod cli;
+mod clients;
 mod cloud;
 mod crash;
 mod demo;
+mod differences;
 mod fleet;
 mod health;
 mod links;
 mod main_path;
+mod peers;
+mod relay;
 mod rig;
 mod script;
 mod secrets;
 mod skip;
 mod stock;
+mod stores;
 mod tidy;
