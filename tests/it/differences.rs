@@ -285,7 +285,7 @@ fn open_uploads_of_a_prefix_and_their_pages() {
         "3, truncated false, next key no",
     ];
     line("uploads", expected, async |s3, key| {
-        let keys = [format!("{key}"), format!("{key}.longer"), format!("{key}/below")];
+        let keys = [key.to_owned(), format!("{key}.longer"), format!("{key}/below")];
         for key in &keys {
             Parts::create(s3, key).await;
         }
