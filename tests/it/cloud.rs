@@ -57,7 +57,7 @@ impl Cloud {
         let meter = Arc::new(Meter::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
         let port = listener.local_addr().expect("its address").port();
-        let listener = MeteredListener { inner: listener, meter: Arc::clone(&meter) };
+        let listener = MeteredListener::new(listener, Arc::clone(&meter));
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(async move {
             endpoint
@@ -216,7 +216,8 @@ struct Gauge {
 }
 
 impl Meter {
-    fn new() -> Meter {
+    /// Nothing read yet, no limit.
+    pub fn new() -> Meter {
         Meter {
             inner: Mutex::new(Gauge { limit: u64::MAX, waiting: Vec::new() }),
             total: watch::Sender::new(0),
@@ -269,9 +270,17 @@ impl Meter {
     }
 }
 
-struct MeteredListener {
+/// A listener whose connections are counted.
+pub struct MeteredListener {
     inner: TcpListener,
     meter: Arc<Meter>,
+}
+
+impl MeteredListener {
+    /// Counts what is read from the connections of `inner` by `meter`.
+    pub fn new(inner: TcpListener, meter: Arc<Meter>) -> MeteredListener {
+        MeteredListener { inner, meter }
+    }
 }
 
 impl Listener for MeteredListener {
@@ -289,7 +298,8 @@ impl Listener for MeteredListener {
     }
 }
 
-struct Metered {
+/// A connection that is counted.
+pub struct Metered {
     inner: TcpStream,
     meter: Arc<Meter>,
 }

@@ -3,19 +3,24 @@
 
 mod ack;
 mod cli;
+mod clients;
 mod cloud;
 mod crash;
 mod demo;
+mod differences;
 mod fleet;
 mod health;
 mod kill_points;
 mod links;
 mod main_path;
+mod peers;
 mod proxy;
+mod relay;
 mod rig;
 mod script;
 mod secrets;
 mod skip;
 mod stock;
+mod stores;
 mod tidy;
 mod watch;

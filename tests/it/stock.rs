@@ -1,49 +1,43 @@
-//! Stock S3 clients against the embedded endpoint. Installed by tests/stock/install.sh; skipped where they are not.
+//! Stock S3 clients against the embedded endpoint: their command lines, and what one of them alone can do. Installed by
+//! tests/stock/install.sh; skipped where they are not.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::rig::{EDGE_KEY, EDGE_SECRET, Plan, SITE, Site, noise, run};
+use crate::peers::{bare, installed};
+use crate::rig::{EDGE_KEY, EDGE_SECRET, Plan, SITE, noise, run};
 use crate::skip;
 
-fn client(name: &str) -> Option<PathBuf> {
-    let bin = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../stock/bin").join(name);
-    bin.exists().then_some(bin)
+/// Runs a client to its end; what it printed.
+pub async fn ran(command: Command) -> String {
+    String::from_utf8_lossy(&gave(command).await).into_owned()
 }
 
-/// Runs a client to its end; what it printed.
-async fn ran(command: Command) -> String {
+/// Runs a client to its end; the bytes that it gave.
+pub async fn gave(command: Command) -> Vec<u8> {
     let shown = format!("{command:?}");
     let mut command = tokio::process::Command::from(command);
     command.kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{shown} does not end")).expect("the client starts");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{shown}: {}\n{text}\n{errors}", output.status);
-    text
+    output.stdout
 }
 
-/// A client without what this machine's environment would tell it: proxies, certificates, regions.
-fn bare(bin: &Path) -> Command {
-    let mut command = Command::new(bin);
-    for (name, _) in std::env::vars_os() {
-        let upper = name.to_string_lossy().to_ascii_uppercase();
-        if upper.starts_with("AWS_") || upper.starts_with("RCLONE_") || upper.ends_with("_PROXY") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-struct Clients<'a> {
-    site: &'a Site,
-    home: &'a Path,
+/// Command lines against an edge bucket.
+pub struct Clients<'a> {
+    /// Where its endpoint listens.
+    pub port: u16,
+    /// A directory of the test, for what a client keeps at home.
+    pub home: &'a Path,
 }
 
 impl Clients<'_> {
-    fn aws(&self, bin: &Path, arguments: &[&str]) -> Command {
+    /// `aws` with these arguments.
+    pub fn aws(&self, bin: &Path, arguments: &[&str]) -> Command {
         let mut command = bare(bin);
         command
             .env("HOME", self.home)
@@ -55,19 +49,20 @@ impl Clients<'_> {
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_MAX_ATTEMPTS", "1")
             .arg("--endpoint-url")
-            .arg(format!("http://127.0.0.1:{}", self.site.s3))
+            .arg(format!("http://127.0.0.1:{}", self.port))
             .args(arguments);
         command
     }
 
-    fn rclone(&self, bin: &Path, arguments: &[&str]) -> Command {
+    /// `rclone` with these arguments; the bucket is below `edge:`.
+    pub fn rclone(&self, bin: &Path, arguments: &[&str]) -> Command {
         let mut command = bare(bin);
         command
             .env("HOME", self.home)
             .env("RCLONE_CONFIG", self.home.join("none.conf"))
             .env("RCLONE_CONFIG_EDGE_TYPE", "s3")
             .env("RCLONE_CONFIG_EDGE_PROVIDER", "Other")
-            .env("RCLONE_CONFIG_EDGE_ENDPOINT", format!("http://127.0.0.1:{}", self.site.s3))
+            .env("RCLONE_CONFIG_EDGE_ENDPOINT", format!("http://127.0.0.1:{}", self.port))
             .env("RCLONE_CONFIG_EDGE_ACCESS_KEY_ID", EDGE_KEY)
             .env("RCLONE_CONFIG_EDGE_SECRET_ACCESS_KEY", EDGE_SECRET)
             .env("RCLONE_CONFIG_EDGE_REGION", "us-east-1")
@@ -75,28 +70,45 @@ impl Clients<'_> {
             .args(arguments);
         command
     }
+
+    /// `s5cmd` with these arguments.
+    pub fn s5cmd(&self, bin: &Path, arguments: &[&str]) -> Command {
+        let mut command = bare(bin);
+        command
+            .env("HOME", self.home)
+            .env("AWS_ACCESS_KEY_ID", EDGE_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", EDGE_SECRET)
+            .env("AWS_REGION", "us-east-1")
+            .arg("--endpoint-url")
+            .arg(format!("http://127.0.0.1:{}", self.port))
+            .args(["--retry-count", "0"])
+            .args(arguments);
+        command
+    }
 }
 
-fn write(dir: &Path, name: &str, bytes: &[u8]) -> String {
+/// Writes a file below a directory; its path.
+pub fn write(dir: &Path, name: &str, bytes: &[u8]) -> String {
     let path = dir.join(name);
     std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
     std::fs::write(&path, bytes).expect("a file");
     path.display().to_string()
 }
 
-fn bucket() -> String {
+/// The edge bucket.
+pub fn bucket() -> String {
     format!("edge-{SITE}")
 }
 
 #[test]
 fn aws_copies_up_and_down_lists_ranges_and_removes() {
-    let Some(aws) = client("aws") else {
+    let Some(aws) = installed("aws") else {
         return skip::skip("stock::aws", "aws is not installed; run tests/stock/install.sh");
     };
     run(async {
         let site = Plan::new().start().await;
         let dir = tempfile::tempdir().expect("a directory");
-        let clients = Clients { site: &site, home: dir.path() };
+        let clients = Clients { port: site.s3, home: dir.path() };
         let bucket = bucket();
         let small = noise(1, 1024);
         let large = noise(2, 20 << 20);
@@ -160,13 +172,13 @@ fn aws_copies_up_and_down_lists_ranges_and_removes() {
 
 #[test]
 fn aws_syncs_a_tree_of_small_files_both_ways() {
-    let Some(aws) = client("aws") else {
+    let Some(aws) = installed("aws") else {
         return skip::skip("stock::aws", "aws is not installed; run tests/stock/install.sh");
     };
     run(async {
         let site = Plan::new().start().await;
         let dir = tempfile::tempdir().expect("a directory");
-        let clients = Clients { site: &site, home: dir.path() };
+        let clients = Clients { port: site.s3, home: dir.path() };
         let tree: Vec<(String, Vec<u8>)> = (0..30)
             .map(|n| (format!("tree/{}/file-{n:02} +&=.bin", n % 4), noise(n, 100 * n as usize)))
             .collect();
@@ -189,13 +201,13 @@ fn aws_syncs_a_tree_of_small_files_both_ways() {
 
 #[test]
 fn rclone_copies_up_and_down_in_parts_and_its_check_is_content() {
-    let Some(rclone) = client("rclone") else {
+    let Some(rclone) = installed("rclone") else {
         return skip::skip("stock::rclone", "rclone is not installed; run tests/stock/install.sh");
     };
     run(async {
         let site = Plan::new().start().await;
         let dir = tempfile::tempdir().expect("a directory");
-        let clients = Clients { site: &site, home: dir.path() };
+        let clients = Clients { port: site.s3, home: dir.path() };
         let tree = [
             ("up/one.bin", noise(1, 1024)),
             ("up/nested/deep er/two.bin", noise(2, 17 << 20)),

@@ -298,6 +298,22 @@ impl Uploads {
         }
     }
 
+    /// The store does not say what it holds of our parts: what it acknowledged counts, until it says otherwise.
+    fn on_unlisted(&mut self, cx: &mut Cx<'_>, job: JobId, doubt: Option<Fault>) {
+        let (Some(live), Some(row)) = (self.live.get_mut(&job), self.sessions.get(job)) else { return };
+        match (doubt, &row.phase) {
+            (None, Phase::Sealing { .. }) => self.aim(job, Aim::Seal),
+            (None, _) => self.send_missing(job),
+            (Some(Fault::Vanished(What::Upload)), _) => {
+                live.gone = true;
+                self.aim(job, Aim::Look { gone: true });
+            }
+            // Which part it is about is not to be had: all of them are sent again.
+            (Some(fault @ (Fault::Vanished(_) | Fault::Damaged(_))), _) => self.damaged(cx, job, fault),
+            (Some(fault), _) => self.end(cx, job, UploadEnd::Failed(fault)),
+        }
+    }
+
     /// Goes on with the next part whose answer was lost, or sends what is missing.
     fn match_next(&mut self, job: JobId, left: Vec<ListedPart>) {
         if left.is_empty() { self.send_missing(job) } else { self.aim(job, Aim::Match { left }) }
@@ -330,7 +346,7 @@ impl Uploads {
             return self.end(cx, job, UploadEnd::Failed(Fault::Vanished(What::Upload)));
         }
         self.publish_progress(cx, job);
-        self.begin(job);
+        self.sidecar_or(job, None);
     }
 
     /// The object is there and is not what it must be, or is not there: the next attempt begins again.
@@ -417,6 +433,7 @@ impl Uploads {
                 }
                 self.aim(job, Aim::Create);
             }
+            (Aim::Probe { doubt }, Fault::Rejected(_)) => self.on_unlisted(cx, job, doubt),
             // Strays must not keep an upload from its way: the janitor looks again at the end.
             (Aim::Clear { mut left, then }, _) if passable => {
                 left.pop();

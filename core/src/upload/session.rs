@@ -150,6 +150,8 @@ impl Sessions {
                 next.restarts += 1;
                 // What the store lost may come back: a new upload is made only after a look, and one more at the end.
                 next.look_first = row.plan.parts > 1;
+                // A store that lost this may have lost what went before it.
+                next.sidecar_stored = row.source.sidecar.is_none();
                 touched.extend(self.drop_parts(job));
             }
             UploadChange::Abandoning { job: _ } => {

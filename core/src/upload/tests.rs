@@ -477,6 +477,20 @@ fn an_upload_that_the_store_lost_is_begun_again_aloud_and_at_most_three_times() 
 }
 
 #[test]
+fn a_store_that_forgot_everything_gets_the_sidecar_again_as_well() {
+    let (mut rig, mut store) = (Rig::new(), Model::default());
+    rig.want(1, THREE, true);
+    rig.until(&mut store, "complete");
+    store.lose_uploads();
+    store.objects.clear();
+    rig.fails(Fault::Vanished(What::Upload));
+    rig.run(&mut store);
+    assert!(rig.is_completed(1));
+    let keys: Vec<&str> = store.objects.keys().map(|key| key.as_str()).collect();
+    assert_eq!(keys, ["site/robot/2026-11-21/task-1.json", "site/robot/2026-11-21/task-1.mcap"]);
+}
+
+#[test]
 fn parts_that_the_store_holds_otherwise_than_we_know_are_sent_again() {
     let sealing = Phase::Sealing { upload: UploadId::new("u") };
     let (mut rig, _) = Rig::finds(rows(THREE, sealing, &[1, 2, 3]));
@@ -653,6 +667,32 @@ fn a_store_that_refuses_to_list_leaves_a_note_at_the_job_and_the_upload_goes_on(
     let step = rig.fails(Fault::Rejected("NotImplemented".into()));
     assert_eq!(step.verbs(), ["create"]);
     assert!(rig.job(1).note.is_some_and(|note| note.contains("refuses to list")));
+}
+
+#[test]
+fn a_store_that_does_not_list_parts_is_believed_what_it_acknowledged() {
+    let unlisted = || Fault::Rejected("unreadable answer".into());
+    let (mut rig, _) = Rig::finds(rows(THREE, open("u"), &[1, 3]));
+    assert_eq!(rig.fails(unlisted()).verbs(), ["put_part"], "the one that is missing");
+
+    // All are acknowledged: the upload is completed, whatever the listing would have said.
+    let sealing = Phase::Sealing { upload: UploadId::new("u") };
+    let (mut rig, _) = Rig::finds(rows(THREE, sealing, &[1, 2, 3]));
+    rig.done(ObjectReply::Head(None));
+    assert_eq!(rig.fails(unlisted()).verbs(), ["complete"]);
+    // It misses a part and does not say which: the next attempt begins again.
+    rig.fails(Fault::Vanished(What::Part));
+    let step = rig.fails(unlisted());
+    assert!(step.facts.iter().any(|fact| matches!(fact, Fact::UploadRestarted { .. })));
+    assert_eq!((rig.job(1).spent, rig.session(1).unwrap().phase.clone()), (1, Phase::Planned));
+
+    // It does not know the upload any more: begun again at once.
+    let (mut rig, _) = Rig::finds(rows(THREE, open("u"), &[1, 2]));
+    rig.fails(unlisted());
+    assert_eq!(rig.fails(Fault::Vanished(What::Upload)).verbs(), ["list_parts"]);
+    assert_eq!(rig.fails(unlisted()).verbs(), ["head"]);
+    assert_eq!(rig.done(ObjectReply::Head(None)).verbs(), ["list_uploads"]);
+    assert_eq!(rig.job(1).spent, 0);
 }
 
 #[test]

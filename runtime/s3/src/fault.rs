@@ -153,6 +153,11 @@ fn by_code(verb: &Verb, code: &str, no: &No) -> Option<Option<Fault>> {
 fn by_status(verb: &Verb, no: &No) -> Option<Fault> {
     let rejected = || Fault::Rejected(no.code.clone().unwrap_or_else(|| no.status.to_string()));
     match no.status {
+        // A whole answer that says nothing we can read. Listing changes nothing, so nothing happened; asking again
+        // would be answered the same way.
+        0..=299 if no.code.is_none() && matches!(verb, Verb::ListParts { .. } | Verb::ListUploads) => {
+            Some(Fault::Rejected("unreadable answer".to_owned()))
+        }
         // A refusal under a success, in a word we do not know: nobody can say what happened.
         0..=299 => None,
         // Without a word, which is how `Head` is refused, a wrong clock looks like a wrong key.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tidegate_core::digest::Sha256;
 use tidegate_core::id::{ETag, ObjectKey, PartNo, UploadId};
 use tidegate_core::limits;
-use tidegate_core::object::{ObjectFacts, ObjectReply, PartFacts, Span, Verb, Want};
+use tidegate_core::object::{Composite, ObjectFacts, ObjectReply, PartFacts, Span, Verb, Want};
 use tidegate_core::outcome::{Fault, Outcome, What};
 use tidegate_runtime::object::checksum::{self, CHECKSUM_METADATA};
 use tidegate_runtime::object::reduce::Reduction;
@@ -272,15 +272,37 @@ impl<S: Seams> ObjectStore for CloudStore<S> {
 
 /// `None` if the answer does not even say how long the object is.
 fn facts(found: &HeadObjectOutput) -> Option<ObjectFacts> {
-    let sum = found.checksum_sha256.as_deref();
+    let (sha256, composite) = sums(found);
     let announced = found.metadata.as_ref().and_then(|metadata| metadata.get(CHECKSUM_METADATA));
     Some(ObjectFacts {
         len: found.content_length.and_then(|len| u64::try_from(len).ok())?,
         etag: ETag::new(found.e_tag.as_deref().unwrap_or_default()),
-        sha256: sum.and_then(checksum::from_base64),
-        composite: sum.and_then(checksum::composite_from),
+        sha256,
+        composite,
         announced: announced.and_then(|text| Sha256::from_hex(text)),
     })
+}
+
+/// The checksum of the content, and the one of the parts. S3 marks the latter by the number of parts behind a dash.
+/// Some stores leave that off: then the type of the checksum tells, or a tag that is one of parts.
+fn sums(found: &HeadObjectOutput) -> (Option<Sha256>, Option<Composite>) {
+    let Some(sum) = found.checksum_sha256.as_deref() else { return (None, None) };
+    if let Some(composite) = checksum::composite_from(sum) {
+        return (None, Some(composite));
+    }
+    let sha256 = checksum::from_base64(sum);
+    let tag = found.e_tag.as_deref().unwrap_or_default().trim_matches('"');
+    let parts = tag.rsplit_once('-').and_then(|(_, parts)| parts.parse().ok());
+    match found.checksum_type {
+        Some(ChecksumType::FullObject) => (sha256, None),
+        Some(ChecksumType::Composite) => (None, composite(sha256, parts)),
+        Some(_) | None if parts.is_some() => (None, composite(sha256, parts)),
+        Some(_) | None => (sha256, None),
+    }
+}
+
+fn composite(sha256: Option<Sha256>, parts: Option<u16>) -> Option<Composite> {
+    Some(Composite { sha256: sha256?, parts: parts? })
 }
 
 fn tag(text: Option<&str>) -> Result<ETag, Stop> {
@@ -289,4 +311,37 @@ fn tag(text: Option<&str>) -> Result<ETag, Stop> {
 
 fn content_type(key: &ObjectKey) -> &'static str {
     if key.as_str().ends_with(".json") { "application/json" } else { "application/octet-stream" }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::operation::head_object::builders::HeadObjectOutputBuilder;
+
+    use super::*;
+
+    const SUM: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+
+    fn head(sum: &str, etag: &str) -> HeadObjectOutputBuilder {
+        HeadObjectOutput::builder().content_length(7).checksum_sha256(sum).e_tag(etag)
+    }
+
+    fn told(found: HeadObjectOutputBuilder) -> (Option<Sha256>, Option<Composite>) {
+        let facts = facts(&found.build()).expect("it has a length");
+        (facts.sha256, facts.composite)
+    }
+
+    #[test]
+    fn a_checksum_of_the_parts_is_never_taken_for_one_of_the_content() {
+        let whole = Sha256([7; 32]);
+        let composite = Some(Composite { sha256: whole, parts: 3 });
+        let (single, parts) = ("\"0123\"", "\"0123-3\"");
+        assert_eq!(told(head(SUM, single)), (Some(whole), None));
+        assert_eq!(told(head(&format!("{SUM}-3"), parts)), (None, composite));
+        // Some stores leave the number of parts off; the type or the tag tells then.
+        assert_eq!(told(head(SUM, parts).checksum_type(ChecksumType::Composite)), (None, composite));
+        assert_eq!(told(head(SUM, parts)), (None, composite));
+        assert_eq!(told(head(SUM, single).checksum_type(ChecksumType::Composite)), (None, None));
+        // A store may know the whole content of an object that came in parts, and say so.
+        assert_eq!(told(head(SUM, parts).checksum_type(ChecksumType::FullObject)), (Some(whole), None));
+    }
 }

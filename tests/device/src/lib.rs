@@ -22,7 +22,7 @@ mod task;
 mod upload;
 mod uploader;
 mod ws;
-mod xml;
+pub mod xml;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tidegate_runtime::seam::{Blocking, Clock, Disk, DiskFile, Net, Open, Seams};
 
 use crate::config::S3Config;
-use crate::http::{Body, Exchange, Http, full};
+use crate::http::{Answer, Body, Exchange, Http, full};
 use crate::s3_error::S3Error;
 use crate::sigv4::{Signed, Signer, encode, hex, query, sha256_hex};
 use crate::xml;
@@ -322,8 +322,42 @@ where
         opened.await.map_err(S3Error::Disk)
     }
 
+    /// Signs and sends any request, and gives whatever the store answers, refusals included: for looking at what a
+    /// store does. Without a key it is about the bucket.
+    ///
+    /// # Errors
+    /// If no whole answer comes.
+    pub async fn ask(
+        &self,
+        method: Method,
+        key: &str,
+        query: &[(&str, &str)],
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, S3Error> {
+        let exchange = self.exchange(method, key, query, headers, Payload::Bytes(body.into())).await?;
+        Ok(exchange.collect().await?)
+    }
+
     /// Signs, sends and waits for the head of a successful answer.
     async fn request(
+        &self,
+        method: Method,
+        key: &str,
+        query: &[(&str, &str)],
+        more: &[(&str, &str)],
+        payload: Payload<<S::Disk as Disk>::File>,
+    ) -> Result<Exchange<<S::Net as Net>::Stream>, S3Error> {
+        let answer = self.exchange(method, key, query, more, payload).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let answer = answer.collect().await?;
+        Err(S3Error::refused(answer.status, &String::from_utf8_lossy(&answer.body)))
+    }
+
+    /// Signs, sends and waits for the head of the answer.
+    async fn exchange(
         &self,
         method: Method,
         key: &str,
@@ -374,12 +408,7 @@ where
             request = request.header(CONTENT_LENGTH, len);
         }
         let request = request.body(body).map_err(|error| S3Error::Wrong(error.to_string()))?;
-        let answer = self.http.exchange(request).await?;
-        if answer.status().is_success() {
-            return Ok(answer);
-        }
-        let answer = answer.collect().await?;
-        Err(S3Error::refused(answer.status, &String::from_utf8_lossy(&answer.body)))
+        Ok(self.http.exchange(request).await?)
     }
 
     /// A body that reads its file as the socket takes it.

@@ -1,12 +1,12 @@
 //! Owns the little XML that object stores answer with: elements by name, no attributes, no nesting of one name.
 
 /// The text of the first element `name`, entities resolved.
-pub(crate) fn text(xml: &str, name: &str) -> Option<String> {
+pub fn text(xml: &str, name: &str) -> Option<String> {
     elements(xml, name).next().map(unescape)
 }
 
 /// The inner text of every element `name`, as it stands.
-pub(crate) fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+pub fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     let mut rest = xml;
     std::iter::from_fn(move || {
@@ -19,7 +19,8 @@ pub(crate) fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a
 }
 
 fn unescape(text: &str) -> String {
-    let plain = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#34;", "\""), ("&apos;", "'")];
+    let plain =
+        [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#34;", "\""), ("&apos;", "'"), ("&#39;", "'")];
     let text = plain.iter().fold(text.to_owned(), |text, (entity, plain)| text.replace(entity, plain));
     text.replace("&amp;", "&")
 }

@@ -161,6 +161,13 @@ fn an_error_inside_a_200_counts_as_the_error_that_it_names() {
 }
 
 #[test]
+fn a_listing_that_cannot_be_read_is_refused_and_any_other_such_answer_leaves_it_open() {
+    let unreadable = || Outcome::Failed(Fault::Rejected("unreadable answer".to_owned()));
+    let named = [("list_parts", unreadable()), ("list_uploads", unreadable())];
+    each(&refused(200, ""), &named, &Outcome::Unknown);
+}
+
+#[test]
 fn bytes_that_did_not_get_through_are_the_way_and_not_the_data() {
     for (status, code) in [(400, "RequestTimeout"), (408, ""), (400, "IncompleteBody")] {
         all(&refused(status, code), &Outcome::Failed(Fault::Unavailable { status }));
