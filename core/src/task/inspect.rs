@@ -15,7 +15,7 @@ use crate::digest::Sha256;
 use crate::id::{EpisodeId, Ticket};
 use crate::limits;
 use crate::object::{Got, McapFacts, ObjectOp, ObjectReply, Store, Verb, Want};
-use crate::outcome::{Fault, Outcome};
+use crate::outcome::{Fault, Outcome, What};
 use crate::refusal::Broken;
 use crate::row::{Doubt, EpisodeRow, Inspection, Qa, SyncMark};
 use crate::time::Mono;
@@ -118,8 +118,12 @@ impl Tasks {
                 Some((doubt(row, *len, *sha256, facts), Some(facts.clone())))
             }
             // What is being removed may be gone before its record says so.
-            Outcome::Failed(Fault::Vanished(_)) if !leaving => Some((Some(Doubt::CopyGone), None)),
-            Outcome::Failed(Fault::Damaged(_)) => Some((Some(Doubt::CopyDiffers), None)),
+            Outcome::Failed(Fault::Vanished(What::Object | What::Source)) if !leaving => {
+                Some((Some(Doubt::CopyGone), None))
+            }
+            Outcome::Failed(Fault::Damaged(What::Object | What::Source)) => {
+                Some((Some(Doubt::CopyDiffers), None))
+            }
             Outcome::Done(_) | Outcome::Failed(_) | Outcome::Unknown => None,
         };
         match found {

@@ -140,6 +140,8 @@ fn a_check_that_nobody_answered_or_that_could_not_read_is_repeated_with_growing_
         Outcome::Failed(Fault::Local("other error".into())),
         Outcome::Failed(Fault::Throttled { retry_after_ms: None }),
         Outcome::Failed(Fault::NoDestination),
+        Outcome::Failed(Fault::Damaged(What::Part)),
+        Outcome::Failed(Fault::Vanished(What::Upload)),
         Outcome::Done(ObjectReply::Deleted),
     ];
     let mut pause = limits::INSPECT_RETRY_MIN;
