@@ -10,6 +10,7 @@ mod fleet;
 mod health;
 mod links;
 mod main_path;
+mod qa;
 mod rig;
 mod script;
 mod secrets;

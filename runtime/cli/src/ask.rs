@@ -144,6 +144,10 @@ pub(crate) async fn status(args: Status) -> Done {
                 break;
             }
         }
+        // What the site found in it, for whoever is to look.
+        if text(episode, "qa_status") == "needs_inspection" {
+            line.push_str(&format!("  {}", text(episode, "qa_reason")));
+        }
         say(line.trim_end());
     }
     if config["worker_running"] == Value::Bool(false) {
