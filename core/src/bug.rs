@@ -128,6 +128,10 @@ bank! {
     X22,
     /// Another's object at our key is overwritten.
     X23,
+    /// The site approves by itself whatever its check found.
+    X24,
+    /// A check that nobody answered is never repeated.
+    X25,
     /// A command that waited for a fresh state is sent without asking the tasks again.
     H01,
     /// Any "not there" ends the duty to abort an upload.

@@ -15,7 +15,9 @@ use crate::input::Input;
 use crate::object::PartFacts;
 use crate::outcome::Fault;
 use crate::policy::Ruled;
-use crate::row::{Cause, EpisodeRow, FinalWhy, JobRow, Key, ParkWhy, Qa, RecordingFacts, Row, UploadRow};
+use crate::row::{
+    Cause, EpisodeRow, FinalWhy, Inspection, JobRow, Key, ParkWhy, Qa, RecordingFacts, Row, UploadRow,
+};
 use crate::time::{Now, Wall};
 
 /// Everything that can become durable.
@@ -244,6 +246,14 @@ pub enum EpisodeChange {
         #[n(1)]
         at: Wall,
     },
+    /// Its content was checked. Once.
+    #[n(7)]
+    Inspected {
+        #[n(0)]
+        episode: EpisodeId,
+        #[n(1)]
+        inspection: Box<Inspection>,
+    },
 }
 
 /// A change of a job.
@@ -462,6 +472,7 @@ impl Change {
                 EpisodeChange::Synced { .. } => "episode.synced",
                 EpisodeChange::SyncFailed { .. } => "episode.sync_failed",
                 EpisodeChange::Removed { .. } => "episode.removed",
+                EpisodeChange::Inspected { .. } => "episode.inspected",
             },
             Change::Job(change) => match change {
                 JobChange::Queued(_) => "job.queued",
@@ -507,7 +518,8 @@ impl Change {
                 | EpisodeChange::Queued { episode, .. }
                 | EpisodeChange::Synced { episode, .. }
                 | EpisodeChange::SyncFailed { episode, .. }
-                | EpisodeChange::Removed { episode, .. } => vec![Key::Episode(*episode)],
+                | EpisodeChange::Removed { episode, .. }
+                | EpisodeChange::Inspected { episode, .. } => vec![Key::Episode(*episode)],
             },
             Change::Job(change) => vec![Key::Job(crate::queue::job_of(change))],
             Change::Upload(change) => vec![Key::Upload(crate::upload::job_of(change))],

@@ -49,6 +49,10 @@ pub struct Knobs {
     #[cfg(tidegate_bugs)]
     #[n(12)]
     pub bug: Option<crate::bug::Bug>,
+    /// Whether the site itself approves recordings whose check finds nothing, and puts the others aside for a person.
+    #[n(13)]
+    #[cbor(default)]
+    pub auto_approve: bool,
 }
 
 impl Default for Knobs {
@@ -68,6 +72,7 @@ impl Default for Knobs {
             request_again_ms: 30_000,
             #[cfg(tidegate_bugs)]
             bug: crate::bug::by_default(),
+            auto_approve: false,
         }
     }
 }
@@ -154,6 +159,19 @@ mod tests {
         let mut knobs = Knobs { parts_in_flight, part_size, ..Knobs::default() };
         knobs.builtin.uploads = uploads;
         knobs
+    }
+
+    #[test]
+    fn settings_that_an_older_version_journalled_approve_nothing_by_themselves() {
+        let knobs = Knobs { auto_approve: true, ..Knobs::default() };
+        let bytes = minicbor::to_vec(&knobs).expect("writing to a vector cannot fail");
+        assert_eq!(minicbor::decode::<Knobs>(&bytes).ok().as_ref(), Some(&knobs));
+        // Twelve fields, as version 1 wrote them: the array is shorter, and its last elements are not there.
+        assert_eq!(bytes[0], 0x8e, "fourteen places");
+        let mut old = bytes[..bytes.len() - 2].to_vec();
+        old[0] = 0x8c;
+        let old: Knobs = minicbor::decode(&old).expect("it still opens");
+        assert_eq!(old, Knobs::default());
     }
 
     #[test]

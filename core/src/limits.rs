@@ -52,6 +52,15 @@ pub const REMOVALS_AT_ONCE: usize = 16;
 pub const REMOVE_RETRY_MIN: Duration = Duration::from_secs(10);
 /// Longest such wait.
 pub const REMOVE_RETRY_MAX: Duration = Duration::from_secs(600);
+/// Recordings whose content is checked at once: nobody waits for it, and devices and uploads need the disk as well.
+pub const INSPECTIONS_AT_ONCE: usize = 1;
+/// Wait before a check that nobody answered, or whose recording could not be read, is asked again; doubles with every
+/// try up to `INSPECT_RETRY_MAX`.
+pub const INSPECT_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest such wait.
+pub const INSPECT_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Verdicts of the site itself in one step, when it was told only now to give them: a step stays short.
+pub const VERDICTS_AT_ONCE: usize = 100;
 /// Bytes of a device's message type that we keep of a message we do not know.
 pub const TYPE_BYTES: usize = 64;
 /// Raw `data` of an RPC answer that we carry and journal; larger ones are replaced by a digest.
@@ -107,6 +116,7 @@ const _: () = assert!(WAY_DELAY_MIN.as_millis() <= WAY_DELAY_MAX.as_millis());
 const _: () = assert!(SEND_AGAIN <= ASK_AGAIN);
 const _: () = assert!(PART_BYTES_MIN <= PART_BYTES_MAX);
 const _: () = assert!(PART_BYTES_MAX <= IN_FLIGHT_BYTES_MAX, "one part of any size must be possible");
+const _: () = assert!(INSPECT_RETRY_MIN.as_nanos() <= INSPECT_RETRY_MAX.as_nanos());
 const _: () = assert!(CALLS_PER_LINK >= 2, "one slot is kept for get_state");
 const _: () = assert!(SYNC_RETRY_MIN.as_nanos() <= SYNC_RETRY_MAX.as_nanos());
 const _: () = assert!(OBJECT_BYTES_MAX <= 5 << 40, "S3 takes at most 5 TiB");

@@ -327,6 +327,7 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, cx: &mut Cx<'_>, input: &Input
         Input::Stored { key, .. } => parts.tasks.on_stored(cx, key),
         Input::Shutdown => {
             cx.effect(Effect::Gate(Gate::Stopping));
+            parts.tasks.on_shutdown(cx);
             parts.uploads.on_shutdown(cx);
             parts.hub.on_shutdown(cx);
         }

@@ -129,6 +129,9 @@ pub enum Want {
     /// The facts of a recording's sidecar, with its own digest and length.
     #[n(1)]
     Sidecar,
+    /// The facts of a recording that was read as MCAP from its first byte to its last, with its digest and length.
+    #[n(2)]
+    Inspect,
 }
 
 /// What a store answered.
@@ -192,6 +195,160 @@ pub enum Got {
         #[n(2)]
         facts: Option<SidecarFacts>,
     },
+    /// Asked for [`Want::Inspect`].
+    #[n(2)]
+    Inspected {
+        /// Bytes read.
+        #[n(0)]
+        len: u64,
+        /// Of those bytes.
+        #[n(1)]
+        sha256: Sha256,
+        /// What they are as a recording.
+        #[n(2)]
+        facts: McapFacts,
+    },
+}
+
+/// What a recording turned out to be when it was read as MCAP. Counts and times are of what was read: with a flaw, of
+/// what came before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct McapFacts {
+    /// The first thing that is wrong with it; `None` is sound.
+    #[n(0)]
+    pub flaw: Option<Flaw>,
+    /// Messages.
+    #[n(1)]
+    pub messages: u64,
+    /// The earliest log time of a message, in nanoseconds since 1970 (or whatever the recorder's clock began with).
+    #[n(2)]
+    pub first_ns: Option<u64>,
+    /// The latest log time of a message, in nanoseconds.
+    #[n(3)]
+    pub last_ns: Option<u64>,
+    /// Channels that were declared.
+    #[n(4)]
+    pub channels: u32,
+    /// Chunks.
+    #[n(5)]
+    pub chunks: u64,
+}
+
+impl McapFacts {
+    /// Milliseconds from the first message to the last; `None` without messages.
+    #[must_use]
+    pub fn duration_ms(&self) -> Option<u64> {
+        Some(self.last_ns?.saturating_sub(self.first_ns?) / 1_000_000)
+    }
+}
+
+/// What is wrong with a recording as an MCAP file, or why nobody can say. An ordinal is never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum Flaw {
+    /// It has no bytes.
+    #[n(0)]
+    Empty,
+    /// Its first or last eight bytes are not those of MCAP.
+    #[n(1)]
+    BadMagic,
+    /// It ends before its end.
+    #[n(2)]
+    Truncated,
+    /// Bytes follow its end.
+    #[n(3)]
+    TrailingBytes,
+    /// It has no summary, or no statistics in it: the recorder did not finish it.
+    #[n(4)]
+    NoSummary,
+    /// The content of a chunk does not have the chunk's checksum.
+    #[n(5)]
+    ChunkCrc,
+    /// The data section does not have its checksum.
+    #[n(6)]
+    DataCrc,
+    /// The summary does not have its checksum.
+    #[n(7)]
+    SummaryCrc,
+    /// An attachment does not have its checksum.
+    #[n(8)]
+    AttachmentCrc,
+    /// A record, or a compressed chunk, cannot be decoded.
+    #[n(9)]
+    Undecodable,
+    /// The statistics say other than what is there.
+    #[n(10)]
+    StatisticsDiffer,
+    /// The summary points to where the thing is not.
+    #[n(11)]
+    IndexDiffers,
+    /// Nobody can say: a chunk has a compression that we cannot undo.
+    #[n(12)]
+    UnknownCompression,
+    /// Nobody can say: a record is larger, or a chunk grows larger, than we are willing to read.
+    #[n(13)]
+    TooLarge,
+}
+
+impl Flaw {
+    /// Every flaw.
+    pub const ALL: [Flaw; 14] = [
+        Flaw::Empty,
+        Flaw::BadMagic,
+        Flaw::Truncated,
+        Flaw::TrailingBytes,
+        Flaw::NoSummary,
+        Flaw::ChunkCrc,
+        Flaw::DataCrc,
+        Flaw::SummaryCrc,
+        Flaw::AttachmentCrc,
+        Flaw::Undecodable,
+        Flaw::StatisticsDiffer,
+        Flaw::IndexDiffers,
+        Flaw::UnknownCompression,
+        Flaw::TooLarge,
+    ];
+
+    /// A short stable word for the API, logs and metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Flaw::Empty => "empty",
+            Flaw::BadMagic => "bad_magic",
+            Flaw::Truncated => "truncated",
+            Flaw::TrailingBytes => "trailing_bytes",
+            Flaw::NoSummary => "no_summary",
+            Flaw::ChunkCrc => "chunk_crc",
+            Flaw::DataCrc => "data_crc",
+            Flaw::SummaryCrc => "summary_crc",
+            Flaw::AttachmentCrc => "attachment_crc",
+            Flaw::Undecodable => "undecodable",
+            Flaw::StatisticsDiffer => "statistics_differ",
+            Flaw::IndexDiffers => "index_differs",
+            Flaw::UnknownCompression => "unknown_compression",
+            Flaw::TooLarge => "too_large",
+        }
+    }
+
+    /// The same in a sentence for people.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Flaw::Empty => "the file has no bytes",
+            Flaw::BadMagic => "it does not begin or end as an MCAP file does",
+            Flaw::Truncated => "the file ends too early",
+            Flaw::TrailingBytes => "bytes follow the end of the recording",
+            Flaw::NoSummary => "it has no summary with statistics, so the recorder did not finish it",
+            Flaw::ChunkCrc => "a chunk does not match its checksum",
+            Flaw::DataCrc => "the data section does not match its checksum",
+            Flaw::SummaryCrc => "the summary does not match its checksum",
+            Flaw::AttachmentCrc => "an attachment does not match its checksum",
+            Flaw::Undecodable => "a record or chunk cannot be decoded",
+            Flaw::StatisticsDiffer => "its statistics say other than what is in it",
+            Flaw::IndexDiffers => "its summary points to the wrong places",
+            Flaw::UnknownCompression => "it cannot be checked: a chunk has an unknown compression",
+            Flaw::TooLarge => "it cannot be checked: a record or chunk is larger than the check reads",
+        }
+    }
 }
 
 /// What a recording's sidecar says of it. All of it is a claim, none of it proof.

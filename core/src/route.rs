@@ -43,6 +43,7 @@ pub(crate) fn wake(parts: &mut Parts, cx: &mut Cx<'_>, key: &TimerKey) {
         TimerKey::Call(ticket) => parts.hub.on_call_due(cx, *ticket),
         TimerKey::Verify(device, wire) => parts.tasks.on_verify_due(cx, device, wire),
         TimerKey::Remove => parts.tasks.on_remove_due(cx),
+        TimerKey::Inspect => parts.tasks.on_inspect_due(cx),
         TimerKey::Scan => parts.tasks.on_scan_due(cx),
         TimerKey::Queue => parts.queue.on_due(cx),
         TimerKey::Upload(job) => parts.uploads.on_due(cx, *job),

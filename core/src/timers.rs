@@ -16,6 +16,8 @@ pub enum TimerKey {
     Verify(DeviceId, WireId),
     /// Remove edge copies whose time has come.
     Remove,
+    /// Check the content of recordings that nobody checked yet.
+    Inspect,
     /// A job may be due, or the way may be tried again.
     Queue,
     /// Ask the auto-scan policy.

@@ -9,7 +9,7 @@ use tidegate_core::input::{Input, LostWhy};
 use tidegate_core::object::ObjectReply;
 use tidegate_core::outcome::{Fault, Outcome};
 use tidegate_core::refusal::Refusal;
-use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Phase, Row};
+use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Phase, Qa, Row};
 
 use crate::time::SimTime;
 use crate::watch::{Happened, Seen, Truth};
@@ -18,6 +18,7 @@ use crate::watch::{Happened, Seen, Truth};
 pub const MARKS: &[(&str, &str)] = &[
     ("ack-repeated", "a recording that is an episode already is acknowledged again"),
     ("answer-too-late", "a device answers a command after its end, and nothing comes of it"),
+    ("approved-alone", "a site approves an episode by itself, because its check found nothing"),
     ("attempt-n", "a task is put back as a new attempt under a new wire id"),
     ("auto-scan", "auto-scan queues an episode"),
     ("bare", "a recording without a sidecar becomes an episode"),
@@ -48,6 +49,7 @@ pub const MARKS: &[(&str, &str)] = &[
     ("part-lost", "the store does not hold a part that was acknowledged"),
     ("parts-found", "parts whose answers were lost are found in the store's list"),
     ("power-lost", "a site loses power with its links open"),
+    ("put-aside", "a site puts an episode aside for a person, because its check found something"),
     ("reclaimed", "a job that was claimed in an earlier life is taken up again"),
     ("retry", "a job waits after a failed attempt"),
     ("shutdown-returns", "a claimed job is put back because the site stops"),
@@ -242,7 +244,12 @@ impl Coverage {
                 self.sometimes("bare", row.sidecar.is_none());
                 self.sometimes("late-episode", row.late);
             }
-            Change::Episode(EpisodeChange::Judged { .. }) => self.mark("judged"),
+            Change::Episode(EpisodeChange::Judged { qa, .. }) => {
+                self.mark("judged");
+                let alone = !matches!(seen.input, Input::Request { .. });
+                self.sometimes("approved-alone", alone && *qa == Qa::Approved);
+                self.sometimes("put-aside", alone && *qa == Qa::NeedsInspection);
+            }
             Change::Episode(EpisodeChange::Removed { .. }) => self.mark("edge-removed"),
             Change::Job(JobChange::Queued(_)) => self.sometimes("auto-scan", *seen.input == Input::Wake),
             Change::Job(JobChange::Reclaimed { .. }) => self.mark("reclaimed"),

@@ -94,6 +94,7 @@ fn everything(condition: &Condition<'_>) -> Vec<Unfinished> {
         }
         jobs(condition, site, &mut all);
         tasks(condition, site, &mut all);
+        checks(condition, site, &mut all);
     }
     for device in 0..condition.links.len() {
         links(condition, device, &mut all);
@@ -247,6 +248,19 @@ fn tasks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
         } else {
             None
         };
+        all.push(Unfinished { property: "L1", what, stuck });
+    }
+}
+
+/// L1 for the check of what came in: every recording that is at the edge was checked.
+fn checks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
+    for row in condition.truth.images[site].values() {
+        let Row::Episode(row) = row else { continue };
+        if row.removed_at.is_some() || row.inspection.is_some() {
+            continue;
+        }
+        let what = format!("the content of episode {} was not checked", row.id);
+        let stuck = condition.denied[site].map(|why| format!("a store is {why}"));
         all.push(Unfinished { property: "L1", what, stuck });
     }
 }

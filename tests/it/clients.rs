@@ -230,10 +230,12 @@ async fn a_large_file_goes_up_in_parts_again_and_otherwise_and_comes_back(tool: 
             let (from, len) = (from.to_string(), len.to_string());
             gave(bench.command(&["cat", "--offset", &from, "--count", &len, &bench.url(key)])).await
         }
-        // It has no word for a range; its downloads are made of them.
-        Tool::S5cmd => bytes[from..from + len].to_vec(),
+        // It has no word for a range; its download above was made of ranges.
+        Tool::S5cmd => Vec::new(),
     };
-    assert_eq!(range, bytes[from..from + len]);
+    if !matches!(bench.tool, Tool::S5cmd) {
+        assert_eq!(range, bytes[from..from + len]);
+    }
 
     // A link holds for whoever has it, and for this object alone.
     let link = ran(bench.link(key)).await;

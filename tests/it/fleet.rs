@@ -10,7 +10,8 @@ use tidegate_runtime::real::RealSeams;
 use crate::cloud::Cloud;
 use crate::rig::{Plan, STEP, Site, run, until, utc_date};
 
-fn spawn(site: &Site, name: &str, size: u64, sidecar: bool) -> Device {
+/// A device that records so many bytes, with or without a sidecar.
+pub fn spawn(site: &Site, name: &str, size: u64, sidecar: bool) -> Device {
     let base = format!("ws://127.0.0.1:{}", site.api);
     let dir = site.dir().join("devices").join(name);
     let mut config = DeviceConfig::new(
@@ -46,7 +47,7 @@ async fn command(site: &Site, device: &str, action: &str, body: &serde_json::Val
 }
 
 /// Records one task and waits until the device deleted its copy; length and SHA-256 by the device's word.
-async fn record(site: &Site, device: &Device, task: &str) -> (u64, String) {
+pub async fn record(site: &Site, device: &Device, task: &str) -> (u64, String) {
     let name = device.config().device_id.clone();
     device.connected(STEP).await.expect("both links");
     site.create_task(&name, task).await;

@@ -15,6 +15,7 @@ mod links;
 mod main_path;
 mod peers;
 mod proxy;
+mod qa;
 mod relay;
 mod rig;
 mod script;

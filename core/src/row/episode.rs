@@ -5,6 +5,7 @@ use minicbor::{Decode, Encode};
 
 use crate::digest::Sha256;
 use crate::id::{DeviceId, EpisodeId, JobId, ObjectKey, TaskId, WireId};
+use crate::object::{Flaw, McapFacts};
 use crate::row::SidecarSource;
 use crate::time::Wall;
 
@@ -154,6 +155,70 @@ pub struct EpisodeRow {
     /// Version of the recorder, from the sidecar.
     #[n(19)]
     pub recorder_version: Option<String>,
+    /// What the check of its content came to; `None` if nobody looked yet.
+    #[n(20)]
+    pub inspection: Option<Inspection>,
+}
+
+/// What the check of a recording's content came to. It is made once, after the acknowledgement, and decides nothing by
+/// itself.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Inspection {
+    /// When.
+    #[n(0)]
+    pub at: Wall,
+    /// Why a person should look at it; `None` is sound.
+    #[n(1)]
+    pub doubt: Option<Doubt>,
+    /// What was read; `None` if there was nothing to read any more.
+    #[n(2)]
+    pub facts: Option<McapFacts>,
+}
+
+/// Why a person should look at a recording. An ordinal is never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum Doubt {
+    /// The file itself.
+    #[n(0)]
+    Flaw(#[n(0)] Flaw),
+    /// It is sound and has no messages.
+    #[n(1)]
+    NoMessages,
+    /// The sidecar, or the finish callback, says another number of messages.
+    #[n(2)]
+    MessageCountDiffers,
+    /// The copy at the edge is not what was verified and acknowledged.
+    #[n(3)]
+    CopyDiffers,
+    /// There is no copy at the edge any more, and we did not remove it.
+    #[n(4)]
+    CopyGone,
+}
+
+impl Doubt {
+    /// A short stable word for the API, logs and metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Doubt::Flaw(flaw) => flaw.code(),
+            Doubt::NoMessages => "no_messages",
+            Doubt::MessageCountDiffers => "message_count_differs",
+            Doubt::CopyDiffers => "copy_differs",
+            Doubt::CopyGone => "copy_gone",
+        }
+    }
+
+    /// The same in a sentence for people.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Doubt::Flaw(flaw) => flaw.text(),
+            Doubt::NoMessages => "there is no message in it",
+            Doubt::MessageCountDiffers => "it does not have as many messages as its recorder announced",
+            Doubt::CopyDiffers => "the copy at this site is not what the device delivered",
+            Doubt::CopyGone => "the copy at this site is gone",
+        }
+    }
 }
 
 /// To whom a key at the edge belongs: a key belongs to exactly one attempt of one task.

@@ -14,7 +14,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
-pub use episode::{BindingRow, EpisodeRow, Qa, SyncMark};
+pub use episode::{BindingRow, Doubt, EpisodeRow, Inspection, Qa, SyncMark};
 pub use job::{Cause, FinalWhy, JobRow, JobState, ParkWhy};
 pub use task::{AliasRow, RecordingFacts, TaskRow, TaskState};
 pub use upload::{Phase, Plan, SidecarSource, Source, UploadRow};

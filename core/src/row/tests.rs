@@ -4,6 +4,7 @@ use super::*;
 use crate::digest::Sha256;
 use crate::id::Boot;
 use crate::id::{ETag, Fence, PolicySetId, UploadId};
+use crate::object::{Flaw, McapFacts};
 use crate::outcome::{Fault, What};
 use crate::time::Wall;
 use proptest::prelude::*;
@@ -78,6 +79,7 @@ fn golden_rows() -> Vec<Row> {
         late: true,
         removed_at: Some(Wall(11)),
         recorder_version: Some("v".into()),
+        inspection: None,
     };
     let job = JobRow {
         id: JobId(3),
@@ -168,6 +170,41 @@ fn records_of_version_1_read_and_write_the_same_bytes() {
         assert_eq!(row.kind(), kind);
         assert_eq!(hex(&row.to_bytes()), golden, "{kind:?}");
         assert_eq!(Row::from_bytes(kind, &bytes(golden)).as_ref(), Ok(row), "{kind:?}");
+    }
+}
+
+#[test]
+fn an_inspection_has_these_bytes_and_a_record_without_one_is_as_long_as_before() {
+    let facts = McapFacts {
+        flaw: Some(Flaw::ChunkCrc),
+        messages: 7,
+        first_ns: Some(1),
+        last_ns: Some(2),
+        channels: 3,
+        chunks: 4,
+    };
+    let inspection =
+        Inspection { at: Wall(12), doubt: Some(Doubt::Flaw(Flaw::ChunkCrc)), facts: Some(facts) };
+    let Some(Row::Episode(mut row)) = golden_rows().into_iter().nth(2) else { panic!("an episode") };
+    row.inspection = Some(inspection);
+    let row = Row::Episode(row);
+    let (_, old) = GOLDEN[2];
+    let written = hex(&row.to_bytes());
+    let old = old.strip_prefix("94").expect("twenty places");
+    let expected = std::format!("95{old}830c820081820580868205800701020304");
+    assert_eq!(written, expected);
+    assert_eq!(Row::from_bytes(Kind::Episode, &bytes(&written)), Ok(row));
+}
+
+#[test]
+fn words_for_flaws_and_doubts_are_all_different_and_their_ordinals_count_up() {
+    let more = [Doubt::NoMessages, Doubt::MessageCountDiffers, Doubt::CopyDiffers, Doubt::CopyGone];
+    let all: Vec<Doubt> = Flaw::ALL.into_iter().map(Doubt::Flaw).chain(more).collect();
+    let codes: std::collections::BTreeSet<&str> = all.iter().map(|doubt| doubt.code()).collect();
+    assert_eq!(codes.len(), all.len());
+    for (n, flaw) in Flaw::ALL.into_iter().enumerate() {
+        let written = minicbor::to_vec(flaw).expect("writing to a vector cannot fail");
+        assert_eq!(hex(&written), std::format!("82{n:02x}80"), "{flaw:?}");
     }
 }
 
@@ -337,12 +374,38 @@ fn any_mark() -> impl Strategy<Value = SyncMark> {
     ]
 }
 
+fn any_flaw() -> impl Strategy<Value = Flaw> {
+    (0..Flaw::ALL.len()).prop_map(|n| Flaw::ALL[n])
+}
+
+fn any_inspection() -> impl Strategy<Value = Inspection> {
+    let doubt = prop_oneof![
+        any_flaw().prop_map(Doubt::Flaw),
+        Just(Doubt::NoMessages),
+        Just(Doubt::MessageCountDiffers),
+        Just(Doubt::CopyDiffers),
+        Just(Doubt::CopyGone),
+    ];
+    let times = (any::<Option<u64>>(), any::<Option<u64>>());
+    let facts = (maybe(any_flaw()), any::<u64>(), times, any::<u32>(), any::<u64>()).prop_map(
+        |(flaw, messages, (first_ns, last_ns), channels, chunks)| McapFacts {
+            flaw,
+            messages,
+            first_ns,
+            last_ns,
+            channels,
+            chunks,
+        },
+    );
+    (wall(), maybe(doubt), maybe(facts)).prop_map(|(at, doubt, facts)| Inspection { at, doubt, facts })
+}
+
 fn any_episode() -> impl Strategy<Value = Row> {
     let ids = (any::<u64>(), text(), device(), task(), wire(), key_text());
     let data = (maybe(sidecar_source()), any::<u64>(), sha(), any::<Option<u64>>(), any::<Option<u64>>());
     let times = (maybe(wall()), wall(), maybe(wall()), maybe(wall()));
     let marks = (0..Qa::ALL.len(), maybe(text()), any_mark(), any::<bool>(), maybe(text()));
-    (ids, data, times, marks).prop_map(|(ids, data, times, marks)| {
+    (ids, data, times, marks, maybe(any_inspection())).prop_map(|(ids, data, times, marks, inspection)| {
         Row::Episode(EpisodeRow {
             id: EpisodeId(ids.0),
             public_id: ids.1,
@@ -364,6 +427,7 @@ fn any_episode() -> impl Strategy<Value = Row> {
             late: marks.3,
             removed_at: times.3,
             recorder_version: marks.4,
+            inspection,
         })
     })
 }

@@ -29,6 +29,7 @@ fn is_legal(row: &EpisodeRow, change: &EpisodeChange) -> bool {
         EpisodeChange::Removed { .. } => {
             matches!(row.sync, SyncMark::Synced { .. }) && row.removed_at.is_none()
         }
+        EpisodeChange::Inspected { .. } => row.inspection.is_none() && row.removed_at.is_none(),
     }
 }
 
@@ -60,7 +61,8 @@ impl Tasks {
             | EpisodeChange::Queued { episode, .. }
             | EpisodeChange::Synced { episode, .. }
             | EpisodeChange::SyncFailed { episode, .. }
-            | EpisodeChange::Removed { episode, .. } => {
+            | EpisodeChange::Removed { episode, .. }
+            | EpisodeChange::Inspected { episode, .. } => {
                 let Some(row) = self.episodes.get_mut(episode).filter(|row| is_legal(row, change)) else {
                     return Err(self.illegal(change));
                 };
@@ -80,7 +82,8 @@ impl Tasks {
             | EpisodeChange::Queued { episode, .. }
             | EpisodeChange::Synced { episode, .. }
             | EpisodeChange::SyncFailed { episode, .. }
-            | EpisodeChange::Removed { episode, .. } => {
+            | EpisodeChange::Removed { episode, .. }
+            | EpisodeChange::Inspected { episode, .. } => {
                 alloc::format!("{:?}", self.episodes.get(episode).map(|row| (row.qa, &row.sync)))
             }
         };
@@ -103,7 +106,11 @@ impl Tasks {
         if !repeated {
             match row.sync {
                 SyncMark::NotStarted | SyncMark::Failed(_) => {
-                    let qa = if approve { Qa::Approved } else { Qa::Rejected };
+                    let qa = match (approve, row.qa) {
+                        (true, Qa::NeedsInspection) => Qa::InspectorApproved,
+                        (true, _) => Qa::Approved,
+                        (false, _) => Qa::Rejected,
+                    };
                     let reason = reason.map(|text| shorten(text, limits::REASON_BYTES));
                     let at = cx.now.wall;
                     self.enact_episode(cx, EpisodeChange::Judged { episode, qa, reason, at });
@@ -228,6 +235,7 @@ fn alter(row: &mut EpisodeRow, change: &EpisodeChange) {
         }
         EpisodeChange::SyncFailed { job, .. } => row.sync = SyncMark::Failed(*job),
         EpisodeChange::Removed { at, .. } => row.removed_at = Some(*at),
+        EpisodeChange::Inspected { inspection, .. } => row.inspection = Some((**inspection).clone()),
     }
 }
 

@@ -110,8 +110,8 @@ impl Tasks {
         !row.state.is_final()
     }
 
-    /// Whether an episode must be in memory from boot on: while its copy is at the edge it may still have to go to the
-    /// cloud or be removed, and its keys are frozen. That holds for rejected ones as well.
+    /// Whether an episode must be in memory from boot on: while its copy is at the edge it may still have to be checked,
+    /// go to the cloud or be removed, and its keys are frozen. That holds for rejected ones as well.
     #[must_use]
     pub fn is_hot_episode(row: &EpisodeRow) -> bool {
         row.removed_at.is_none()
@@ -127,6 +127,7 @@ impl Tasks {
         self.uploaders.clear();
         self.sides.clear();
         self.removals.clear();
+        self.looks.clear();
         self.errands.clear();
         self.crowded.clear();
     }

@@ -11,12 +11,14 @@
 //! | `verify` | the way from a claim to an episode and its acknowledgement |
 //! | `compare` | whether everything said of a recording agrees |
 //! | `episode` | judging episodes, handing them to the queue, what the queue made of them |
+//! | `inspect` | checking the content of what was acknowledged, and the site's own verdict |
 //! | `remove` | removing the edge copy of what is in the cloud |
 
 mod command;
 mod compare;
 mod date;
 mod episode;
+mod inspect;
 mod memory;
 mod remove;
 mod report;
@@ -39,6 +41,7 @@ use crate::row::{AliasRow, BindingRow, EpisodeRow, Key, SyncMark, TaskRow};
 use crate::time::Mono;
 use crate::wire::transfer::Announced;
 
+use inspect::Look;
 use remove::Removal;
 pub(crate) use state::task_of;
 use verify::Verify;
@@ -64,6 +67,8 @@ pub struct Tasks {
     sides: BTreeMap<TaskId, Side>,
     verifies: BTreeMap<(DeviceId, WireId), Verify>,
     removals: BTreeMap<EpisodeId, Removal>,
+    /// Episodes whose content was not checked yet.
+    looks: BTreeMap<EpisodeId, Look>,
     errands: BTreeMap<Ticket, Errand>,
     /// Devices that announced more recordings than we verify at once: they are asked again when there is room.
     crowded: BTreeSet<DeviceId>,
@@ -93,6 +98,8 @@ enum Errand {
     Verify(DeviceId, WireId),
     /// One object of an edge copy to be removed.
     Remove(EpisodeId),
+    /// The check of a recording's content.
+    Inspect(EpisodeId),
 }
 
 impl Default for Tasks {
@@ -110,6 +117,7 @@ impl Default for Tasks {
             sides: BTreeMap::new(),
             verifies: BTreeMap::new(),
             removals: BTreeMap::new(),
+            looks: BTreeMap::new(),
             errands: BTreeMap::new(),
             crowded: BTreeSet::new(),
             #[cfg(tidegate_bugs)]
@@ -123,7 +131,13 @@ impl Tasks {
     pub fn on_boot(&mut self, cx: &mut Cx<'_>) {
         self.freeze_all(cx);
         self.plan_removals(cx);
+        self.plan_looks(cx);
         self.arm_scan(cx);
+    }
+
+    /// The site stops. A check is not worth waiting for: the next boot makes it again.
+    pub fn on_shutdown(&mut self, cx: &mut Cx<'_>) {
+        self.drop_looks(cx);
     }
 
     /// An operation we asked for ended.
@@ -131,6 +145,7 @@ impl Tasks {
         match self.errands.remove(&ticket) {
             Some(Errand::Verify(device, wire)) => self.on_verify_step(cx, &device, &wire, ticket, outcome),
             Some(Errand::Remove(episode)) => self.on_removed(cx, episode, ticket, outcome),
+            Some(Errand::Inspect(episode)) => self.on_inspected(cx, episode, ticket, outcome),
             // `Cx::forget` drops outcomes of forgotten operations at the door.
             None => {}
         }
@@ -217,6 +232,7 @@ impl Tasks {
                 return broken("I20", alloc::format!("the edge copy of episode {id} is being removed"));
             }
         }
+        self.check_looks()?;
         if let Some(id) = self.sides.keys().find(|id| !self.tasks.contains_key(*id)) {
             return broken("I27", alloc::format!("notes on {id}, which is not in memory"));
         }

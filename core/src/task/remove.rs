@@ -129,6 +129,7 @@ impl Tasks {
         if (removal.object, removal.sidecar) == (Leg::Gone, Leg::Gone) {
             self.removals.remove(&episode);
             self.enact_episode(cx, EpisodeChange::Removed { episode, at: cx.now.wall });
+            self.drop_look(cx, episode);
             let row = self.episodes.get(&episode).expect("it was just changed");
             for key in frozen_keys(row) {
                 cx.effect(Effect::Thaw { key: key.clone() });
@@ -159,6 +160,11 @@ impl Tasks {
         for key in rows.into_iter().flat_map(frozen_keys) {
             cx.effect(Effect::Freeze { key: key.clone() });
         }
+    }
+
+    /// Whether the copy may already be gone because we asked for that.
+    pub(super) fn is_leaving(&self, episode: EpisodeId) -> bool {
+        self.removals.get(&episode).is_some_and(|removal| removal.is_asked() || removal.tries > 0)
     }
 
     fn removals_out(&self) -> usize {

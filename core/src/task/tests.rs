@@ -3,6 +3,7 @@
 mod commands;
 mod devices;
 mod episodes;
+mod inspections;
 mod transitions;
 mod uploads;
 mod verifies;
@@ -47,6 +48,8 @@ struct Rig {
     stopping: bool,
     rulings: usize,
     requests: u64,
+    /// Whether recordings are checked when that is due; most tests are about other things.
+    checks: bool,
 }
 
 /// What came of a step.
@@ -102,6 +105,7 @@ impl Seen {
                 let verb = match verb {
                     Verb::Get { want: Want::Digest, .. } => "digest",
                     Verb::Get { want: Want::Sidecar, .. } => "sidecar",
+                    Verb::Get { want: Want::Inspect, .. } => "inspect",
                     other => other.name(),
                 };
                 Some((*ticket, std::format!("{verb} {key}")))
@@ -156,6 +160,7 @@ impl Rig {
             stopping: false,
             rulings: 0,
             requests: 0,
+            checks: false,
         };
         rig.on(|tasks, cx| tasks.on_boot(cx));
         rig
@@ -372,6 +377,8 @@ impl Rig {
             let seen = match key {
                 TimerKey::Verify(device, wire) => self.on(|t, cx| t.on_verify_due(cx, &device, &wire)),
                 TimerKey::Remove => self.on(|t, cx| t.on_remove_due(cx)),
+                TimerKey::Inspect if !self.checks => continue,
+                TimerKey::Inspect => self.on(|t, cx| t.on_inspect_due(cx)),
                 TimerKey::Scan => self.on(|t, cx| t.on_scan_due(cx)),
                 other => panic!("{other:?} is not of the tasks"),
             };

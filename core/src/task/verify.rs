@@ -532,8 +532,11 @@ impl Tasks {
             recorder_version: said
                 .recorder_version
                 .map(|version| crate::row::shorten(&version, limits::TYPE_BYTES)),
+            inspection: None,
         };
+        let number = episode.id;
         self.enact_episode(cx, EpisodeChange::Recorded(Box::new(episode)));
+        self.plan_look(cx, number);
         if completes {
             self.enact_task(cx, TaskChange::Completed { task: verify.task, at: cx.now.wall });
         }

@@ -162,6 +162,8 @@ const UNSEEN: &[(Bug, &str)] = &[
     (Bug::X19, "liveness: devices here announce again, and a restart looks again"),
     (Bug::X22, "the look at the end finds what was left; nobody here counts uploads of one job meanwhile"),
     (Bug::X23, "nobody here guards objects of others in the cloud"),
+    (Bug::X24, "sites here judge nothing by themselves"),
+    (Bug::X25, "nobody here waits for checks"),
     (Bug::H02, "about one life in ten thousand: an abort must be answered with an odd fault"),
     (Bug::H03, "a listing must be answered with an odd fault, and then only a pause is missing"),
     (Bug::H04, "recordings here do not change at the edge while they are sent"),

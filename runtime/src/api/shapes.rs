@@ -4,8 +4,11 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_core::effect::RecorderView;
 use tidegate_core::id::{EpisodeId, ObjectKey};
+use tidegate_core::object::McapFacts;
 use tidegate_core::outcome::Fault;
-use tidegate_core::row::{Cause, EpisodeRow, FinalWhy, JobRow, JobState, SyncMark, TaskRow};
+use tidegate_core::row::{
+    Cause, Doubt, EpisodeRow, FinalWhy, Inspection, JobRow, JobState, SyncMark, TaskRow,
+};
 use tidegate_core::time::Wall;
 use tidegate_core::wire::transfer::{Status, UploadEntry, UploadStatus};
 
@@ -209,8 +212,24 @@ pub fn episode(row: &EpisodeRow, sync_status: &str, bucket: &str) -> Value {
         .maybe("cloud_mcap_path", synced.map(|(key, _)| key.as_str()))
         .put("cloud_processed", false)
         .put("late", row.late)
+        .maybe("inspection", row.inspection.as_ref().map(inspection))
         .maybe("edge_removed_at", row.removed_at.map(moment))
         .maybe("recorder_version", row.recorder_version.as_deref())
+        .into()
+}
+
+/// What the check of a recording's content came to.
+fn inspection(found: &Inspection) -> Value {
+    let facts = found.facts.as_ref();
+    Object::new()
+        .put("checked_at", moment(found.at))
+        .put("sound", found.doubt.is_none())
+        .maybe("reason", found.doubt.map(Doubt::code))
+        .maybe("detail", found.doubt.map(Doubt::text))
+        .maybe("message_count", facts.map(|facts| facts.messages))
+        .maybe("channel_count", facts.map(|facts| facts.channels))
+        .maybe("chunk_count", facts.map(|facts| facts.chunks))
+        .maybe("duration_sec", facts.and_then(McapFacts::duration_ms).map(|ms| ms as f64 / 1000.0))
         .into()
 }
 

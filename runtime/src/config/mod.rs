@@ -76,6 +76,8 @@ pub struct Config {
     pub sync: Sync,
     /// `[edge]`
     pub edge: Edge,
+    /// `[qa]`
+    pub qa: Quality,
     /// `[cloud]`; `None` parks uploads.
     pub cloud: Option<Cloud>,
     /// `[log]`
@@ -158,6 +160,13 @@ pub struct Edge {
     pub keys: Option<(String, Secret)>,
     /// `edge.max_clock_skew`: how far a device's clock may be off; `None` is any.
     pub max_clock_skew: Option<Duration>,
+}
+
+/// Judging recordings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quality {
+    /// `qa.auto_approve`: approve what the check of its content finds sound, and put the rest aside for a person.
+    pub auto_approve: bool,
 }
 
 /// The destination.
@@ -249,6 +258,7 @@ impl Default for Config {
                 bytes_per_second: None,
             },
             edge: Edge { keep: Some(Duration::ZERO), keys: None, max_clock_skew: None },
+            qa: Quality { auto_approve: false },
             cloud: None,
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
             journal: Journal { limit: crate::store::JOURNAL_LIMIT },
@@ -276,6 +286,7 @@ impl Config {
             keep_edge_ms: self.edge.keep.map(ms),
             scan_every_ms: ms(self.sync.scan_every),
             batch: self.sync.batch,
+            auto_approve: self.qa.auto_approve,
             builtin: Settings {
                 auto_scan: self.sync.auto_scan,
                 retry_base_ms: ms(self.sync.retry_base),

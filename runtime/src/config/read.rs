@@ -10,7 +10,7 @@ use super::units::{parse_duration, parse_size};
 use super::{Cloud, Config, Edge, LogFormat, Secret};
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 41] = [
+pub(super) const KEYS: [&str; 42] = [
     "site",
     "data_dir",
     "public_url",
@@ -39,6 +39,7 @@ pub(super) const KEYS: [&str; 41] = [
     "edge.access_key",
     "edge.secret_key",
     "edge.max_clock_skew",
+    "qa.auto_approve",
     "cloud.endpoint",
     "cloud.region",
     "cloud.bucket",
@@ -74,6 +75,7 @@ pub(super) fn read(found: Found, problems: &mut Vec<Problem>) -> Config {
     read_listen(&mut r, &mut config);
     read_devices(&mut r, &mut config);
     read_sync(&mut r, &mut config);
+    read_quality(&mut r, &mut config);
     read_edge(&mut r, &mut config.edge);
     config.cloud = read_cloud(&mut r);
     if let Some(format) = r.opt_text("log.format") {
@@ -173,6 +175,10 @@ fn read_devices(r: &mut Reader<'_>, config: &mut Config) {
     r.duration("devices.ping_timeout", &mut d.ping_timeout, 100, 3_600_000, "between 100ms and 1h");
     r.size("devices.max_message", &mut d.max_message, 1 << 10, 64 << 20, "between 1KiB and 64MiB");
     r.duration("devices.handshake_timeout", &mut d.handshake_timeout, 100, 120_000, "between 100ms and 2m");
+}
+
+fn read_quality(r: &mut Reader<'_>, config: &mut Config) {
+    r.flag("qa.auto_approve", &mut config.qa.auto_approve);
 }
 
 fn read_sync(r: &mut Reader<'_>, config: &mut Config) {

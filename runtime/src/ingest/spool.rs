@@ -212,6 +212,11 @@ impl<S: Seams> Spool<S> {
             .await
     }
 
+    /// Where blocking work goes.
+    pub(crate) fn blocking(&self) -> &S::Blocking {
+        self.inner.seams.blocking()
+    }
+
     /// Bytes of content on disk: of objects, of parts, of uploads under way, and of what is still being read.
     #[must_use]
     pub fn bytes_stored(&self) -> u64 {

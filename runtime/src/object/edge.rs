@@ -15,7 +15,7 @@ use super::checksum::{self, CHECKSUM_METADATA};
 use super::reduce::Reduction;
 use super::{Boxed, ObjectStore, SourceRead, disk_fault};
 use crate::ingest::{Condition, Object, ObjectInfo, Refusal, Spool, UploadInfo};
-use crate::seam::Seams;
+use crate::seam::{Blocking, Seams};
 
 /// Bytes read at once while an object is reduced to facts: large enough to hide the cost of a read.
 const READ_CHUNK: usize = 1 << 20;
@@ -98,7 +98,17 @@ impl<S: Seams> EdgeStore<S> {
                 return Err(Fault::Damaged(What::Object));
             }
             at += bytes.len() as u64;
-            reduction.push(&bytes);
+            if reduction.is_slow() {
+                let blocking = self.spool.blocking();
+                reduction = blocking
+                    .run(move || {
+                        reduction.push(&bytes);
+                        reduction
+                    })
+                    .await;
+            } else {
+                reduction.push(&bytes);
+            }
         }
         Ok(reduction.finish())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tidegate_core::id::Ticket;
 use tidegate_core::input::Input;
-use tidegate_core::object::{ObjectOp, Store, Verb};
+use tidegate_core::object::{ObjectOp, Store, Verb, Want};
 use tidegate_core::outcome::{Fault, Outcome};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -42,6 +42,7 @@ pub async fn execute(
 ) {
     let mut running = JoinSet::new();
     let mut reads = Room::new(READS_MAX);
+    let mut checks = Room::new(CHECKS_MAX);
     let mut cloud = Room::new(CLOUD_MAX);
     loop {
         tokio::select! {
@@ -51,6 +52,7 @@ pub async fn execute(
                 let Ok(lane) = ended else { continue };
                 let next = match lane {
                     Lane::Reads => reads.leave(),
+                    Lane::Checks => checks.leave(),
                     Lane::Cloud => cloud.leave(),
                     Lane::Quick => None,
                 };
@@ -63,6 +65,7 @@ pub async fn execute(
                 let lane = lane_of(&op);
                 let admitted = match lane {
                     Lane::Reads => reads.enter(ticket, op),
+                    Lane::Checks => checks.enter(ticket, op),
                     Lane::Cloud => cloud.enter(ticket, op),
                     Lane::Quick => Some((ticket, op)),
                 };
@@ -78,8 +81,10 @@ pub async fn execute(
 /// What an operation competes for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
-    /// The site's disk: whole recordings are read.
+    /// The site's disk: whole recordings are read, and devices wait for what comes of it.
     Reads,
+    /// The same, and nobody waits. A check of one long recording takes no place from a device's acknowledgement.
+    Checks,
     /// Connections to the cloud.
     Cloud,
     /// Nothing worth a bound: a look at the index of the site's own store, or the removal of a file.
@@ -89,6 +94,7 @@ enum Lane {
 fn lane_of(op: &ObjectOp) -> Lane {
     match (op.store, &op.verb) {
         (Store::Cloud, _) => Lane::Cloud,
+        (Store::Edge, Verb::Get { want: Want::Inspect, .. }) => Lane::Checks,
         (Store::Edge, Verb::Get { .. } | Verb::Put { .. }) => Lane::Reads,
         (
             Store::Edge,
@@ -179,6 +185,9 @@ async fn one(stores: Stores, lane: Lane, ticket: Ticket, op: ObjectOp, inbox: In
 /// Recordings that are read from the site's disk at once, to be verified: a disk reads four files about as fast as
 /// one, and more would only take it away from devices that upload and from uploads to the cloud.
 const READS_MAX: usize = 4;
+/// Recordings that are checked at once. The core asks for no more; this keeps a mistake there from taking the memory that
+/// each check may need ([`crate::object::inspect::RECORD_BYTES_MAX`]).
+const CHECKS_MAX: usize = tidegate_core::limits::INSPECTIONS_AT_ONCE;
 /// Operations against the cloud at once. The core asks for less: uploads times parts in flight, and a few questions.
 /// This only keeps a mistake there from taking every socket of the process.
 const CLOUD_MAX: usize = 256;
@@ -192,7 +201,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tidegate_core::digest::Sha256;
     use tidegate_core::id::{Boot, ObjectKey};
-    use tidegate_core::object::{Got, ObjectReply, Want};
+    use tidegate_core::object::{Got, ObjectReply};
 
     /// Answers `Delete` at once and never answers `Head`.
     struct Half;

@@ -3,6 +3,7 @@
 pub mod checksum;
 pub mod edge;
 pub mod executor;
+pub mod inspect;
 pub mod reduce;
 pub mod sidecar;
 

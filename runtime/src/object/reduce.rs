@@ -1,10 +1,12 @@
-//! Owns how the bytes of a `Get` become facts while they stream by. Keeps no more of them than a sidecar may have.
+//! Owns how the bytes of a `Get` become facts while they stream by. Keeps no more of them than a sidecar, or one record of
+//! a recording, may have.
 
 use sha2::Digest;
 use tidegate_core::digest::Sha256;
 use tidegate_core::limits;
 use tidegate_core::object::{Got, Want};
 
+use super::inspect::Inspection;
 use super::sidecar;
 
 /// Takes the bytes of an object in order and says in the end what they came to.
@@ -13,6 +15,8 @@ pub struct Reduction {
     len: u64,
     /// The text of a sidecar; `None` if nobody asked for one or it is too long to be one.
     text: Option<Vec<u8>>,
+    /// What reads it as a recording, if somebody asked for that.
+    inspection: Option<Box<Inspection>>,
     want: Want,
 }
 
@@ -20,11 +24,18 @@ impl Reduction {
     /// Nothing read yet.
     #[must_use]
     pub fn new(want: Want) -> Reduction {
-        let text = match want {
-            Want::Digest => None,
-            Want::Sidecar => Some(Vec::new()),
+        let (text, inspection) = match want {
+            Want::Digest => (None, None),
+            Want::Sidecar => (Some(Vec::new()), None),
+            Want::Inspect => (None, Some(Box::default())),
         };
-        Reduction { hash: sha2::Sha256::new(), len: 0, text, want }
+        Reduction { hash: sha2::Sha256::new(), len: 0, text, inspection, want }
+    }
+
+    /// Whether taking bytes may take long, so that it must happen where blocking is allowed.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.inspection.is_some()
     }
 
     /// The next bytes.
@@ -37,6 +48,9 @@ impl Reduction {
         if let Some(text) = &mut self.text {
             text.extend_from_slice(bytes);
         }
+        if let Some(inspection) = &mut self.inspection {
+            inspection.push(bytes);
+        }
     }
 
     /// What they came to. A sidecar beyond [`limits::SIDECAR_BYTES_MAX`] has a digest but no facts.
@@ -48,6 +62,10 @@ impl Reduction {
             Want::Sidecar => {
                 let facts = self.text.as_deref().and_then(sidecar::facts);
                 Got::Sidecar { len: self.len, sha256, facts }
+            }
+            Want::Inspect => {
+                let inspection = self.inspection.unwrap_or_default();
+                Got::Inspected { len: self.len, sha256, facts: inspection.finish() }
             }
         }
     }

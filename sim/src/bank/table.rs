@@ -222,6 +222,8 @@ pub static ALL: &[Entry] = &[
         "A Create whose answer was lost is asked again without looking for what it left.",
     ),
     core(Bug::X23, "X23", &["I19", "I18"], "Another's object at our key is overwritten."),
+    core(Bug::X24, "X24", &["I15"], "The site approves by itself whatever its check found."),
+    core(Bug::X25, "X25", &["L1"], "A check that nobody answered is never repeated."),
     core(
         Bug::H01,
         "H01",

@@ -96,6 +96,7 @@ fn knobs(seed: u64, n: usize, name: &str, around: &Around) -> Knobs {
         knobs.request_again_ms = 10 * MINUTE;
         knobs.scan_every_ms = knobs.scan_every_ms.max(10 * MINUTE);
     }
+    knobs.auto_approve = chance.one_in(2);
     if shape.pace != Pace::Mixed {
         // A measurement says how fast the world is, not how slow a setting makes the site.
         knobs.destination = true;

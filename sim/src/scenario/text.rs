@@ -177,6 +177,7 @@ struct RawKnobs {
     batch: Option<u32>,
     request_again: Option<Span>,
     auto_scan: Option<bool>,
+    auto_approve: Option<bool>,
     retry_base: Option<Span>,
     retry_cap: Option<Span>,
     retry_jitter: Option<Span>,
@@ -224,6 +225,7 @@ impl RawSite {
         put(&mut knobs.batch, raw.batch);
         put(&mut knobs.request_again_ms, ms(raw.request_again)?);
         put(&mut knobs.builtin.auto_scan, raw.auto_scan);
+        put(&mut knobs.auto_approve, raw.auto_approve);
         put(&mut knobs.builtin.retry_base_ms, ms(raw.retry_base)?);
         put(&mut knobs.builtin.retry_cap_ms, ms(raw.retry_cap)?);
         put(&mut knobs.builtin.retry_jitter_ms, ms(raw.retry_jitter)?);

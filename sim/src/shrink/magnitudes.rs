@@ -46,6 +46,7 @@ pub(super) const PLAIN: &[Plain] = &[
     |s, i| knobs(s, i, |k, plain| k.scan_every_ms = plain.scan_every_ms),
     |s, i| knobs(s, i, |k, plain| k.batch = plain.batch),
     |s, i| knobs(s, i, |k, plain| k.builtin = plain.builtin),
+    |s, i| knobs(s, i, |k, plain| k.auto_approve = plain.auto_approve),
     |s, i| knobs(s, i, |k, plain| k.request_again_ms = plain.request_again_ms),
     |s, i| site(s, i, |site| site.flavour = Flavour::Full),
     |s, i| site(s, i, |site| site.policy = crate::scenario::Manner::Builtin),

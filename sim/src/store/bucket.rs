@@ -10,8 +10,8 @@ use tidegate_core::object::{
 };
 use tidegate_core::outcome::{Fault, What};
 
-use super::Content;
 use super::past::{Past, UploadFate};
+use super::{Content, recording};
 use crate::scenario::Flavour;
 
 /// What an object is made of.
@@ -285,6 +285,12 @@ impl Bucket {
             Want::Sidecar => {
                 let facts = self.content(key).and_then(|content| content.facts.clone());
                 Got::Sidecar { len: object.len(), sha256: object.sha256(), facts }
+            }
+            Want::Inspect => {
+                let beside = key.as_str().strip_suffix(".mcap").map(|stem| format!("{stem}.json"));
+                let beside = beside.and_then(|key| ObjectKey::new(&key).ok());
+                let beside = beside.and_then(|key| self.content(&key)?.facts.as_ref()?.messages);
+                Got::Inspected { len: span.len, sha256, facts: recording::facts(sha256, beside) }
             }
         }))
     }

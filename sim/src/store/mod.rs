@@ -4,6 +4,7 @@
 mod bucket;
 mod content;
 mod past;
+pub mod recording;
 #[cfg(test)]
 mod tests;
 

@@ -224,7 +224,11 @@ impl Site {
             // Every link and every upload may end.
             Input::Shutdown => 2 * links + 2 * jobs,
             // Any link may be found silent, any recording looked at again.
-            Input::Wake => 4 * scanned + 2 * limits::REMOVALS_AT_ONCE + 4 * links + recordings,
+            Input::Wake => {
+                // A site that judges by itself may owe verdicts on what it checked before.
+                let verdicts = if seen.knobs.auto_approve { limits::VERDICTS_AT_ONCE } else { 0 };
+                4 * scanned + 2 * limits::REMOVALS_AT_ONCE + 4 * links + recordings + verdicts
+            }
             Input::Request { request: Request::SyncBatch, .. } => 4 * batch,
             // What waits for a device goes on with its link.
             Input::Knock { .. } | Input::Lost { .. } => recordings,

@@ -1,6 +1,8 @@
 //! Invariants of tasks and episodes: the task graph and its causes (I11), one episode per key and its judgement (I15),
 //! what an acknowledgement promises (I20), and that nothing a device deleted is lost (I15, by the devices' own logs).
 
+mod verdicts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::change::{Change, EpisodeChange, TaskCause, TaskChange};
@@ -18,6 +20,7 @@ use super::rows::{self, Image, Sites};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
 use crate::device::{Deed, Device};
 use crate::store::{Bucket, Content};
+use verdicts::{checked, judged};
 
 /// A task as this watch knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -327,22 +330,10 @@ impl Tasks {
                 })
             }
             EpisodeChange::Judged { episode, qa, at, .. } => {
-                premises.met("I15.judged");
-                let asked = match seen.input {
-                    Input::Request { request: Request::Judge { episode: id, approve, .. }, .. } => {
-                        let verdict = if *approve { Qa::Approved } else { Qa::Rejected };
-                        id == episode && *qa == verdict
-                    }
-                    _ => false,
-                };
-                let was = match seen.was(&Key::Episode(*episode)) {
-                    Some(Row::Episode(row)) => Some(&row.sync),
-                    _ => None,
-                };
-                let at_rest = matches!(was, Some(SyncMark::NotStarted | SyncMark::Failed(_)));
-                demand("I15", asked && at_rest && *at == seen.now.wall, || {
-                    format!("{change:?} while {was:?}, by {:?}", seen.input)
-                })
+                judged(seen, change, (*episode, *qa, *at), premises)
+            }
+            EpisodeChange::Inspected { episode, inspection } => {
+                checked(seen, change, *episode, inspection, premises)
             }
             EpisodeChange::Queued { .. }
             | EpisodeChange::Synced { .. }
@@ -378,7 +369,10 @@ impl Tasks {
         demand("I15", bound && owner == Some(&row.device), || format!("{row:?} is not its key's"))?;
         let twin = self.of_key.get(&row.key);
         demand("I15", twin.is_none(), || format!("{} is episode {twin:?} and {}", row.key, row.id))?;
-        let begins = row.qa == Qa::Pending && row.sync == SyncMark::NotStarted && row.removed_at.is_none();
+        let begins = row.qa == Qa::Pending
+            && row.sync == SyncMark::NotStarted
+            && row.removed_at.is_none()
+            && row.inspection.is_none();
         demand("I15", begins, || format!("begins as {row:?}"))?;
         self.enter(row);
         Ok(())
@@ -686,6 +680,17 @@ impl Watch for TaskWatch {
     }
 
     fn invariants(&self) -> &'static [&'static str] {
-        &["I11", "I11.returned", "I15.deleted", "I15.judged", "I20", "I20.ack", "I20.frozen", "I20.honest"]
+        &[
+            "I11",
+            "I11.returned",
+            "I15.alone",
+            "I15.checked",
+            "I15.deleted",
+            "I15.judged",
+            "I20",
+            "I20.ack",
+            "I20.frozen",
+            "I20.honest",
+        ]
     }
 }

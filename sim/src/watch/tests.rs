@@ -47,9 +47,9 @@ fn op<'a, T>(out: &'a mut Output, is: impl Fn(&'a mut ObjectOp) -> Option<T>) ->
 }
 
 /// What this rig never has: a recorder, a device with a log, a job that waits beside room, a store that refuses to list,
-/// a step with much to do.
-const ELSEWHERE: [&str; 6] =
-    ["I11.returned", "I15.deleted", "I20.honest", "I29.prompt", "I21.unseen", "I27.step"];
+/// a step with much to do, a site that judges by itself.
+const ELSEWHERE: [&str; 7] =
+    ["I11.returned", "I15.alone", "I15.deleted", "I20.honest", "I29.prompt", "I21.unseen", "I27.step"];
 
 #[test]
 fn a_life_without_a_fault_of_ours_breaks_nothing_and_meets_every_premise_of_uploads() {

@@ -73,7 +73,8 @@ impl<D: Disk> Recording<D> {
         let file = disk.open(&path, Open::Create)?;
         let armed = Arc::new(AtomicBool::new(true));
         let sink = Sink { file, at: 0, armed: Arc::clone(&armed) };
-        let options = WriteOptions::new().library("tidegate-device").chunk_size(Some(CHUNK_BYTES));
+        let options = WriteOptions::new();
+        let options = options.library("tidegate-device").compression(None).chunk_size(Some(CHUNK_BYTES));
         let buffered = BufWriter::with_capacity(BUFFER_BYTES, sink);
         let mut writer = options.create(buffered).map_err(unwrapped)?;
         let schema =

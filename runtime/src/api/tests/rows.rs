@@ -61,6 +61,7 @@ fn episode(n: u64, sync: SyncMark) -> (Key, Row) {
         late: false,
         removed_at: None,
         recorder_version: None,
+        inspection: None,
     };
     (Key::Episode(EpisodeId(n)), Row::Episode(row))
 }

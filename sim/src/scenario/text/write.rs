@@ -136,6 +136,7 @@ fn knobs(knobs: &Knobs) -> Fields {
             f.span("request_again", ms(knobs.request_again_ms))
         })
         .unless(own.auto_scan == built.auto_scan, |f| f.raw("auto_scan", own.auto_scan))
+        .unless(knobs.auto_approve == default.auto_approve, |f| f.raw("auto_approve", knobs.auto_approve))
         .unless(own.retry_base_ms == built.retry_base_ms, |f| f.span("retry_base", ms(own.retry_base_ms)))
         .unless(own.retry_cap_ms == built.retry_cap_ms, |f| f.span("retry_cap", ms(own.retry_cap_ms)))
         .unless(own.retry_jitter_ms == built.retry_jitter_ms, |f| {
