@@ -129,6 +129,13 @@ pub enum Want {
     /// The facts of a recording's sidecar, with its own digest and length.
     #[n(1)]
     Sidecar,
+    /// The same as `Digest`, and what the composite checksum of these very bytes is, cut into parts.
+    #[n(3)]
+    Parts {
+        /// Bytes of every part but the last.
+        #[n(0)]
+        part_size: u64,
+    },
 }
 
 /// What a store answered.
@@ -191,6 +198,19 @@ pub enum Got {
         /// What it says.
         #[n(2)]
         facts: Option<SidecarFacts>,
+    },
+    /// Asked for [`Want::Parts`]. All of it comes from one reading: whoever trusts `sha256` may trust `composite`.
+    #[n(3)]
+    Parts {
+        /// Bytes read.
+        #[n(0)]
+        len: u64,
+        /// Of those bytes.
+        #[n(1)]
+        sha256: Sha256,
+        /// Over the digests of the parts of those bytes, and their number.
+        #[n(2)]
+        composite: Composite,
     },
 }
 
