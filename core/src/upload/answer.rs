@@ -322,6 +322,7 @@ impl Uploads {
             return self.source_lost(cx, job, Fault::Damaged(What::Source));
         }
         let sent = parts::composite(row.plan, self.sessions.parts(job));
+        // (H08 is older than this comparison, which would hide it.)
         if composite != sent && !planted!(cx.knobs, H08 | H22) {
             // The source is whole, and some part is not of it: what was read for that part was something else. The
             // next attempt compares each part that the store lists with the source, and sends what differs.

@@ -311,7 +311,8 @@ pub static ALL: &[Entry] = &[
         "H22",
         &["I18"],
         "The parts that were sent are not compared with those of the recording before an upload is sealed.",
-    ),
+    )
+    .mended("46df9a6"),
 ];
 
 #[cfg(test)]
