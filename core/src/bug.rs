@@ -172,6 +172,8 @@ bank! {
     H20,
     /// After a restart a job may wait as long as any job may, if the wall clock was set back meanwhile.
     H21,
+    /// The parts that were sent are not compared with those of the recording before an upload is sealed.
+    H22,
 }
 
 impl Bug {

@@ -132,6 +132,13 @@ pub enum Want {
     /// The facts of a recording that was read as MCAP from its first byte to its last, with its digest and length.
     #[n(2)]
     Inspect,
+    /// The same as `Digest`, and what the composite checksum of these very bytes is, cut into parts.
+    #[n(3)]
+    Parts {
+        /// Bytes of every part but the last.
+        #[n(0)]
+        part_size: u64,
+    },
 }
 
 /// What a store answered.
@@ -207,6 +214,19 @@ pub enum Got {
         /// What they are as a recording.
         #[n(2)]
         facts: McapFacts,
+    },
+    /// Asked for [`Want::Parts`]. All of it comes from one reading: whoever trusts `sha256` may trust `composite`.
+    #[n(3)]
+    Parts {
+        /// Bytes read.
+        #[n(0)]
+        len: u64,
+        /// Of those bytes.
+        #[n(1)]
+        sha256: Sha256,
+        /// Over the digests of the parts of those bytes, and their number.
+        #[n(2)]
+        composite: Composite,
     },
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_core::change::{Change, EpisodeChange, JobChange, TaskChange, UploadChange};
 use tidegate_core::effect::{CloseWhy, Effect, Notice, Response};
 use tidegate_core::input::{Input, LostWhy};
-use tidegate_core::object::ObjectReply;
+use tidegate_core::object::{Got, ObjectReply};
 use tidegate_core::outcome::{Fault, Outcome};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Phase, Qa, Row};
@@ -47,6 +47,7 @@ pub const MARKS: &[(&str, &str)] = &[
     ("parked-auth", "a job is parked because credentials are refused"),
     ("parked-no-cloud", "a job is parked because no cloud is configured"),
     ("part-lost", "the store does not hold a part that was acknowledged"),
+    ("part-untrue", "the recording at the edge is whole, and a part that was sent is not of it"),
     ("parts-found", "parts whose answers were lost are found in the store's list"),
     ("power-lost", "a site loses power with its links open"),
     ("put-aside", "a site puts an episode aside for a person, because its check found something"),
@@ -275,9 +276,22 @@ impl Coverage {
             }
             Change::Upload(UploadChange::PartStored { .. }) => {
                 self.mark("multipart");
-                self.sometimes("parts-found", object(|reply| matches!(reply, ObjectReply::Parts(_))));
+                // What is listed counts when the source was read there.
+                self.sometimes("parts-found", object(|reply| matches!(reply, ObjectReply::Got(_))));
             }
             Change::Upload(UploadChange::PartLost { .. }) => self.mark("part-lost"),
+            Change::Upload(UploadChange::Distrusted { job }) => {
+                let untrue = match (seen.input, seen.rows.get(&Key::Upload(*job))) {
+                    (
+                        Input::Object { outcome: Outcome::Done(ObjectReply::Got(got)), .. },
+                        Some(Row::Upload(row)),
+                    ) => {
+                        matches!(got, Got::Parts { sha256, .. } if *sha256 == row.source.sha256)
+                    }
+                    _ => false,
+                };
+                self.sometimes("part-untrue", untrue);
+            }
             Change::Upload(UploadChange::Sealed { .. }) => {
                 self.sometimes("complete-found", object(|reply| matches!(reply, ObjectReply::Head(_))));
             }

@@ -21,8 +21,8 @@ use crate::upload::plan;
 /// Sealed:  Verify ─► [Read] ─► the end
 /// ```
 ///
-/// Sealing is recorded by `Recheck` alone: whoever finds it in a record knows that the source was still the
-/// verified recording after the last of the recorded parts had been read.
+/// Sealing is recorded by `Recheck` alone: whoever finds it in a record knows that the recorded parts are those of the
+/// verified recording, each of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Aim {
     /// What stands at our key? `gone`: the store does not know our multipart upload any more.
@@ -78,7 +78,8 @@ pub(super) enum Aim {
     },
     /// Send parts.
     Send,
-    /// All parts are stored. Is what they were read from still the recording that was verified? Asked of the edge.
+    /// All parts are stored. Is the source still the recording that was verified, and is each of them a part of it?
+    /// Asked of the edge, in one reading.
     Recheck,
     /// Make the object out of its parts.
     Seal,
@@ -184,7 +185,7 @@ pub(super) fn question(row: &UploadRow, stored: &Parts, aim: &Aim) -> Option<Obj
         }
         Aim::Send => return None,
         Aim::Recheck => {
-            let verb = Verb::Get { span: None, want: Want::Digest };
+            let verb = Verb::Get { span: None, want: Want::Parts { part_size: row.plan.part_size } };
             return Some(ObjectOp { store: Store::Edge, key: row.source.key.clone(), verb });
         }
         Aim::Seal => {

@@ -287,8 +287,8 @@ impl Uploads {
         }
     }
 
-    /// Sends parts, lowest number first, as many at once as configured; checks the source once more when nothing is
-    /// left.
+    /// Sends parts, lowest number first, as many at once as configured; checks the source and the parts once more when
+    /// nothing is left.
     fn send(&mut self, cx: &mut Cx<'_>, job: JobId) {
         loop {
             let (Some(live), Some(row)) = (self.live.get_mut(&job), self.sessions.get(job)) else { return };

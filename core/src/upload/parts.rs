@@ -3,8 +3,9 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+use crate::digest::Sha256;
 use crate::id::PartNo;
-use crate::object::{ListedPart, PartFacts};
+use crate::object::{Composite, ListedPart, PartFacts};
 use crate::row::Plan;
 use crate::upload::plan;
 
@@ -19,6 +20,11 @@ pub(super) fn missing(plan: Plan, stored: &Parts) -> BTreeSet<PartNo> {
 /// Whether every part is stored.
 pub(super) fn complete(plan: Plan, stored: &Parts) -> bool {
     stored.len() == usize::from(plan.parts)
+}
+
+/// What an object has for a composite checksum that is made of these parts and no others.
+pub(super) fn composite(plan: Plan, stored: &Parts) -> Composite {
+    Composite { sha256: Sha256::composite(stored.values().map(|part| part.sha256)), parts: plan.parts }
 }
 
 /// Parts that the store holds and whose answer we never got, the last first: those it keeps a SHA-256 of, so that

@@ -1,6 +1,6 @@
 //! What an object that stands at our key is: one table of evidence. Issues nothing.
 
-use crate::digest::{Sha256, multipart_etag};
+use crate::digest::multipart_etag;
 use crate::object::ObjectFacts;
 use crate::row::{Phase, UploadRow};
 use crate::upload::parts::{self, Parts};
@@ -16,14 +16,14 @@ pub(super) enum Proof {
     Open,
 }
 
-/// Whether the digests of our parts prove anything about the verified recording. A part is whatever the edge held
-/// when it was read; only the recheck of the source ties the parts to the recording, and the record of it is
-/// phase Sealing.
+/// Whether the digests of our parts prove anything about the verified recording. A part is whatever was read when it
+/// was sent; only the recheck ties the parts to the recording, for one reading gave both the digest that was verified
+/// and the digests of these parts. The record of it is phase Sealing.
 ///
 /// | phase | how it is reached | what proves that an object at our key is the recording |
 /// |---|---|---|
 /// | Planned | no part counts | the store's digest of the whole, else its bytes read as a whole |
-/// | Open | parts count, the source was not rechecked since the last one | the same: the parts prove neither yes nor no |
+/// | Open | parts count, and were not rechecked since the last one | the same: the parts prove neither yes nor no |
 /// | Sealing | rechecked after the last part; a lost part leads back to Open | also the composite, the tag over the parts' tags, or its bytes part by part |
 /// | Sealed | `Completed` in Sealing, or a `Put` whose digest the edge checked | as in Sealing |
 ///
@@ -52,7 +52,7 @@ pub(super) fn weigh(row: &UploadRow, stored: &Parts, facts: &ObjectFacts) -> Pro
     }
     match facts.composite {
         Some(composite) if composite.parts == row.plan.parts => {
-            judge(composite.sha256 == Sha256::composite(stored.values().map(|part| part.sha256)))
+            judge(composite == parts::composite(row.plan, stored))
         }
         // Cut in another way than ours: the same bytes have another composite.
         Some(_) => Proof::Open,

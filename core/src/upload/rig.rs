@@ -179,6 +179,14 @@ pub(crate) fn piece(key: &ObjectKey, span: Span) -> Sha256 {
     Sha256::of(format!("{key} {} {}", span.offset, span.len).as_bytes())
 }
 
+/// Checksum over the parts of so many bytes, in the model: of each span the digest that `of` says.
+pub(crate) fn composite(len: u64, part_size: u64, of: impl Fn(Span) -> Sha256) -> Composite {
+    let offsets = (0..len).step_by(usize::try_from(part_size).unwrap());
+    let digests: Vec<Sha256> =
+        offsets.map(|offset| of(Span { offset, len: part_size.min(len - offset) })).collect();
+    Composite { parts: u16::try_from(digests.len()).unwrap(), sha256: Sha256::composite(digests) }
+}
+
 pub(crate) fn wanted(n: u64, len: u64, sidecar: bool) -> Wanted {
     Wanted {
         episode: EpisodeId(n),
@@ -337,7 +345,7 @@ impl Rig {
         for effect in &out.effects {
             match effect {
                 Effect::Object { ticket, op } => {
-                    let reads = matches!(op.verb, Verb::Get { want: Want::Digest, .. });
+                    let reads = matches!(op.verb, Verb::Get { want: Want::Digest | Want::Parts { .. }, .. });
                     assert!(op.store == Store::Cloud || reads, "the edge is only read: {op:?}");
                     self.open.insert(*ticket, op.clone());
                 }
@@ -543,26 +551,30 @@ impl Model {
         self.edge.insert(source(n, 0, false).key, how);
     }
 
-    pub(crate) fn is_spoiled(&self, n: u64) -> bool {
-        self.at_edge(&source(n, 0, false).key) != AtEdge::Whole
-    }
-
     fn at_edge(&self, key: &ObjectKey) -> AtEdge {
         self.edge.get(key).copied().unwrap_or(AtEdge::Whole)
     }
 
     fn does_at_edge(&self, op: &ObjectOp) -> Outcome<ObjectReply> {
-        let Verb::Get { span, want: Want::Digest } = op.verb else { panic!("the edge is only read: {op:?}") };
+        let Verb::Get { span, want } = op.verb else { panic!("the edge is only read: {op:?}") };
         let end = self.ends.get(&op.key).copied().unwrap_or(0);
         let len = span.map_or(end, |span| span.len);
-        let found = match (self.at_edge(&op.key), span) {
-            (AtEdge::Whole, None) => whole(&op.key),
-            (AtEdge::Whole, Some(span)) => piece(&op.key, span),
-            (AtEdge::Changed, None) => Sha256::of(b"changed"),
-            (AtEdge::Changed, Some(span)) => changed(span),
-            (AtEdge::Gone, _) => return Outcome::Failed(Fault::Vanished(What::Object)),
+        let how = self.at_edge(&op.key);
+        let of = |span: Span| match how {
+            AtEdge::Changed => changed(span),
+            AtEdge::Whole | AtEdge::Gone => piece(&op.key, span),
         };
-        Outcome::Done(ObjectReply::Got(Got::Digest { len, sha256: found }))
+        let sha256 = match (how, span) {
+            (AtEdge::Gone, _) => return Outcome::Failed(Fault::Vanished(What::Object)),
+            (_, Some(span)) => of(span),
+            (AtEdge::Whole, None) => whole(&op.key),
+            (AtEdge::Changed, None) => Sha256::of(b"changed"),
+        };
+        Outcome::Done(ObjectReply::Got(match want {
+            Want::Digest => Got::Digest { len, sha256 },
+            Want::Parts { part_size } => Got::Parts { len, sha256, composite: composite(len, part_size, of) },
+            other => panic!("not asked of a source: {other:?}"),
+        }))
     }
 
     fn tag(&mut self, sha256: Sha256) -> ETag {

@@ -182,4 +182,5 @@ const UNSEEN: &[(Bug, &str)] = &[
     (Bug::H19, "devices here always name their task"),
     (Bug::H20, "devices here always say the mode"),
     (Bug::H21, "nobody here measures how long a job waits"),
+    (Bug::H22, "recordings here do not change at the edge while they are sent"),
 ];

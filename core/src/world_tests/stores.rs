@@ -73,6 +73,16 @@ impl Stuff {
             Stuff::Jumble(pieces) => Sha256::of(format!("{pieces:?}{span:?}").as_bytes()),
         }
     }
+
+    /// Over the parts of a span, if each but the last has so many bytes.
+    fn composite(&self, span: Span, part_size: u64) -> Composite {
+        let parts = u16::try_from(span.len.div_ceil(part_size)).unwrap_or(u16::MAX);
+        let part = |n: u16| {
+            let before = u64::from(n) * part_size;
+            self.sha256(Span { offset: span.offset + before, len: part_size.min(span.len - before) })
+        };
+        Composite { sha256: Sha256::composite((0..parts).map(part)), parts }
+    }
 }
 
 /// An object.
@@ -254,6 +264,9 @@ impl Bucket {
         let sha256 = object.stuff.sha256(span);
         Ok(ObjectReply::Got(match want {
             Want::Digest => Got::Digest { len: span.len, sha256 },
+            Want::Parts { part_size } => {
+                Got::Parts { len: span.len, sha256, composite: object.stuff.composite(span, part_size) }
+            }
             Want::Sidecar => {
                 let facts = self.content(key).and_then(|content| content.facts.clone());
                 Got::Sidecar { len: object.len(), sha256: object.sha256(), facts }

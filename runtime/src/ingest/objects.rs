@@ -371,11 +371,25 @@ impl<S: Seams> Spool<S> {
     /// # Errors
     /// Those of the disk.
     pub async fn read_object(&self, object: Arc<Object>, offset: u64, len: usize) -> Result<Bytes, Refusal> {
+        self.map_object(object, offset, len, Bytes::from).await
+    }
+
+    /// The same bytes handed to `work`, which may block and compute for long; what that made of them.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn map_object<T: Send + 'static>(
+        &self,
+        object: Arc<Object>,
+        offset: u64,
+        len: usize,
+        work: impl FnOnce(Vec<u8>) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
         self.run(move |inner| {
             let rest = object.record.len.saturating_sub(offset);
             let mut buf = vec![0; len.min(usize::try_from(rest).unwrap_or(usize::MAX))];
             inner.read(&object, offset, &mut buf)?;
-            Ok(Bytes::from(buf))
+            Ok(work(buf))
         })
         .await
     }

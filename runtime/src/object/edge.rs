@@ -93,22 +93,18 @@ impl<S: Seams> EdgeStore<S> {
         let mut reduction = Reduction::new(want);
         while at < end {
             let take = usize::try_from(end - at).unwrap_or(usize::MAX).min(READ_CHUNK);
-            let bytes = self.spool.read_object(object.clone(), at, take).await.map_err(fault)?;
-            if bytes.is_empty() {
+            // Digests are computed where the disk is waited for: here they would hold up everything else.
+            let push = move |bytes: Vec<u8>| {
+                reduction.push(&bytes);
+                (reduction, bytes.len() as u64)
+            };
+            let (pushed, read) =
+                self.spool.map_object(object.clone(), at, take, push).await.map_err(fault)?;
+            if read == 0 {
                 return Err(Fault::Damaged(What::Object));
             }
-            at += bytes.len() as u64;
-            if reduction.is_slow() {
-                let blocking = self.spool.blocking();
-                reduction = blocking
-                    .run(move || {
-                        reduction.push(&bytes);
-                        reduction
-                    })
-                    .await;
-            } else {
-                reduction.push(&bytes);
-            }
+            at += read;
+            reduction = pushed;
         }
         Ok(reduction.finish())
     }

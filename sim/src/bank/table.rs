@@ -308,6 +308,13 @@ pub static ALL: &[Entry] = &[
         "After a restart a job waits as long as any job may, if the wall clock was set back.",
     )
     .mended("227c9fc"),
+    core(
+        Bug::H22,
+        "H22",
+        &["I18"],
+        "The parts that were sent are not compared with those of the recording before an upload is sealed.",
+    )
+    .mended("46df9a6"),
 ];
 
 #[cfg(test)]

@@ -244,6 +244,21 @@ fn i18_is_void_for_a_key_that_a_third_party_wrote_to() {
 }
 
 #[test]
+fn i18_is_not_void_for_a_recording_that_was_another_one_at_the_edge_for_a_while() {
+    let mut rig = Rig::new();
+    rig.restart().expect("calm");
+    rig.record("t1").expect("calm");
+    rig.settle(1_000).expect("calm");
+    let job = rows::jobs(&rig.images[0]).next().expect("there is one").clone();
+    let other = Content { id: 99, len: job.source.len, facts: None };
+    rig.edges[0].overwrite(&job.source.key, other.clone());
+    assert_eq!(rig.tell(&Happened::Tampered { site: 0, cloud: false }), Ok(()));
+    rig.clouds[0].put(&job.key, other, Some(job.source.sha256));
+    let _ = rig.end();
+    check("I18", &rig.broken);
+}
+
+#[test]
 fn i19_a_complete_without_its_intent_is_noticed() {
     spoiled("I19", |_, _, out| {
         let found = op(out, |op| match &op.verb {

@@ -13,14 +13,13 @@ use tidegate_core::change::{Change, EpisodeChange, JobChange, UploadChange};
 use tidegate_core::effect::{Effect, Notice};
 use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, PartNo, Ticket, UploadId};
 use tidegate_core::input::Input;
-use tidegate_core::object::{Got, ObjectReply, PartFacts, Span};
+use tidegate_core::object::{ObjectReply, PartFacts, Span};
 use tidegate_core::outcome::{Fault, Outcome, What};
 use tidegate_core::row::{JobRow, Key, Phase, Row, SyncMark, UploadRow};
 use tidegate_core::time::{Mono, Now};
 
 use super::rows::{self, Image, Sites};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
-use crate::scenario::Flavour;
 use crate::store::Content;
 
 /// Which part of which multipart upload of which job.
@@ -74,12 +73,6 @@ struct Uploads {
     /// What was asked to tidy up at a key and was not answered, and how often it came to nothing.
     listing: BTreeMap<Ticket, ObjectKey>,
     refused: BTreeMap<ObjectKey, u32>,
-    /// Whole readings at the edge that were not answered.
-    readings: BTreeMap<Ticket, ObjectKey>,
-    /// Keys at the edge where a reading gave other bytes than were verified, and the parts sent so far were kept.
-    wavered: BTreeSet<ObjectKey>,
-    /// Jobs whose source was read again as a whole, and was right, just before their object was sealed.
-    rechecked: BTreeSet<JobId>,
     /// Keys at which people were told that an upload may be left.
     unseen: BTreeSet<ObjectKey>,
 }
@@ -142,7 +135,6 @@ impl Uploads {
         self.listed.clear();
         self.heads.clear();
         self.probes.clear();
-        self.readings.clear();
         self.proven.clear();
         self.listing.clear();
         self.foreign.clear();
@@ -224,41 +216,12 @@ impl Uploads {
         }
     }
 
-    /// What reading a recording at the edge gave: what was verified, or something else.
-    fn read(&mut self, seen: &Seen<'_>, key: &ObjectKey, outcome: &Outcome<ObjectReply>) {
-        let Outcome::Done(ObjectReply::Got(Got::Digest { sha256, .. })) = outcome else { return };
-        let verified = self.edge.get(key).and_then(|id| rows::episode(seen.rows, *id));
-        if verified.is_some_and(|row| row.key == *key && row.sha256 != *sha256) {
-            // Whoever sees this drops what it sent so far. Parts that stay in the records are trusted in spite of it.
-            let keeps = |job: &JobId| {
-                let row = rows::upload(seen.rows, *job).filter(|row| row.source.key == *key);
-                row.is_some_and(|row| {
-                    (1..=row.plan.parts).any(|n| rows::part(seen.rows, *job, PartNo(n)).is_some())
-                })
-            };
-            if self.acked.keys().any(keeps) {
-                self.wavered.insert(key.clone());
-            }
-        }
-        for change in &seen.out.changes {
-            if let Change::Upload(UploadChange::Sealing { job }) = change {
-                let source = rows::upload(seen.rows, *job).map(|row| &row.source);
-                if source.is_some_and(|source| source.key == *key && source.sha256 == *sha256) {
-                    self.rechecked.insert(*job);
-                }
-            }
-        }
-    }
-
     /// What a list said: which parts need not be sent again, and whether a store refuses to list.
     fn told_of(&mut self, seen: &Seen<'_>) {
         let Input::Object { ticket, outcome } = seen.input else { return };
         if let Some(key) = self.listing.remove(ticket) {
             let failed = !matches!(outcome, Outcome::Done(_));
             *self.refused.entry(key).or_default() += u32::from(failed);
-        }
-        if let Some(key) = self.readings.remove(ticket) {
-            self.read(seen, &key, outcome);
         }
         let Some((job, upload)) = self.probes.remove(ticket) else { return };
         let (Outcome::Done(ObjectReply::Parts(Some(listed))), Some(Row::Upload(row))) =
@@ -394,15 +357,10 @@ impl Uploads {
     }
 
     /// I18: the recording stands in the cloud as it was taken in, its sidecar beside it. A third party that wrote to a key
-    /// of the cloud voids it for that key and no other. So does one that changed the recording on the site's own disk
-    /// and put it back between two readings (docs/decisions/0008), unless the store keeps a digest of the whole or a
-    /// reading showed the change.
+    /// of the cloud voids it for that key and no other. Nothing else does, not even one that changed the recording on the
+    /// site's own disk while it was read.
     fn delivered(&self, truth: &Truth<'_>, site: usize, row: &JobRow) -> Result<(), Broken> {
         let cloud = &truth.clouds[site];
-        let behind_our_back = truth.edges[site].past.tampered.contains(&row.source.key)
-            && truth.scenario.sites[site].flavour != Flavour::Full
-            && self.rechecked.contains(&row.id)
-            && !self.wavered.contains(&row.source.key);
         let truth = self.made_of.get(&row.episode);
         let source = &row.source;
         let main = (&row.key, source.len, source.sha256, truth.map(|(content, _)| content));
@@ -412,7 +370,7 @@ impl Uploads {
         });
         let beside = beside.as_ref().map(|(key, len, sha256, content)| (key, *len, *sha256, *content));
         for (key, len, sha256, content) in std::iter::once(main).chain(beside) {
-            if cloud.past.tampered.contains(key) || (behind_our_back && *key == row.key) {
+            if cloud.past.tampered.contains(key) {
                 continue;
             }
             let same = cloud.holds(key, len, sha256)

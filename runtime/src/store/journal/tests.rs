@@ -15,7 +15,9 @@ use tidegate_core::id::{
 use tidegate_core::input::{Input, Request};
 use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::Rows;
-use tidegate_core::object::{Got, ObjectFacts, ObjectOp, ObjectReply, PartFacts, Store as Where, Verb};
+use tidegate_core::object::{
+    Composite, Got, ObjectFacts, ObjectOp, ObjectReply, PartFacts, Store as Where, Verb, Want,
+};
 use tidegate_core::outcome::{Fault, Outcome};
 use tidegate_core::policy::{Builtin, Settings};
 use tidegate_core::row::{JobState, Qa};
@@ -251,6 +253,16 @@ fn edge(op: &ObjectOp) -> Outcome<ObjectReply> {
             composite: None,
             announced: None,
         })),
+        // Each part is stored with the same digest.
+        Verb::Get { want: Want::Parts { part_size }, .. } => {
+            let parts = u16::try_from(LEN.div_ceil(*part_size)).unwrap();
+            let sha256 = Sha256::composite((0..parts).map(|_| sha("part")));
+            ObjectReply::Got(Got::Parts {
+                len: LEN,
+                sha256: sha("whole"),
+                composite: Composite { sha256, parts },
+            })
+        }
         Verb::Get { .. } => ObjectReply::Got(Got::Digest { len: LEN, sha256: sha("whole") }),
         Verb::Delete => ObjectReply::Deleted,
         other => panic!("{other:?} is not asked of the edge"),

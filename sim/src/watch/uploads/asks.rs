@@ -2,7 +2,7 @@
 
 use tidegate_core::effect::Notice;
 use tidegate_core::id::{Fence, JobId, ObjectKey, Ticket};
-use tidegate_core::object::{ObjectOp, Store, Verb, Want};
+use tidegate_core::object::{ObjectOp, Store, Verb};
 use tidegate_core::row::{JobState, Key, Phase, Row, SyncMark, UploadRow};
 
 use super::{At, Sent, Uploads, named};
@@ -20,10 +20,6 @@ impl Uploads {
         let ObjectOp { store, key, verb } = op;
         if *store == Store::Edge {
             return match verb {
-                Verb::Get { span: None, want: Want::Digest } => {
-                    self.readings.insert(ticket, key.clone());
-                    Ok(())
-                }
                 Verb::Head | Verb::Get { .. } => Ok(()),
                 Verb::Delete => self.removal(seen, key, premises),
                 _ => Err(Broken { invariant: "I20", saw: format!("the core writes to the edge: {op:?}") }),
