@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use tidegate_core::effect::RecorderView;
 use tidegate_core::id::{EpisodeId, ObjectKey};
 use tidegate_core::outcome::Fault;
-use tidegate_core::row::{Cause, EpisodeRow, FinalWhy, JobRow, JobState, SyncMark, TaskRow};
+use tidegate_core::row::{Cause, EpisodeRow, FinalWhy, JobRow, JobState, ParkWhy, SyncMark, TaskRow};
 use tidegate_core::time::Wall;
 use tidegate_core::wire::transfer::{Status, UploadEntry, UploadStatus};
 
@@ -257,7 +257,11 @@ pub fn job(row: &JobRow, public_id: Option<&str>, bucket: &str, progress: Option
         JobState::Pending { cause: Cause::Queued | Cause::Asked | Cause::Returned, .. }
         | JobState::Claimed { .. } => (None, None, None, None),
         JobState::Parked { why, .. } => {
-            (Some(why.code()), row.last_fault.as_ref().map(fault_text), None, None)
+            let panic = match why {
+                ParkWhy::Quarantined(reason) => Some(reason.clone()),
+                ParkWhy::NoDestination | ParkWhy::Fault(_) | ParkWhy::Policy => None,
+            };
+            (Some(why.code()), panic.or_else(|| row.last_fault.as_ref().map(fault_text)), None, None)
         }
         JobState::Completed { at } => (None, None, Some(*at), None),
         JobState::Failed { why, at } => (Some(why.code()), Some(final_text(why)), Some(*at), None),
