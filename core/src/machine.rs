@@ -323,13 +323,7 @@ fn stops(input: &Input) -> bool {
     matches!(input, Input::Shutdown | Input::Quarantined { subject: Subject::Shutdown, .. })
 }
 
-fn dispatch(
-    parts: &mut Parts,
-    stats: &mut Stats,
-    stepping: &mut String,
-    cx: &mut Cx<'_>,
-    input: &Input,
-) {
+fn dispatch(parts: &mut Parts, stats: &mut Stats, stepping: &mut String, cx: &mut Cx<'_>, input: &Input) {
     match input {
         Input::Boot { .. } => {
             cx.effect(Effect::Gate(Gate::Open));

@@ -103,7 +103,9 @@ pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeS
         },
         Input::Object { ticket, .. } => tasks.want_ticket(*ticket, have, keys),
         Input::Stored { key, .. } => tasks.want_stored(key, have, keys),
-        Input::Quarantined { subject: Subject::Object { ticket }, .. } => tasks.want_ticket(*ticket, have, keys),
+        Input::Quarantined { subject: Subject::Object { ticket }, .. } => {
+            tasks.want_ticket(*ticket, have, keys)
+        }
         Input::Boot { .. }
         | Input::Wake
         | Input::Knock { .. }

@@ -345,7 +345,8 @@ impl<C: Clock> Engine<C> {
             "{} at {} ({} {})",
             crash.message, crash.location, crash.input, crash.about
         ));
-        let lost: Vec<&str> = self.batch.entries.iter().rev().map(|entry| entry.input.name()).take(16).collect();
+        let lost: Vec<&str> =
+            self.batch.entries.iter().rev().map(|entry| entry.input.name()).take(16).collect();
         match self.crashes.count(&self.store, crash) {
             Ok(crash) => tracing::error!(
                 input = crash.input, about = crash.about, panic = crash.message, location = crash.location,

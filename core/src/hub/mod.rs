@@ -370,7 +370,9 @@ impl Hub {
             Input::Request { request: Request::Command(command), .. } => of_device(&command.device),
             Input::Wake
             | Input::Shutdown
-            | Input::Quarantined { subject: Subject::Timer(_) | Subject::Shutdown, .. } => self.waiting.values().flat_map(of_link).collect(),
+            | Input::Quarantined { subject: Subject::Timer(_) | Subject::Shutdown, .. } => {
+                self.waiting.values().flat_map(of_link).collect()
+            }
             Input::Boot { .. }
             | Input::Knock { role: Role::Transfer, .. }
             | Input::Transfer { .. }

@@ -238,10 +238,9 @@ impl LinkWatch {
                 }
                 Ok(())
             }
-            Input::Knock { .. }
-            | Input::Object { .. }
-            | Input::Stored { .. }
-            | Input::Quarantined { .. } => Ok(()),
+            Input::Knock { .. } | Input::Object { .. } | Input::Stored { .. } | Input::Quarantined { .. } => {
+                Ok(())
+            }
         }
     }
 
