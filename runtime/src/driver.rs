@@ -416,6 +416,4 @@ fn is_stopped(stop: &watch::Receiver<bool>) -> bool {
 }
 
 #[cfg(test)]
-mod quarantine;
-#[cfg(test)]
 mod tests;

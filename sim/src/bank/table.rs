@@ -222,7 +222,7 @@ pub static ALL: &[Entry] = &[
         "A Create whose answer was lost is asked again without looking for what it left.",
     ),
     core(Bug::X23, "X23", &["I19", "I18"], "Another's object at our key is overwritten."),
-    // These three also show, with the real driver, that such an input is quarantined (runtime/src/driver/quarantine.rs).
+    // These three also show, with the real driver, that such an input is quarantined (runtime/src/driver/tests/quarantine.rs).
     core(Bug::X24, "X24", &["panic"], "A recorder's message of an unknown type makes the core panic."),
     core(
         Bug::X25,

@@ -20,7 +20,7 @@ use tidegate_core::wire::transfer::Announced;
 use tidegate_core::wire::{RecorderMessage, TransferMessage};
 use tokio::task::JoinHandle;
 
-use super::*;
+use super::super::*;
 use crate::board::Board;
 use crate::crash::LIMIT;
 use crate::inbox::{Admitted, Gone, Inbox, Outbound};
