@@ -151,7 +151,7 @@ impl Hub {
                 };
                 self.on_answer(cx, &device, answer);
             }
-            RecorderMessage::Other(kind) if planted!(cx.knobs, X24) => {
+            RecorderMessage::Other(kind) if planted!(cx.knobs, X26) => {
                 unreachable!("no recorder says {kind}");
             }
             RecorderMessage::ConfigApplied { task: None } | RecorderMessage::Other(_) => {}

@@ -365,7 +365,7 @@ impl Tasks {
         let get = |want| Verb::Get { span: None, want };
         let seen = match outcome {
             Outcome::Done(reply) => reply,
-            Outcome::Failed(fault) if planted!(cx.knobs, X26) => {
+            Outcome::Failed(fault) if planted!(cx.knobs, X28) => {
                 unreachable!("our own store never fails: {fault:?}");
             }
             Outcome::Failed(fault) => {

@@ -240,7 +240,7 @@ impl Uploads {
     /// An upload may go on.
     pub fn on_due(&mut self, cx: &mut Cx<'_>, job: JobId) {
         if let Some(live) = self.live.get(&job)
-            && planted!(cx.knobs, X25)
+            && planted!(cx.knobs, X27)
         {
             assert!(!live.todo.is_empty(), "an upload that is woken has a part to send");
         }

@@ -377,7 +377,7 @@ fn creation(task: &str) -> Request {
 
 #[tokio::test]
 async fn a_frame_that_crashes_three_lives_closes_its_link_in_the_fourth_and_others_work() {
-    let Some(knobs) = planting(Bug::X24) else { return };
+    let Some(knobs) = planting(Bug::X26) else { return };
     let dir = tempfile::tempdir().unwrap();
     let life = Life::begin(dir.path(), &knobs).await;
     life.ask(creation("T")).await.unwrap();
@@ -414,7 +414,7 @@ async fn a_frame_that_crashes_three_lives_closes_its_link_in_the_fourth_and_othe
 
 #[tokio::test]
 async fn a_deadline_that_crashes_three_lives_parks_its_job_in_the_fourth_and_another_job_is_done() {
-    let Some(knobs) = planting(Bug::X25) else { return };
+    let Some(knobs) = planting(Bug::X27) else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut life = Life::begin(dir.path(), &knobs).await;
     let (mut ticket, _) = life.job("robot-1", "T1", 1).await;
@@ -460,7 +460,7 @@ async fn parks_the_first_and_does_the_second(mut life: Life, dir: &Path) {
 
 #[tokio::test]
 async fn an_outcome_that_crashes_three_lives_leaves_its_recording_unacknowledged_in_the_fourth() {
-    let Some(knobs) = planting(Bug::X26) else { return };
+    let Some(knobs) = planting(Bug::X28) else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut life = Life::begin(dir.path(), &knobs).await;
     let mut link = life.announce("robot-1", "T1").await;
