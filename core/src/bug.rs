@@ -132,6 +132,12 @@ bank! {
     X24,
     /// A check that nobody answered is never repeated.
     X25,
+    /// A recorder's message of an unknown type is taken for impossible: the core panics.
+    X26,
+    /// An upload that waits is expected to have a part to send when its deadline comes: the core panics if it has none.
+    X27,
+    /// An operation on our own store is taken for one that cannot fail: the core panics if it does.
+    X28,
     /// A command that waited for a fresh state is sent without asking the tasks again.
     H01,
     /// Any "not there" ends the duty to abort an upload.

@@ -570,4 +570,6 @@ pub enum UploadEnd {
     Foreign,
     /// The recording at the edge is not what was verified, as far as this attempt saw: the next one looks again.
     SourceLost(Fault),
+    /// Going on with it made the core panic too often; how it panicked.
+    Quarantined(String),
 }

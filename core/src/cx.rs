@@ -12,6 +12,7 @@ use crate::id::{Boot, ConnId, RequestId, Ticket};
 use crate::knobs::Knobs;
 use crate::object::ObjectOp;
 use crate::policy::{Author, Policies, Ruled, Ruling, Situation, Slot};
+use crate::quarantine;
 use crate::refusal::Refusal;
 use crate::row::Key;
 use crate::time::{Mono, Now};
@@ -31,7 +32,14 @@ pub enum Owner {
 pub struct Tickets {
     boot: Boot,
     next: u64,
-    open: BTreeMap<Ticket, Owner>,
+    open: BTreeMap<Ticket, Open>,
+}
+
+/// An outstanding operation.
+#[derive(Clone, Debug)]
+struct Open {
+    owner: Owner,
+    about: String,
 }
 
 impl Tickets {
@@ -49,7 +57,13 @@ impl Tickets {
 
     /// Takes the owner of an outcome; `None` if nobody waits for it (any more).
     pub fn take(&mut self, ticket: Ticket) -> Option<Owner> {
-        self.open.remove(&ticket)
+        self.open.remove(&ticket).map(|open| open.owner)
+    }
+
+    /// What an outstanding operation is, in words that are the same in every boot; empty if there is none.
+    #[must_use]
+    pub fn about(&self, ticket: Ticket) -> &str {
+        self.open.get(&ticket).map_or("", |open| open.about.as_str())
     }
 
     /// Operations outstanding.
@@ -94,7 +108,8 @@ impl Cx<'_> {
     /// Asks for an object operation; its outcome comes back to `owner` under the ticket.
     pub fn ask(&mut self, owner: Owner, op: ObjectOp) -> Ticket {
         let ticket = self.number();
-        self.tickets.open.insert(ticket, owner);
+        let about = quarantine::about_operation(&op);
+        self.tickets.open.insert(ticket, Open { owner, about });
         self.out.effects.push(Effect::Object { ticket, op });
         ticket
     }

@@ -90,6 +90,8 @@ pub enum CloseWhy {
     Replaced,
     /// The site stops: close code 1001.
     GoingAway,
+    /// What it said, or what would be done about it, made the core panic too often: close code 4002.
+    Quarantined,
 }
 
 /// Whether devices may upload to the embedded S3 endpoint.

@@ -10,6 +10,7 @@ use crate::id::{
 use crate::knobs::Knobs;
 use crate::object::ObjectReply;
 use crate::outcome::Outcome;
+use crate::quarantine::Subject;
 use crate::row::{RecordingFacts, TaskState};
 use crate::wire::{RecorderMessage, TransferMessage};
 
@@ -118,6 +119,17 @@ pub enum Input {
     /// The process is asked to stop: finish what is in flight, begin nothing.
     #[n(9)]
     Shutdown,
+    /// Something happened that made the core panic too often, in this boot or an earlier one: it is not stepped, and
+    /// this is stepped in its place.
+    #[n(10)]
+    Quarantined {
+        /// What is left out.
+        #[n(0)]
+        subject: Subject,
+        /// Where and how it panicked, for people.
+        #[n(1)]
+        reason: String,
+    },
 }
 
 impl Input {
@@ -135,6 +147,7 @@ impl Input {
             Input::Object { .. } => "object",
             Input::Stored { .. } => "stored",
             Input::Shutdown => "shutdown",
+            Input::Quarantined { .. } => "quarantined",
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod machine;
 pub mod object;
 pub mod outcome;
 pub mod policy;
+pub mod quarantine;
 pub mod queue;
 pub mod refusal;
 mod route;

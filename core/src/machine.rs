@@ -4,7 +4,7 @@
 //! ([`Machine::wants`]), read by the driver, and passed in.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::bug::planted;
@@ -19,6 +19,7 @@ use crate::input::{Action, Input, Request};
 use crate::knobs::Knobs;
 use crate::limits;
 use crate::policy::{Builtin, Policies, Situation};
+use crate::quarantine::{self, Subject};
 use crate::queue::Queue;
 use crate::refusal::{Broken, Illegal, Refusal};
 use crate::route;
@@ -71,6 +72,7 @@ pub struct Machine {
     active: PolicySetId,
     stopping: bool,
     stats: Stats,
+    stepping: String,
 }
 
 impl Default for Machine {
@@ -94,6 +96,7 @@ impl Machine {
             knobs,
             stopping: false,
             stats: Stats::default(),
+            stepping: String::new(),
         }
     }
 
@@ -142,6 +145,8 @@ impl Machine {
         out: &mut Output,
     ) {
         *self.stats.inputs.entry(input.name()).or_default() += 1;
+        self.stepping.clear();
+        quarantine::about(&self.parts, &self.tickets, input, &mut self.stepping);
         if let Input::Boot { boot, seed, knobs } = input {
             self.forget_volatile(*boot, *seed, knobs);
         }
@@ -156,7 +161,7 @@ impl Machine {
             now,
             knobs: &self.knobs,
             situation,
-            stopping: self.stopping || matches!(input, Input::Shutdown),
+            stopping: self.stopping || stops(input),
             timers: &mut self.timers,
             chance: &mut self.chance,
             tickets: &mut self.tickets,
@@ -166,9 +171,9 @@ impl Machine {
             out,
         };
         self.parts.tasks.begin_step(cold);
-        dispatch(&mut self.parts, &mut self.stats, &mut cx, input);
+        dispatch(&mut self.parts, &mut self.stats, &mut self.stepping, &mut cx, input);
         drain(&mut self.parts, &mut self.stats, &mut cx);
-        if let Input::Shutdown = input {
+        if stops(input) {
             self.stopping = true;
         }
         for change in &out.changes {
@@ -245,6 +250,34 @@ impl Machine {
         self.timers.next()
     }
 
+    /// The deadlines that [`Input::Wake`] would deliver now, in order.
+    pub fn due(&self, now: Mono) -> impl Iterator<Item = &TimerKey> {
+        self.timers.due(now)
+    }
+
+    /// Whom an input is about, in words that are the same in every boot; empty if nobody.
+    #[must_use]
+    pub fn about(&self, input: &Input) -> String {
+        let mut text = String::new();
+        quarantine::about(&self.parts, &self.tickets, input, &mut text);
+        text
+    }
+
+    /// Whom a deadline wakes, in words that are the same in every boot.
+    #[must_use]
+    pub fn about_timer(&self, key: &TimerKey) -> String {
+        let mut text = String::new();
+        quarantine::about_timer(&self.parts, key, &mut text);
+        text
+    }
+
+    /// Whom the last step was about when it ended or panicked; of [`Input::Wake`] the deadline that it was at. All
+    /// that may be asked of a machine that panicked.
+    #[must_use]
+    pub fn stepping(&self) -> &str {
+        &self.stepping
+    }
+
     /// Which policies the next step must be given.
     #[must_use]
     pub fn active_policy(&self) -> PolicySetId {
@@ -285,7 +318,12 @@ impl Machine {
     }
 }
 
-fn dispatch(parts: &mut Parts, stats: &mut Stats, cx: &mut Cx<'_>, input: &Input) {
+/// Whether nothing begins any more after this input.
+fn stops(input: &Input) -> bool {
+    matches!(input, Input::Shutdown | Input::Quarantined { subject: Subject::Shutdown, .. })
+}
+
+fn dispatch(parts: &mut Parts, stats: &mut Stats, stepping: &mut String, cx: &mut Cx<'_>, input: &Input) {
     match input {
         Input::Boot { .. } => {
             cx.effect(Effect::Gate(Gate::Open));
@@ -295,6 +333,8 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, cx: &mut Cx<'_>, input: &Input
         }
         Input::Wake => {
             while let Some(key) = cx.timers.take_due(cx.now.mono) {
+                stepping.clear();
+                quarantine::about_timer(parts, &key, stepping);
                 route::wake(parts, cx, &key);
                 drain(parts, stats, cx);
             }
@@ -330,6 +370,11 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, cx: &mut Cx<'_>, input: &Input
             parts.tasks.on_shutdown(cx);
             parts.uploads.on_shutdown(cx);
             parts.hub.on_shutdown(cx);
+        }
+        Input::Quarantined { subject, reason } => {
+            if !quarantine::decide(parts, cx, subject, reason) {
+                stats.superseded += 1;
+            }
         }
     }
 }

@@ -92,6 +92,8 @@ pub enum Refusal {
     SyncActive(EpisodeId),
     /// The episode cannot be judged any more: it is queued or synced.
     NotJudgeable(EpisodeId),
+    /// It made the core panic too often and is not looked at any more; nothing was changed. Says how it panicked.
+    Quarantined(String),
     /// An internal rule was broken; nothing was changed.
     Internal(&'static str),
 }

@@ -6,6 +6,7 @@ use crate::cx::Cx;
 use crate::fact::Fact;
 use crate::input::{Action, Input, Request};
 use crate::machine::{Parts, Rows};
+use crate::quarantine::Subject;
 use crate::row::Key;
 use crate::timers::TimerKey;
 use crate::wire::TransferMessage;
@@ -103,6 +104,14 @@ pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeS
         },
         Input::Object { ticket, .. } => tasks.want_ticket(*ticket, have, keys),
         Input::Stored { key, .. } => tasks.want_stored(key, have, keys),
-        Input::Boot { .. } | Input::Wake | Input::Knock { .. } | Input::Lost { .. } | Input::Shutdown => {}
+        Input::Quarantined { subject: Subject::Object { ticket }, .. } => {
+            tasks.want_ticket(*ticket, have, keys)
+        }
+        Input::Boot { .. }
+        | Input::Wake
+        | Input::Knock { .. }
+        | Input::Lost { .. }
+        | Input::Shutdown
+        | Input::Quarantined { .. } => {}
     }
 }

@@ -1,31 +1,40 @@
 //! Deadlines that say whom they wake and why. A key is armed at most once.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use minicbor::{Decode, Encode};
 
 use crate::id::{ConnId, DeviceId, JobId, Ticket, WireId};
 use crate::time::Mono;
 
 /// Whom a deadline wakes, and why.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum TimerKey {
     /// Ask this link for its state again.
-    Sync(ConnId),
+    #[n(0)]
+    Sync(#[n(0)] ConnId),
     /// This RPC has waited long enough.
-    Call(Ticket),
+    #[n(1)]
+    Call(#[n(0)] Ticket),
     /// Look at this recording again.
-    Verify(DeviceId, WireId),
+    #[n(2)]
+    Verify(#[n(0)] DeviceId, #[n(1)] WireId),
     /// Remove edge copies whose time has come.
+    #[n(3)]
     Remove,
     /// Check the content of recordings that nobody checked yet.
     Inspect,
     /// A job may be due, or the way may be tried again.
+    #[n(4)]
     Queue,
     /// Ask the auto-scan policy.
+    #[n(5)]
     Scan,
     /// This upload may go on: a repeated question, or its share of the bandwidth.
-    Upload(JobId),
+    #[n(6)]
+    Upload(#[n(0)] JobId),
     /// An abandoned multipart upload is still to be given up.
-    Janitor(JobId),
+    #[n(7)]
+    Janitor(#[n(0)] JobId),
 }
 
 /// Armed deadlines.
@@ -60,6 +69,11 @@ impl Timers {
     #[must_use]
     pub fn next(&self) -> Option<(Mono, &TimerKey)> {
         self.order.first().map(|(at, key)| (*at, key))
+    }
+
+    /// Every deadline that is due, in the order they would be taken.
+    pub fn due(&self, now: Mono) -> impl Iterator<Item = &TimerKey> {
+        self.order.iter().take_while(move |(at, _)| *at <= now).map(|(_, key)| key)
     }
 
     /// Takes one deadline that is due.

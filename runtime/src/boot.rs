@@ -7,6 +7,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use crate::api;
 use crate::board::Board;
 use crate::config::{Config, Secret};
+use crate::crash::Crash;
 use crate::driver::{Driver, DriverError};
 use crate::figures::Gauge;
 use crate::inbox::Inbox;
@@ -72,7 +74,19 @@ pub enum BootError {
     Store(#[from] StoreError),
     /// The driver ended before it was ready.
     #[error(transparent)]
-    Driver(#[from] DriverError),
+    Driver(DriverError),
+    /// An input without which there is no site made the core panic too often: it was not tried again.
+    #[error(
+        "{crash}. The site in data directory {dir} is not started with it again. Run `tidegate replay --verify \
+         --data-dir {dir}` and report what it says together with this; then install a release that mends it, or \
+         restore the directory from a copy. `tidegate quarantine clear --data-dir {dir}` gives it another try", dir = dir.display()
+    )]
+    Hopeless {
+        /// The directory.
+        dir: PathBuf,
+        /// What happened so far.
+        crash: Box<Crash>,
+    },
 }
 
 impl BootError {
@@ -81,7 +95,10 @@ impl BootError {
     pub fn exit_code(&self) -> u8 {
         match self {
             BootError::Config(_) | BootError::Listen { .. } => 3,
-            BootError::DataDir(_) | BootError::Spool(_) | BootError::File { .. } => 4,
+            BootError::DataDir(_)
+            | BootError::Spool(_)
+            | BootError::File { .. }
+            | BootError::Hopeless { .. } => 4,
             BootError::Store(_) | BootError::Driver(_) => 1,
         }
     }
@@ -244,8 +261,11 @@ pub async fn start<S: Seams>(
     };
     site.spawn("the executor of object operations", objects);
     if is_ready.await.is_err() {
-        site.driver_ended().await?;
-        return Err(DriverError::Panicked("it ended before it was ready".to_owned()).into());
+        let silent = || DriverError::Panicked("it ended before it was ready".to_owned());
+        return Err(match site.driver_ended().await.err().unwrap_or_else(silent) {
+            DriverError::Hopeless(crash) => BootError::Hopeless { dir: config.data_dir.clone(), crash },
+            error @ (DriverError::Store(_) | DriverError::Panicked(_)) => BootError::Driver(error),
+        });
     }
 
     let (stored, stored_out) = mpsc::channel(STORED_HINTS);
@@ -431,6 +451,7 @@ fn routes<S: Seams>(
                 commits: figures.commits,
                 commit_seconds: figures.commit_ns as f64 / 1e9,
                 journal_bytes: figures.journal_bytes,
+                quarantined: figures.quarantined,
             }
         }),
     );

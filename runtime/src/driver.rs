@@ -7,6 +7,9 @@
 //! 3. for each: wants → prefetch → step         6. a commit failed? drop everything and end: the next start loads
 //! ```
 //!
+//! A panic of the core ends it in the same way, after the input was counted ([`crate::crash`]); one that was counted too
+//! often is not stepped, and [`Input::Quarantined`] is in its place.
+//!
 //! A batch that changes no record says nothing that a crash could take back. Its effects leave at once, and its
 //! journal entries wait for the next commit, [`FLUSH_AFTER`] at most.
 
@@ -19,10 +22,13 @@ use tidegate_core::id::{Boot, Seq};
 use tidegate_core::input::Input;
 use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::{Machine, Rows};
+use tidegate_core::quarantine::{Subject, likeness};
 use tidegate_core::time::{Mono, Now};
+use tidegate_core::timers::TimerKey;
 use tidegate_policies::Shelf;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::crash::{self, Crash, Crashes, Panicked};
 use crate::figures::Gauge;
 use crate::inbox::Letter;
 use crate::release::Release;
@@ -46,6 +52,9 @@ pub enum DriverError {
     /// A rule of the core was broken, or the driver itself has a bug.
     #[error("the driver panicked: {0}")]
     Panicked(String),
+    /// An input without which there is no site made the core panic too often. It was not tried again.
+    #[error("{0}; there is no site without it, so it is not started again")]
+    Hopeless(Box<Crash>),
 }
 
 /// Everything a driver needs.
@@ -82,13 +91,19 @@ impl<C: Clock> Driver<C> {
     /// [`DriverError`]; the site cannot go on.
     pub async fn run(self) -> Result<(), DriverError> {
         let Driver { clock, store, boot, seed, knobs, drain, letters, release, gauge, stop, ready } = self;
+        let crashes = Crashes::load(&store, clock.now().wall)?;
+        let shelf = Shelf::with_builtin(knobs.builtin.clone());
+        let begin = Input::Boot { boot, seed, knobs };
+        if let Some(crash) = crashes.hopeless(likeness(&begin, "")) {
+            return Err(DriverError::Hopeless(Box::new(crash.clone())));
+        }
         let mut machine = Machine::new();
         store.load(&mut machine)?;
-        let shelf = Shelf::with_builtin(knobs.builtin.clone());
         let mut engine = Engine {
             clock,
             store,
             machine,
+            crashes,
             shelf,
             release,
             gauge,
@@ -98,8 +113,12 @@ impl<C: Clock> Driver<C> {
             waiting_since: None,
             effects: Vec::new(),
         };
-        engine.gauge.update(|figures| figures.boot = boot.0);
-        engine.step(engine.clock.now(), Input::Boot { boot, seed, knobs })?;
+        let quarantined = engine.crashes.quarantined().count() as u64;
+        engine.gauge.update(|figures| {
+            figures.boot = boot.0;
+            figures.quarantined = quarantined;
+        });
+        engine.step(engine.clock.now(), begin)?;
         engine.settle()?;
         // Nobody may be waiting for it.
         let _ = ready.send(());
@@ -111,6 +130,7 @@ struct Engine<C: Clock> {
     clock: C,
     store: Store,
     machine: Machine,
+    crashes: Crashes,
     shelf: Shelf,
     release: Release,
     gauge: Gauge,
@@ -146,7 +166,7 @@ impl<C: Clock> Engine<C> {
                 room = room.saturating_sub(1);
             }
             if self.machine.next_wake().is_some_and(|(at, _)| at <= now.mono) {
-                self.step(now, Input::Wake)?;
+                self.wake(now)?;
             }
             let mut next = first;
             while let Some(letter) = next {
@@ -195,7 +215,7 @@ impl<C: Clock> Engine<C> {
         }
     }
 
-    fn take(&mut self, now: Now, letter: Letter) -> Result<(), StoreError> {
+    fn take(&mut self, now: Now, letter: Letter) -> Result<(), DriverError> {
         self.gauge.update(|figures| figures.letters += 1);
         let input = match letter {
             Letter::Input(input) => input,
@@ -216,19 +236,55 @@ impl<C: Clock> Engine<C> {
         Ok(())
     }
 
-    fn step(&mut self, now: Now, input: Input) -> Result<(), StoreError> {
-        let cold = self.prefetch(&input)?;
+    /// Delivers the deadlines that are due, those that are quarantined excepted.
+    fn wake(&mut self, now: Now) -> Result<(), DriverError> {
+        if self.crashes.any() {
+            let due: Vec<TimerKey> = self.machine.due(now.mono).cloned().collect();
+            for key in due {
+                let about = self.machine.about_timer(&key);
+                if let Some(crash) = self.crashes.keeps_out(likeness(&Input::Wake, &about)) {
+                    let input = left_out(Subject::Timer(key), crash);
+                    self.step(now, input)?;
+                }
+            }
+        }
+        self.step(now, Input::Wake)
+    }
+
+    /// The input itself, or what is stepped in its place.
+    fn admitted(&self, input: Input) -> Input {
+        if !self.crashes.any() {
+            return input;
+        }
+        let Some(subject) = Subject::of(&input) else { return input };
+        let about = self.machine.about(&input);
+        match self.crashes.keeps_out(likeness(&input, &about)) {
+            Some(crash) => left_out(subject, crash),
+            None => input,
+        }
+    }
+
+    fn step(&mut self, now: Now, input: Input) -> Result<(), DriverError> {
+        let input = self.admitted(input);
+        let cold = self.prefetch(now, &input)?;
         let policies = match &input {
             // The machine learns of its configuration in this very step.
             Input::Boot { knobs, .. } => self.shelf.add_builtin(knobs.builtin.clone()),
             _ => self.machine.active_policy(),
         };
         self.out.clear();
-        self.machine.step(now, &input, &cold, self.shelf.get(policies), &mut self.out);
-        if cfg!(debug_assertions)
-            && let Err(broken) = self.machine.check()
-        {
-            panic!("{} does not hold after {}: {}", broken.invariant, input.name(), broken.saw);
+        let (machine, policy, out) = (&mut self.machine, self.shelf.get(policies), &mut self.out);
+        let stepped = crash::guarded(|| {
+            machine.step(now, &input, &cold, policy, out);
+            if cfg!(debug_assertions)
+                && let Err(broken) = machine.check()
+            {
+                panic!("{} does not hold after {}: {}", broken.invariant, input.name(), broken.saw);
+            }
+        });
+        if let Err(panicked) = stepped {
+            let about = self.machine.stepping().to_owned();
+            return Err(self.crashed(now, &input, about, panicked));
         }
         self.durable |= !self.out.rows.is_empty() || !self.out.changes.is_empty();
         self.batch.rows.extend(self.out.rows.drain(..));
@@ -248,11 +304,15 @@ impl<C: Clock> Engine<C> {
     }
 
     /// Reads what the input will consult: from the batch, which is newer, else from the store.
-    fn prefetch(&self, input: &Input) -> Result<Rows, StoreError> {
+    fn prefetch(&mut self, now: Now, input: &Input) -> Result<Rows, DriverError> {
         let mut have = Rows::new();
         let mut wanted = BTreeSet::new();
         loop {
-            self.machine.wants(input, &have, &mut wanted);
+            let (machine, keys) = (&self.machine, &mut wanted);
+            if let Err(panicked) = crash::guarded(|| machine.wants(input, &have, keys)) {
+                let about = self.machine.about(input);
+                return Err(self.crashed(now, input, about, panicked));
+            }
             if wanted.is_empty() {
                 return Ok(have);
             }
@@ -264,6 +324,40 @@ impl<C: Clock> Engine<C> {
                 have.insert(key, row);
             }
         }
+    }
+
+    /// The core panicked: counts it, durably and apart from the batch, of which nothing is kept.
+    fn crashed(&mut self, now: Now, input: &Input, about: String, panicked: Panicked) -> DriverError {
+        let is_timer = matches!(input, Input::Wake) && !about.is_empty();
+        let crash = Crash {
+            likeness: likeness(input, &about),
+            input: input.name().to_owned(),
+            about,
+            message: panicked.message,
+            location: panicked.location,
+            count: 1,
+            first: now.wall,
+            last: now.wall,
+            program: crash::PROGRAM.to_owned(),
+            avoidable: is_timer || Subject::of(input).is_some(),
+        };
+        let error = DriverError::Panicked(format!(
+            "{} at {} ({} {})",
+            crash.message, crash.location, crash.input, crash.about
+        ));
+        let lost: Vec<&str> =
+            self.batch.entries.iter().rev().map(|entry| entry.input.name()).take(16).collect();
+        match self.crashes.count(&self.store, crash) {
+            Ok(crash) => tracing::error!(
+                input = crash.input, about = crash.about, panic = crash.message, location = crash.location,
+                lost = ?lost, "the core panicked: crash {} of {}, then this input is quarantined",
+                crash.count, crash::LIMIT
+            ),
+            Err(failed) => tracing::error!(
+                %failed, %error, lost = ?lost, "the core panicked, and that could not be recorded"
+            ),
+        }
+        error
     }
 
     /// Ends a batch: commits if it must or if entries have waited long enough, then releases.
@@ -304,6 +398,17 @@ impl<C: Clock> Engine<C> {
         self.waiting_since = None;
         Ok(())
     }
+}
+
+fn left_out(subject: Subject, crash: &Crash) -> Input {
+    tracing::warn!(
+        input = crash.input,
+        about = crash.about,
+        panic = crash.message,
+        location = crash.location,
+        "an input is quarantined and was not stepped"
+    );
+    Input::Quarantined { subject, reason: crash.reason() }
 }
 
 fn is_stopped(stop: &watch::Receiver<bool>) -> bool {

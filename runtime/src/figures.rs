@@ -43,6 +43,8 @@ pub struct Figures {
     pub links: u64,
     /// Object operations handed to the stores.
     pub object_operations: u64,
+    /// Inputs that are quarantined, by their crashes before this boot.
+    pub quarantined: u64,
 }
 
 /// Shares the figures. Cheap to clone.

@@ -4,6 +4,7 @@ pub mod api;
 pub mod board;
 pub mod boot;
 pub mod config;
+pub mod crash;
 pub mod driver;
 pub mod figures;
 mod folders;

@@ -28,6 +28,8 @@ pub struct DriverStats {
     pub commit_seconds: f64,
     /// Bytes of the journal now.
     pub journal_bytes: u64,
+    /// Inputs that are quarantined, by their crashes before this boot.
+    pub quarantined: u64,
 }
 
 /// Where the driver's counters are read at every scrape.
@@ -139,6 +141,18 @@ impl Collector for Site {
             u64::from(destination.streak),
         )?;
         gauge(out, "journal_bytes", "Bytes of the journal", stats.journal_bytes)?;
+        gauge(
+            out,
+            "quarantined_inputs",
+            "Different inputs that are not stepped any more because they made the core panic",
+            stats.quarantined,
+        )?;
+        counter(
+            out,
+            "quarantined",
+            "Times that such an input came and was not stepped",
+            stats.machine.inputs.get("quarantined").copied().unwrap_or(0),
+        )?;
         counters(out, "inputs", "Inputs stepped", "input", &stats.machine.inputs)?;
         counters(out, "facts", "Facts delivered between machines", "fact", &stats.machine.facts)?;
         counters(out, "changes", "Durable changes", "change", &stats.machine.changes)?;

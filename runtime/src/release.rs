@@ -188,6 +188,7 @@ impl Release {
         let (code, reason) = match why {
             CloseWhy::Replaced => (4001, "replaced by a newer connection"),
             CloseWhy::GoingAway => (1001, "site is stopping"),
+            CloseWhy::Quarantined => (4002, "quarantined: a message of this program crashed the site"),
         };
         // Dropping the mailbox ends the link even if there was no room to say why.
         if let Some(mailbox) = self.mailboxes.remove(&conn) {

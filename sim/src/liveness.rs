@@ -147,7 +147,7 @@ fn jobs(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
                                 .map(String::from)
                                 .or_else(|| left.then(|| "nobody comes back for it".to_string()))
                         }
-                        ParkWhy::Fault(_) | ParkWhy::Policy => None,
+                        ParkWhy::Fault(_) | ParkWhy::Policy | ParkWhy::Quarantined(_) => None,
                     };
                     all.push(Unfinished { property: "L1", what, stuck });
                 }

@@ -24,6 +24,7 @@ use crate::hub::rpc::{Answer, Asks, Calls, Over, Waiter, refuse};
 use crate::id::{ConnId, DeviceId, RequestId, Role, SocketId, Ticket};
 use crate::input::{Action, Command, Input, LostWhy, Request};
 use crate::limits;
+use crate::quarantine::Subject;
 use crate::refusal::{Broken, Refusal};
 use crate::timers::TimerKey;
 use crate::wire::{RecorderMessage, TransferMessage};
@@ -150,6 +151,9 @@ impl Hub {
                 };
                 self.on_answer(cx, &device, answer);
             }
+            RecorderMessage::Other(kind) if planted!(cx.knobs, X26) => {
+                unreachable!("no recorder says {kind}");
+            }
             RecorderMessage::ConfigApplied { task: None } | RecorderMessage::Other(_) => {}
         }
     }
@@ -186,6 +190,26 @@ impl Hub {
             self.publish_recorder(cx, &device, false);
         }
         true
+    }
+
+    /// What this link's device says, or what would be done about it, made the core panic too often: the link is
+    /// closed. False if it is not a current one.
+    pub fn on_quarantined(&mut self, cx: &mut Cx<'_>, conn: ConnId, reason: &str) -> bool {
+        let Some((device, _)) = self.lines.get(&conn).cloned() else { return false };
+        self.on_lost(cx, conn, LostWhy::Protocol);
+        cx.effect(Effect::Close { conn, why: CloseWhy::Quarantined });
+        cx.publish(Notice::Refused { device, code: "quarantined", detail: reason.to_string() });
+        true
+    }
+
+    /// Whose link this is, and of which program, if it is a current one.
+    pub(crate) fn line(&self, conn: ConnId) -> Option<&(DeviceId, Role)> {
+        self.lines.get(&conn)
+    }
+
+    /// The link on which a call waits for its answer.
+    pub(crate) fn link_of_call(&self, ticket: Ticket) -> Option<ConnId> {
+        self.waiting.get(&ticket).copied()
     }
 
     /// The link its device has now.
@@ -339,16 +363,31 @@ impl Hub {
             return Vec::new();
         }
         let recorders = match input {
-            Input::Recorder { conn, .. } | Input::Lost { conn, .. } => of_link(conn),
+            Input::Recorder { conn, .. }
+            | Input::Lost { conn, .. }
+            | Input::Quarantined { subject: Subject::Frame { conn }, .. } => of_link(conn),
             Input::Knock { device, role: Role::Recorder, .. } => of_device(device),
             Input::Request { request: Request::Command(command), .. } => of_device(&command.device),
-            Input::Wake | Input::Shutdown => self.waiting.values().flat_map(of_link).collect(),
+            Input::Wake
+            | Input::Shutdown
+            | Input::Quarantined { subject: Subject::Timer(_) | Subject::Shutdown, .. } => {
+                self.waiting.values().flat_map(of_link).collect()
+            }
             Input::Boot { .. }
             | Input::Knock { role: Role::Transfer, .. }
             | Input::Transfer { .. }
             | Input::Request { .. }
             | Input::Object { .. }
-            | Input::Stored { .. } => Vec::new(),
+            | Input::Stored { .. }
+            | Input::Quarantined {
+                subject:
+                    Subject::Knock { .. }
+                    | Subject::Lost { .. }
+                    | Subject::Request { .. }
+                    | Subject::Object { .. }
+                    | Subject::Stored { .. },
+                ..
+            } => Vec::new(),
         };
         recorders.into_iter().flat_map(Recorder::names).collect()
     }

@@ -112,7 +112,7 @@ fn go_on(row: &JobRow, change: &JobChange) -> Result<JobRow, Illegal> {
             next.spent = *spent;
             let named = match why {
                 ParkWhy::Fault(fault) => Some(fault),
-                ParkWhy::NoDestination | ParkWhy::Policy => fault.as_ref(),
+                ParkWhy::NoDestination | ParkWhy::Policy | ParkWhy::Quarantined(_) => fault.as_ref(),
             };
             next.last_fault = named.cloned().or(next.last_fault);
             next.ruled_by = ruled_by.or(next.ruled_by);

@@ -395,6 +395,10 @@ impl Queue {
                 self.give_up(cx, job, FinalWhy::SourceLost(fault.clone()), spent + 1, None);
             }
             UploadEnd::SourceLost(fault) => self.on_data_fault(cx, job, fault),
+            // A panic of ours is no fault of the data: nothing is spent.
+            UploadEnd::Quarantined(reason) => {
+                self.park(cx, job, ParkWhy::Quarantined(reason.clone()), spent, None, None);
+            }
         }
         self.settle(cx);
     }

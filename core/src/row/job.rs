@@ -112,6 +112,9 @@ pub enum ParkWhy {
     /// A policy parked it.
     #[n(2)]
     Policy,
+    /// Going on with it made the core panic too often; how it panicked.
+    #[n(3)]
+    Quarantined(#[n(0)] String),
 }
 
 impl ParkWhy {
@@ -122,6 +125,7 @@ impl ParkWhy {
             ParkWhy::NoDestination => "no_destination",
             ParkWhy::Fault(fault) => fault.code(),
             ParkWhy::Policy => "policy",
+            ParkWhy::Quarantined(_) => "quarantined",
         }
     }
 }

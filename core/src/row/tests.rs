@@ -441,8 +441,12 @@ fn any_job_state() -> impl Strategy<Value = JobState> {
         Just(Cause::Returned),
         Just(Cause::Policy),
     ];
-    let park =
-        prop_oneof![Just(ParkWhy::NoDestination), fault().prop_map(ParkWhy::Fault), Just(ParkWhy::Policy)];
+    let park = prop_oneof![
+        Just(ParkWhy::NoDestination),
+        fault().prop_map(ParkWhy::Fault),
+        Just(ParkWhy::Policy),
+        text().prop_map(ParkWhy::Quarantined)
+    ];
     let last = prop_oneof![
         fault().prop_map(FinalWhy::Exhausted),
         fault().prop_map(FinalWhy::GivenUp),

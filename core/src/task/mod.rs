@@ -151,6 +151,15 @@ impl Tasks {
         }
     }
 
+    /// What an operation came to made the core panic too often: whatever it was for rests.
+    pub fn on_quarantined(&mut self, cx: &mut Cx<'_>, ticket: Ticket, reason: &str) {
+        match self.errands.remove(&ticket) {
+            Some(Errand::Verify(device, wire)) => self.rest_quarantined(cx, &device, &wire, reason),
+            Some(Errand::Remove(episode)) => self.drop_removal(cx, episode),
+            None => {}
+        }
+    }
+
     /// Applies a change that must be legal, and journals it.
     fn enact_task(&mut self, cx: &mut Cx<'_>, change: TaskChange) {
         let touched = self.apply_task(&change).expect("I11: only legal changes of tasks are enacted");

@@ -138,6 +138,12 @@ impl Tasks {
         self.arm_removal(cx);
     }
 
+    /// The copy stays at the edge until the next boot.
+    pub(super) fn drop_removal(&mut self, cx: &mut Cx<'_>, episode: EpisodeId) {
+        self.removals.remove(&episode);
+        self.arm_removal(cx);
+    }
+
     /// Freezes every recording whose copy is at the edge: nothing was frozen before this boot.
     pub(super) fn freeze_all(&self, cx: &mut Cx<'_>) {
         if planted!(cx.knobs, H12) {

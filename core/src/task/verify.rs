@@ -271,6 +271,29 @@ impl Tasks {
         self.look_again(cx, device, wire);
     }
 
+    /// Looking again made the core panic too often: it rests.
+    pub fn on_quarantined_look(&mut self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId, reason: &str) {
+        let at = (device.clone(), wire.clone());
+        if self.verifies.get(&at).is_some_and(|verify| verify.rest().is_some()) {
+            self.rest_quarantined(cx, device, wire, reason);
+        }
+    }
+
+    /// A verification rests until something new is announced or stored.
+    pub(super) fn rest_quarantined(
+        &mut self,
+        cx: &mut Cx<'_>,
+        device: &DeviceId,
+        wire: &WireId,
+        reason: &str,
+    ) {
+        let at = (device.clone(), wire.clone());
+        if self.verifies.contains_key(&at) {
+            let detail = alloc::string::String::from(reason);
+            self.take_rest(cx, &at, Some(Trouble { code: "quarantined", detail, rest: Rest::Upload }));
+        }
+    }
+
     /// The embedded store took an object: one that a verification waits for, perhaps.
     pub fn on_stored(&mut self, cx: &mut Cx<'_>, key: &ObjectKey) {
         let concerned = self.verifies.iter_mut().filter(|(_, v)| v.key == *key || v.sidecar_key() == *key);
@@ -342,6 +365,9 @@ impl Tasks {
         let get = |want| Verb::Get { span: None, want };
         let seen = match outcome {
             Outcome::Done(reply) => reply,
+            Outcome::Failed(fault) if planted!(cx.knobs, X28) => {
+                unreachable!("our own store never fails: {fault:?}");
+            }
             Outcome::Failed(fault) => {
                 let trouble = self.unreadable(&at, fault);
                 return self.take_rest(cx, &at, Some(trouble));

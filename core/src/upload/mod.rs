@@ -222,8 +222,28 @@ impl Uploads {
         self.advance(cx, job);
     }
 
+    /// What an operation came to made the core panic too often: its job is parked. The janitor stands still.
+    pub fn on_quarantined(&mut self, cx: &mut Cx<'_>, ticket: Ticket, reason: &str) {
+        let Some(job) = self.tickets.remove(&ticket) else { return };
+        if self.live.get_mut(&job).and_then(|live| live.open.remove(&ticket)).is_some() {
+            self.on_quarantined_job(cx, job, reason);
+        } else if let Some(tidy) = self.tidies.get_mut(&job) {
+            tidy.open = None;
+        }
+    }
+
+    /// Going on with an upload made the core panic too often: its job is parked.
+    pub fn on_quarantined_job(&mut self, cx: &mut Cx<'_>, job: JobId, reason: &str) {
+        self.end(cx, job, UploadEnd::Quarantined(reason.into()));
+    }
+
     /// An upload may go on.
     pub fn on_due(&mut self, cx: &mut Cx<'_>, job: JobId) {
+        if let Some(live) = self.live.get(&job)
+            && planted!(cx.knobs, X27)
+        {
+            assert!(!live.todo.is_empty(), "an upload that is woken has a part to send");
+        }
         self.advance(cx, job);
     }
 

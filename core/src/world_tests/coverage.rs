@@ -60,6 +60,7 @@ impl Coverage {
             | Input::Transfer { .. }
             | Input::Request { .. }
             | Input::Stored { .. }
+            | Input::Quarantined { .. }
             | Input::Shutdown => {}
         }
     }
@@ -80,7 +81,12 @@ impl Coverage {
         for effect in &out.effects {
             self.reach("effect", effect_name(effect));
             if let Effect::Close { why, .. } = effect {
-                self.reach("close", if *why == CloseWhy::Replaced { "replaced" } else { "going_away" });
+                let word = match why {
+                    CloseWhy::Replaced => "replaced",
+                    CloseWhy::GoingAway => "going_away",
+                    CloseWhy::Quarantined => "quarantined",
+                };
+                self.reach("close", word);
             }
         }
         for key in touched.keys() {
@@ -96,6 +102,7 @@ impl Coverage {
                             ParkWhy::NoDestination => "no_destination",
                             ParkWhy::Fault(_) => "fault",
                             ParkWhy::Policy => "policy",
+                            ParkWhy::Quarantined(_) => "quarantined",
                         };
                         self.reach("parked", word);
                     }

@@ -137,6 +137,8 @@ impl LinkWatch {
                                 && (admitted.is_none() || !self.is_current(*conn))
                         }
                         CloseWhy::GoingAway => self.shut,
+                        // Nothing panics in this world.
+                        CloseWhy::Quarantined => false,
                     };
                     demand("I02", known && fits, || format!("{effect:?} on {:?}", seen.input))?;
                 }
@@ -236,7 +238,9 @@ impl LinkWatch {
                 }
                 Ok(())
             }
-            Input::Knock { .. } | Input::Object { .. } | Input::Stored { .. } => Ok(()),
+            Input::Knock { .. } | Input::Object { .. } | Input::Stored { .. } | Input::Quarantined { .. } => {
+                Ok(())
+            }
         }
     }
 

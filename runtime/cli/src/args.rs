@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Repeat a data directory's journal and compare: same inputs, same changes, same records
     Replay(Replay),
+    /// Show or clear what a stopped site does not look at any more because it made the core panic
+    Quarantine(Quarantine),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -137,4 +139,30 @@ pub(crate) struct Replay {
     /// Compare what comes of it with what is stored; the only thing it does so far
     #[arg(long)]
     pub(crate) verify: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "An input that makes the core panic three times in the same way is left out from then on: its link is \
+                  closed, its request refused, its job parked. Another version of the program tries it again by \
+                  itself; `clear` makes this one try it again."
+)]
+pub(crate) struct Quarantine {
+    #[command(subcommand)]
+    pub(crate) action: QuarantineAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineAction {
+    /// Show every input that made the core panic, how often and where
+    List(DataDir),
+    /// Forget them all: the next start tries everything again
+    Clear(DataDir),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DataDir {
+    /// The data directory of a site that is not running
+    #[arg(long, value_name = "DIR", default_value = "tidegate-data")]
+    pub(crate) data_dir: PathBuf,
 }

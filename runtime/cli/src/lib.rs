@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod demo;
+mod quarantine;
 mod replay;
 mod run;
 mod show;
@@ -71,6 +72,7 @@ pub fn main() -> ExitCode {
             Command::Sync(sync) => ask::sync(sync).await,
             Command::Demo(demo) => demo::demo(demo).await,
             Command::Replay(replay) => replay::replay(replay).await,
+            Command::Quarantine(quarantine) => quarantine::quarantine(quarantine).await,
         }
     });
     // Threads that still read or hash a file must not hold the exit.

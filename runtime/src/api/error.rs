@@ -255,6 +255,14 @@ pub fn refused(refusal: &Refusal) -> Answer {
             "episode is queued for the cloud or synced; its verdict is final",
         )
         .with("episode_id", episode.0),
+        Refusal::Quarantined(reason) => Answer::new(
+            S::INTERNAL_SERVER_ERROR,
+            "quarantined",
+            format!(
+                "this request {reason}; it is not carried out any more and changed nothing: report it, and install \
+                 a release that mends it, or stop the site and run `tidegate quarantine clear` to try again"
+            ),
+        ),
         Refusal::Internal(what) => Answer::internal(what),
     }
 }

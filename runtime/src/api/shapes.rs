@@ -7,7 +7,7 @@ use tidegate_core::id::{EpisodeId, ObjectKey};
 use tidegate_core::object::McapFacts;
 use tidegate_core::outcome::Fault;
 use tidegate_core::row::{
-    Cause, Doubt, EpisodeRow, FinalWhy, Inspection, JobRow, JobState, SyncMark, TaskRow,
+    Cause, Doubt, EpisodeRow, FinalWhy, Inspection, JobRow, JobState, ParkWhy, SyncMark, TaskRow,
 };
 use tidegate_core::time::Wall;
 use tidegate_core::wire::transfer::{Status, UploadEntry, UploadStatus};
@@ -276,7 +276,11 @@ pub fn job(row: &JobRow, public_id: Option<&str>, bucket: &str, progress: Option
         JobState::Pending { cause: Cause::Queued | Cause::Asked | Cause::Returned, .. }
         | JobState::Claimed { .. } => (None, None, None, None),
         JobState::Parked { why, .. } => {
-            (Some(why.code()), row.last_fault.as_ref().map(fault_text), None, None)
+            let panic = match why {
+                ParkWhy::Quarantined(reason) => Some(reason.clone()),
+                ParkWhy::NoDestination | ParkWhy::Fault(_) | ParkWhy::Policy => None,
+            };
+            (Some(why.code()), panic.or_else(|| row.last_fault.as_ref().map(fault_text)), None, None)
         }
         JobState::Completed { at } => (None, None, Some(*at), None),
         JobState::Failed { why, at } => (Some(why.code()), Some(final_text(why)), Some(*at), None),

@@ -6,6 +6,7 @@
 //! | `k<ordinal>` | bytes of the record's key | bytes of the record |
 //! | `b<ordinal>` | the same, as of the journal's base | |
 //! | `journal` | number of the entry | version byte, then the entry in CBOR |
+//! | `crashes` | signature of a crash | version byte, then its record in CBOR; the table is made with the first |
 
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 use tidegate_core::change::JournalEntry;
@@ -23,6 +24,8 @@ const ENTRY_VERSION: u8 = 1;
 pub(super) const INFO: TableDefinition<'static, &str, u64> = TableDefinition::new("info");
 /// Steps.
 pub(super) const JOURNAL: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("journal");
+/// Inputs that made the core panic.
+pub(super) const CRASHES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("crashes");
 
 /// In `info`: the version of the file.
 pub(super) const FORMAT: &str = "format";

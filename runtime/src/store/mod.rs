@@ -12,6 +12,7 @@
 //! database makes of itself after a crash.
 
 mod backend;
+mod crashes;
 mod format;
 mod journal;
 #[cfg(test)]

@@ -224,6 +224,15 @@ pub static ALL: &[Entry] = &[
     core(Bug::X23, "X23", &["I19", "I18"], "Another's object at our key is overwritten."),
     core(Bug::X24, "X24", &["I15"], "The site approves by itself whatever its check found."),
     core(Bug::X25, "X25", &["L1"], "A check that nobody answered is never repeated."),
+    // These three also show, with the real driver, that such an input is quarantined (runtime/src/driver/tests/quarantine.rs).
+    core(Bug::X26, "X26", &["panic"], "A recorder's message of an unknown type makes the core panic."),
+    core(
+        Bug::X27,
+        "X27",
+        &["panic"],
+        "The deadline of an upload that has no part to send makes the core panic.",
+    ),
+    core(Bug::X28, "X28", &["panic"], "An operation on our own store that fails makes the core panic."),
     core(
         Bug::H01,
         "H01",

@@ -265,6 +265,8 @@ impl Lines {
                 }
                 Heard::Plain
             }
+            // A run in which the core panics ends there.
+            Input::Quarantined { .. } => Heard::Plain,
             Input::Knock { .. } | Input::Request { .. } | Input::Object { .. } | Input::Stored { .. } => {
                 Heard::Plain
             }

@@ -258,7 +258,7 @@ impl Site {
                 self.lines.get(conn).is_none() && winner.is_some_and(|winner| conn < winner)
             }
             (CloseWhy::GoingAway, _) => self.lines.stopping && self.lines.get(conn).is_some(),
-            (CloseWhy::Replaced, _) => false,
+            (CloseWhy::Replaced | CloseWhy::Quarantined, _) => false,
         };
         demand("I01", fits, || format!("{conn:?} is closed as {why:?} on {:?}", seen.input))
     }

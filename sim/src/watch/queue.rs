@@ -236,6 +236,8 @@ impl Jobs {
                         ParkWhy::Fault(fault) => fault.budget() == Budget::Operator && of_store(seen),
                         // The built-in policies park nothing.
                         ParkWhy::Policy => false,
+                        // A run in which the core panics ends there.
+                        ParkWhy::Quarantined(_) => false,
                     };
                 demand("I16", fits, || format!("{change:?} after {} attempts", was.spent))?;
                 model.place = Place::Parked { homeless: *why == ParkWhy::NoDestination };

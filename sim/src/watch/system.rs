@@ -233,7 +233,11 @@ impl Site {
             // What waits for a device goes on with its link.
             Input::Knock { .. } | Input::Lost { .. } => recordings,
             Input::Transfer { .. } => 8 * told,
-            Input::Recorder { .. } | Input::Request { .. } | Input::Object { .. } | Input::Stored { .. } => 0,
+            Input::Recorder { .. }
+            | Input::Request { .. }
+            | Input::Object { .. }
+            | Input::Stored { .. }
+            | Input::Quarantined { .. } => 0,
         };
         // A few machines take part, each with a few words; who waits is answered; uploads begin, with their parts.
         let uploads = usize::try_from(seen.knobs.uploads_max()).unwrap_or(usize::MAX).min(jobs);

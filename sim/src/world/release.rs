@@ -32,6 +32,7 @@ impl World<'_> {
                 let code = match why {
                     CloseWhy::Replaced => 4001,
                     CloseWhy::GoingAway => 1001,
+                    CloseWhy::Quarantined => 4002,
                 };
                 match self.link_of(site, conn) {
                     Some(link) => self.closes(link, code),
