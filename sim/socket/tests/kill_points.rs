@@ -1,8 +1,8 @@
-//! The site's process is killed at moments that no proxy can hold: when something is durable and has not yet been told or
-//! acted on. The disk keeps what was written. Afterwards nothing is done twice, lost or left behind.
+//! The site's process is killed, or its power fails, at moments that no proxy can hold: when something is durable and has
+//! not yet been told or acted on. Afterwards nothing is done twice, lost or left behind.
 
 use tidegate_device::DeviceEvent;
-use tidegate_sim_socket::socket_world::{Cut, DiskVerb, Moment};
+use tidegate_sim_socket::socket_world::{Cut, DiskVerb, Keep, Moment};
 use tidegate_sim_socket::whole_life::{Death, End, Plan, Report, live};
 
 /// Kills wanted at each point: three, or what `TIDEGATE_KILLS` says.
@@ -13,9 +13,7 @@ fn kills_wanted() -> u64 {
 /// Where the seeds of the worlds come from; `TIDEGATE_SEED` repeats a run exactly.
 fn seed() -> u64 {
     let given = std::env::var("TIDEGATE_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    println!("TIDEGATE_SEED={seed}");
-    seed
+    given.unwrap_or_else(|| fastrand::u64(..1 << 32))
 }
 
 fn holds(bytes: &[u8], text: &str) -> bool {
@@ -49,17 +47,21 @@ fn killed_when(mut now: impl FnMut(Moment<'_>) -> bool + Send + 'static) -> Deat
     }
 }
 
+/// Plays lives that end once at a moment, by a kill and by a power loss that keeps nothing unsynced.
 fn kill(death: impl Fn() -> Death) -> Vec<Report> {
     let seed = seed();
-    let play = |n| {
-        let seed = seed.wrapping_add(n);
-        let report = live(Plan::new(seed, vec![death()]));
-        let report = report.unwrap_or_else(|why| panic!("TIDEGATE_SEED={seed}: {why}"));
-        assert_eq!(report.deaths, 1, "TIDEGATE_SEED={seed}: the moment never came");
+    let play = |seed: u64, end| {
+        let report = live(Plan::new(seed, vec![Death { end, ..death() }]));
+        let report = report.unwrap_or_else(|why| panic!("TIDEGATE_SEED={seed} {end:?}: {why}"));
+        assert_eq!(report.deaths, 1, "TIDEGATE_SEED={seed} {end:?}: the moment never came");
         report
     };
-    (0..kills_wanted()).map(play).collect()
+    let ends = [End::Kill, End::PowerLoss(Keep::Nothing)];
+    (0..kills_wanted()).flat_map(|n| ends.map(|end| play(seed.wrapping_add(n), end))).collect()
 }
+
+/// A sidecar and two parts: the cloud was sent everything once.
+const ONCE: usize = 3;
 
 /// How often the device sent its recording to the site.
 fn sent(report: &Report) -> usize {
@@ -96,32 +98,44 @@ fn between_the_commit_of_a_recording_and_its_upload_ack() {
 
 #[test]
 fn between_the_commit_of_a_job_and_its_202() {
-    kill(|| before_it_says(&["HTTP/1.1 202"]));
+    for report in kill(|| before_it_says(&["HTTP/1.1 202"])) {
+        assert_eq!(report.sent, ONCE);
+    }
 }
 
 #[test]
 fn between_the_claim_and_the_first_word_to_the_cloud() {
-    kill(|| before_it_says(&[" /fleet/"]));
+    for report in kill(|| before_it_says(&[" /fleet/"])) {
+        assert_eq!(report.sent, ONCE);
+    }
 }
 
 #[test]
 fn between_the_plan_of_an_upload_and_its_creation() {
-    kill(|| before_it_says(&["POST /fleet/", "?uploads"]));
+    for report in kill(|| before_it_says(&["POST /fleet/", "?uploads"])) {
+        assert_eq!(report.sent, ONCE);
+    }
 }
 
 #[test]
 fn between_the_last_part_and_the_completion() {
-    kill(|| before_it_says(&["POST /fleet/", "uploadId="]));
+    for report in kill(|| before_it_says(&["POST /fleet/", "uploadId="])) {
+        assert_eq!(report.sent, ONCE);
+    }
 }
 
 #[test]
 fn between_the_outcome_and_the_local_delete() {
-    kill(|| before_it_does(DiskVerb::Remove, "buckets/edge-life", 1));
+    for report in kill(|| before_it_does(DiskVerb::Remove, "buckets/edge-life", 1)) {
+        assert_eq!(report.sent, ONCE);
+    }
 }
 
 #[test]
 fn between_the_local_deletes_of_a_recording_and_its_sidecar() {
-    kill(|| before_it_does(DiskVerb::Remove, "buckets/edge-life", 2));
+    for report in kill(|| before_it_does(DiskVerb::Remove, "buckets/edge-life", 2)) {
+        assert_eq!(report.sent, ONCE);
+    }
 }
 
 #[test]
@@ -137,5 +151,7 @@ fn between_a_local_delete_and_its_durability() {
             Moment::Disk(_) | Moment::Send(_) => false,
         })
     };
-    kill(death);
+    for report in kill(death) {
+        assert_eq!(report.sent, ONCE);
+    }
 }

@@ -9,9 +9,7 @@ use tidegate_sim_socket::whole_life::{Death, End, Plan, Report, Until, live};
 /// Where the choices come from; `TIDEGATE_SEED` repeats a run exactly.
 fn seed() -> u64 {
     let given = std::env::var("TIDEGATE_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    println!("TIDEGATE_SEED={seed}");
-    seed
+    given.unwrap_or_else(|| fastrand::u64(..1 << 32))
 }
 
 /// Power losses wanted in whole lives: some, a number, or `all`.
@@ -64,11 +62,12 @@ impl Lives {
         }
     }
 
-    fn judge(self) {
+    /// A line for people, if all went well.
+    fn judge(self) -> String {
         let Lives { seed, lived, deaths, wrong, .. } = self;
-        println!("{lived} lives, {deaths} power losses, {} went wrong", wrong.len());
         assert!(wrong.is_empty(), "TIDEGATE_SEED={seed}\n{}", wrong.join("\n\n"));
         assert!(deaths > lived, "hardly any start was interrupted: {deaths} power losses in {lived} lives");
+        format!("TIDEGATE_SEED={seed}: {lived} lives, {deaths} power losses")
     }
 }
 
@@ -84,7 +83,7 @@ fn the_first_start_survives_power_losses_at_each_of_its_operations() {
             lives.dies_at(&calm, n, keep, again, keep_again);
         }
     }
-    lives.judge();
+    println!("{}", lives.judge());
 }
 
 /// Operations of the same kind on the same kind of file: one of them is much like another.
@@ -128,18 +127,19 @@ fn a_recording_survives_power_losses_anywhere_in_its_life() {
         let (again, keep_again) = (rng.u64(1..=2 * calm.served_at), images(&mut rng)[rng.usize(..3)]);
         lives.dies_at(&calm, n, keep, again, keep_again);
     }
-    lives.judge();
+    println!("{}", lives.judge());
 }
 
 #[test]
 fn a_disk_that_lies_about_its_syncs_is_found_out() {
     let seed = seed();
     let calm = live(Plan::new(seed, Vec::new())).expect("a life without a death");
+    // Nearly at the end: everything was promised by then.
     let late = calm.ops.len() as u64 - 2;
     let deaths = vec![Death::at_operation(late, End::PowerLoss(Keep::Nothing))];
     let why =
         live(Plan { lying_disk: true, ..Plan::new(seed, deaths) }).expect_err("nothing can have survived");
-    assert!(why.contains("is lost"), "{why}");
+    assert!(why.contains("is lost"), "TIDEGATE_SEED={seed}: {why}");
     // It is the lie that does it.
     let deaths = vec![Death::at_operation(late, End::PowerLoss(Keep::Nothing))];
     live(Plan::new(seed, deaths)).expect("the same with an honest disk");
@@ -154,7 +154,7 @@ fn the_same_seed_plays_the_same_life() {
             Death::at_operation(300, End::PowerLoss(keep)),
             Death::at_operation(10, End::PowerLoss(keep)),
         ];
-        live(Plan::new(seed, deaths)).expect("a life")
+        live(Plan::new(seed, deaths)).unwrap_or_else(|why| panic!("TIDEGATE_SEED={seed}: {why}"))
     };
     let (one, two) = (play(), play());
     assert_eq!(one.deaths, 2);

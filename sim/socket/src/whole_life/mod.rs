@@ -21,7 +21,7 @@ use tidegate_runtime::ingest::Spool;
 use tidegate_runtime::replay;
 use tidegate_runtime::seam::Disk;
 
-use crate::socket_world::{DiskOp, Keep, Power, SimDisk, SimSeams};
+use crate::socket_world::{DiskOp, DiskVerb, Keep, Power, SimDisk, SimSeams};
 
 /// What a death leaves of the site's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub struct Plan {
 /// Where a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// A task is taken: no recording is made.
+    /// A new site makes its keys and takes a task: no recording is made.
     TaskTaken,
     /// The recording is in the cloud and gone from the edge.
     Delivered,
@@ -86,6 +86,8 @@ pub struct Report {
     pub served_at: u64,
     /// Deaths that came.
     pub deaths: usize,
+    /// Bodies that reached the cloud: of parts and of whole objects.
+    pub sent: usize,
     /// What the device did and heard.
     pub device: Vec<DeviceEvent>,
     /// How long it took, in virtual time.
@@ -101,6 +103,8 @@ struct Noted {
     /// Starts of the site so far.
     boots: u64,
     served_at: Option<u64>,
+    /// The key that a start of the site showed first.
+    edge_key: Option<String>,
     device: Option<EventLog>,
     /// What the device recorded, as it was on its disk when it was complete.
     recording: Option<Vec<u8>>,
@@ -143,9 +147,12 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     let notes = Notes::default();
 
     let (for_site, site_notes) = (disk.clone(), notes.clone());
-    sim.host(SITE, move || site::run(for_site.clone(), seed, site_notes.clone()));
-    let (cloud_disk, cloud_notes) = (SimDisk::new(), notes.clone());
-    sim.host(CLOUD, move || site::cloud(cloud_disk.clone(), seed, cloud_notes.clone()));
+    let keys = until == Until::Delivered;
+    sim.host(SITE, move || site::run(for_site.clone(), seed, keys, site_notes.clone()));
+    let cloud_disk = SimDisk::new();
+    cloud_disk.power().record();
+    let (for_cloud, cloud_notes) = (cloud_disk.clone(), notes.clone());
+    sim.host(CLOUD, move || site::cloud(for_cloud.clone(), seed, cloud_notes.clone()));
     if until == Until::Delivered {
         let (robot_disk, robot_notes) = (SimDisk::new(), notes.clone());
         sim.host(ROBOT, move || robot::run(robot_disk.clone(), seed, robot_notes.clone()));
@@ -155,10 +162,13 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut deaths = deaths.into_iter();
     let mut died = 0;
-    let mut next = deaths.next().map(|Death { arm, end }| {
-        arm(&power);
-        end
-    });
+    let arm_next = |deaths: &mut std::vec::IntoIter<Death>| {
+        deaths.next().map(|Death { arm, end }| {
+            arm(&power);
+            end
+        })
+    };
+    let mut next = arm_next(&mut deaths);
     loop {
         let over = sim.step().map_err(|error| error.to_string())?;
         if power.is_out() {
@@ -172,10 +182,7 @@ pub fn live(plan: Plan) -> Result<Report, String> {
             for _ in 0..rng.u32(..AWAY_TICKS_MAX) {
                 sim.step().map_err(|error| error.to_string())?;
             }
-            next = deaths.next().map(|Death { arm, end }| {
-                arm(&power);
-                end
-            });
+            next = arm_next(&mut deaths);
             sim.bounce(SITE);
         } else if over {
             break;
@@ -192,9 +199,12 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     if replayed.entries == 0 {
         return Err("the journal is empty".to_owned());
     }
+    let received = cloud_disk.power().recorded();
+    let is_body = |op: &&DiskOp| op.verb == DiskVerb::Create && op.path.starts_with("/cloud/blobs");
+    let sent = received.iter().filter(is_body).count();
     let device = notes.events();
     let served_at = notes.get().served_at.unwrap_or(0);
-    Ok(Report { ops, served_at, deaths: died, device, took })
+    Ok(Report { ops, served_at, deaths: died, sent, device, took })
 }
 
 /// On the edge no content, no part and no half-written record stays behind.

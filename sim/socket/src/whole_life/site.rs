@@ -45,9 +45,14 @@ fn config() -> Config {
     config
 }
 
-/// The site, for as long as its power lasts. Keys of its own are made at the first start only if none are given; they
-/// are, so that a device can know them.
-pub(super) async fn run(disk: SimDisk, seed: u64, notes: Notes) -> Result<(), Box<dyn std::error::Error>> {
+/// The site, for as long as its power lasts. Without `keys` it makes some at its first start, as a new site does; a
+/// device has to know them beforehand.
+pub(super) async fn run(
+    disk: SimDisk,
+    seed: u64,
+    keys: bool,
+    notes: Notes,
+) -> Result<(), Box<dyn std::error::Error>> {
     let boots = {
         let mut notes = notes.get();
         notes.boots += 1;
@@ -55,7 +60,7 @@ pub(super) async fn run(disk: SimDisk, seed: u64, notes: Notes) -> Result<(), Bo
     };
     let power = disk.power().clone();
     let seams = SimSeams::new(disk, seed.wrapping_mul(31).wrapping_add(boots));
-    let ended = serve(seams, &notes).await;
+    let ended = serve(seams, keys, &notes).await;
     if power.is_out() {
         // What a host without power would say is heard by nobody; the world crashes it next.
         std::future::pending::<()>().await;
@@ -63,9 +68,11 @@ pub(super) async fn run(disk: SimDisk, seed: u64, notes: Notes) -> Result<(), Bo
     Err(format!("start {boots} of the site ended with its power on: {ended}").into())
 }
 
-async fn serve(seams: SimSeams, notes: &Notes) -> String {
+async fn serve(seams: SimSeams, keys: bool, notes: &Notes) -> String {
     let mut config = config();
-    config.edge.keys = Some((KEY.to_owned(), Secret::new(SECRET)));
+    if keys {
+        config.edge.keys = Some((KEY.to_owned(), Secret::new(SECRET)));
+    }
     let power = seams.disk().power().clone();
     let to_cloud = config.cloud.clone();
     let for_cloud = seams.clone();
@@ -89,7 +96,14 @@ async fn serve(seams: SimSeams, notes: &Notes) -> String {
         Ok(site) => site,
         Err(error) => return format!("it did not start: {error}"),
     };
-    notes.get().served_at.get_or_insert(power.ops());
+    {
+        let mut notes = notes.get();
+        notes.served_at.get_or_insert(power.ops());
+        let shown = site.edge_keys.access_key.clone();
+        if *notes.edge_key.get_or_insert(shown.clone()) != shown {
+            return "devices were told keys that are no longer taken".to_owned();
+        }
+    }
     match site.wait().await {
         Ok(()) => "it stopped".to_owned(),
         Err(error) => error.to_string(),
