@@ -70,9 +70,22 @@ impl<S: Seams> EdgeStore<S> {
             }
             Verb::Delete => {
                 self.spool.delete(&self.bucket, name).await.map_err(fault)?;
+                self.abort_all(name).await.map_err(fault)?;
                 Ok(ObjectReply::Deleted)
             }
         }
+    }
+
+    /// Ends what is left at a key whose object goes. A device that is cut off in the middle of an upload begins again
+    /// under another id; nobody completes the first one, and its parts are as large as a recording.
+    async fn abort_all(&self, key: &str) -> Result<(), Refusal> {
+        for open in self.uploads(key) {
+            match self.spool.abort_upload(&self.bucket, key, &open.id).await {
+                Ok(()) | Err(Refusal::NoSuchUpload) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(())
     }
 
     /// The bytes are read again from the disk: what was computed while they arrived proves nothing about them now.

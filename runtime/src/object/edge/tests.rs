@@ -180,6 +180,18 @@ async fn deleting_twice_is_fine_and_a_missing_bucket_is_named() {
 }
 
 #[tokio::test]
+async fn deleting_ends_the_unfinished_uploads_of_that_key_and_of_no_other() {
+    let bench = bench().await;
+    bench.store("d/t.mcap", b"recording", None).await;
+    for key in ["d/t.mcap", "d/t.mcap", "d/other.mcap"] {
+        bench.spool.create_upload(BUCKET, key, Described::default(), None, None).await.unwrap();
+    }
+    assert_eq!(bench.run("d/t.mcap", Verb::Delete).await, Outcome::Done(ObjectReply::Deleted));
+    let left: Vec<String> = bench.spool.list_uploads(BUCKET).into_iter().map(|open| open.key).collect();
+    assert_eq!(left, ["d/other.mcap"]);
+}
+
+#[tokio::test]
 async fn a_source_is_read_exactly_or_not_at_all() {
     let bench = bench().await;
     bench.store("k", b"0123456789", None).await;

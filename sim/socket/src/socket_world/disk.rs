@@ -1,7 +1,5 @@
-//! A disk in memory that can lose power. Content survives once it was synced, names once their directory was.
-//!
-//! Each file keeps what is durable and the writes since. A power loss keeps none of those, a prefix, or any subset, by
-//! choice of the caller; the same goes for names that were created, renamed or removed and not yet synced.
+//! A disk in memory that can lose power: the [`Disk`] seam over an image. Content survives once it was synced, names
+//! once their directory was; of the rest, what [`Keep`] says. Ends with its host's [`Power`].
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,72 +8,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_runtime::seam::{Disk, DiskFile, Meta, Open};
 
-/// What of the unsynced survives a power loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Nothing.
-    Nothing,
-    /// Per file, the writes before some moment.
-    Prefix {
-        /// Chooses the moments.
-        seed: u64,
-    },
-    /// Any of them.
-    Subset {
-        /// Chooses which.
-        seed: u64,
-    },
-}
+use super::image::{Content, Image, Keep, Node, is_root};
+use super::power::{self, DiskVerb, Power};
 
 /// The disk of one host. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk {
     inside: Arc<Mutex<Inside>>,
+    power: Power,
 }
 
 #[derive(Debug, Default)]
 struct Inside {
-    /// Counts power losses: handles of an earlier life are dead.
+    /// Counts crashes: handles of an earlier life are dead.
     life: u64,
-    next: u64,
-    files: BTreeMap<u64, Content>,
-    names: BTreeMap<PathBuf, Node>,
-    durable_names: BTreeMap<PathBuf, Node>,
+    image: Image,
     locked: BTreeMap<PathBuf, u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Node {
-    Directory,
-    File(u64),
-}
-
-#[derive(Clone, Debug, Default)]
-struct Content {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    since: Vec<Write>,
-}
-
-#[derive(Clone, Debug)]
-enum Write {
-    Bytes { at: usize, bytes: Vec<u8> },
-    Length(usize),
-}
-
-impl Write {
-    fn onto(&self, content: &mut Vec<u8>) {
-        match self {
-            Write::Bytes { at, bytes } => {
-                let end = at + bytes.len();
-                if content.len() < end {
-                    content.resize(end, 0);
-                }
-                content[*at..end].copy_from_slice(bytes);
-            }
-            Write::Length(len) => content.resize(*len, 0),
-        }
-    }
+    /// Whether a sync only says that it was done.
+    lies: bool,
 }
 
 impl SimDisk {
@@ -89,58 +39,59 @@ impl SimDisk {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The power fails: every open handle is dead, locks are gone, and of what was not synced `keep` survives.
+    /// The power of the host that this disk is in.
+    #[must_use]
+    pub fn power(&self) -> &Power {
+        &self.power
+    }
+
+    /// From now on every sync answers at once and makes nothing durable, as bad disks do.
+    pub fn lie_about_syncs(&self) {
+        self.inside().lies = true;
+    }
+
+    /// The power fails, or comes back if it has failed already: every open handle is dead, locks are gone, and of
+    /// what was not synced `keep` survives.
     pub fn lose_power(&self, keep: Keep) {
         let mut inside = self.inside();
-        let inside = &mut *inside;
-        inside.life += 1;
-        inside.locked.clear();
-        let mut rng = match keep {
-            Keep::Nothing => None,
-            Keep::Prefix { seed } | Keep::Subset { seed } => Some(fastrand::Rng::with_seed(seed)),
-        };
-        for content in inside.files.values_mut() {
-            let mut survived = std::mem::take(&mut content.durable);
-            let kept = match (&mut rng, keep) {
-                (Some(rng), Keep::Prefix { .. }) => rng.usize(..=content.since.len()),
-                (Some(_), Keep::Subset { .. }) => content.since.len(),
-                (Some(_) | None, _) => 0,
-            };
-            for write in &content.since[..kept] {
-                if !matches!(keep, Keep::Subset { .. }) || rng.as_mut().is_some_and(fastrand::Rng::bool) {
-                    write.onto(&mut survived);
-                }
-            }
-            *content = Content { now: survived.clone(), durable: survived, since: Vec::new() };
-        }
-        let changed: Vec<PathBuf> = inside
-            .names
-            .keys()
-            .chain(inside.durable_names.keys())
-            .filter(|path| inside.names.get(*path) != inside.durable_names.get(*path))
-            .cloned()
-            .collect();
-        for path in changed {
-            if matches!(keep, Keep::Subset { .. }) && rng.as_mut().is_some_and(fastrand::Rng::bool) {
-                match inside.names.get(&path) {
-                    Some(node) => inside.durable_names.insert(path, *node),
-                    None => inside.durable_names.remove(&path),
-                };
-            }
-        }
-        // A name below a directory that did not survive is unreachable.
-        let names = inside.durable_names.clone();
-        inside.names = names
-            .iter()
-            .filter(|(path, _)| path.ancestors().skip(1).all(|up| is_root(up) || names.contains_key(up)))
-            .map(|(path, node)| (path.clone(), *node))
-            .collect();
-        inside.durable_names = inside.names.clone();
+        inside.end_life();
+        inside.image.lose_power(keep);
+        self.power.turn_on();
     }
-}
 
-fn is_root(path: &Path) -> bool {
-    path.as_os_str().is_empty() || path == Path::new("/")
+    /// The process that used the disk was killed: every open handle is dead and locks are gone, but the system goes
+    /// on and holds whatever was written. What was not synced still is not.
+    pub fn kill(&self) {
+        let mut inside = self.inside();
+        inside.end_life();
+        inside.image.forget_unnamed();
+        self.power.turn_on();
+    }
+
+    /// Does one operation, unless the power is out or fails before it. If it fails meanwhile, a change is done and
+    /// not synced, and a sync is not done.
+    fn operate<T>(
+        &self,
+        verb: DiskVerb,
+        path: &Path,
+        work: impl FnOnce(&mut Inside) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let dies = self.power.begin(verb, path)?;
+        if dies && matches!(verb, DiskVerb::Sync | DiskVerb::SyncDir) {
+            return Err(power::failed());
+        }
+        let done = work(&mut self.inside())?;
+        if dies { Err(power::failed()) } else { Ok(done) }
+    }
+
+    fn look<T>(&self, work: impl FnOnce(&mut Inside) -> io::Result<T>) -> io::Result<T> {
+        self.power.check()?;
+        work(&mut self.inside())
+    }
+
+    fn opened(&self, inside: &Inside, id: u64, path: &Path) -> SimFile {
+        SimFile { disk: self.clone(), life: inside.life, id, path: path.to_owned() }
+    }
 }
 
 fn not_found() -> io::Error {
@@ -148,38 +99,59 @@ fn not_found() -> io::Error {
 }
 
 impl Inside {
+    fn end_life(&mut self) {
+        self.life += 1;
+        self.locked.clear();
+    }
+
     fn file(&self, path: &Path) -> io::Result<u64> {
-        match self.names.get(path) {
-            Some(Node::File(id)) => Ok(*id),
+        match self.image.node(path) {
+            Some(Node::File(id)) => Ok(id),
             Some(Node::Directory) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(not_found()),
         }
     }
 
-    fn has_parent(&self, path: &Path) -> bool {
-        path.parent().is_none_or(|up| is_root(up) || self.names.get(up) == Some(&Node::Directory))
+    fn directory(&self, path: &Path) -> io::Result<()> {
+        match self.image.node(path) {
+            Some(Node::Directory) => Ok(()),
+            Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
+            None => Err(not_found()),
+        }
+    }
+
+    fn parent(&self, path: &Path) -> io::Result<()> {
+        path.parent().map_or(Ok(()), |up| self.directory(up))
+    }
+
+    fn content(&mut self, id: u64) -> io::Result<&mut Content> {
+        self.image.content(id).ok_or_else(not_found)
     }
 }
 
-/// An open file. Dead after a power loss.
+/// An open file. Dead after a crash.
 #[derive(Debug)]
 pub struct SimFile {
     disk: SimDisk,
     life: u64,
     id: u64,
+    path: PathBuf,
 }
 
 impl SimFile {
-    fn with<T>(&self, work: impl FnOnce(&mut Content) -> io::Result<T>) -> io::Result<T> {
-        let mut inside = self.disk.inside();
+    fn content<'a>(&self, inside: &'a mut Inside) -> io::Result<&'a mut Content> {
         if inside.life != self.life {
-            return Err(io::Error::other("the power failed"));
+            return Err(power::failed());
         }
-        work(inside.files.get_mut(&self.id).ok_or_else(not_found)?)
+        inside.content(self.id)
+    }
+
+    fn is_alive(&self) -> io::Result<()> {
+        if self.disk.inside().life == self.life { Ok(()) } else { Err(power::failed()) }
     }
 }
 
-/// A lock on a file; gone when dropped or when the power fails.
+/// A lock on a file; gone when dropped or when the host crashes.
 #[derive(Debug)]
 pub struct SimLock {
     disk: SimDisk,
@@ -201,107 +173,106 @@ impl Disk for SimDisk {
     type Lock = SimLock;
 
     fn open(&self, path: &Path, how: Open) -> io::Result<SimFile> {
-        let mut inside = self.inside();
-        let id = match (inside.file(path), how) {
-            (Ok(_), Open::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
-            (Ok(id), Open::Create) => {
-                let content = inside.files.get_mut(&id).ok_or_else(not_found)?;
-                content.now.clear();
-                content.since.push(Write::Length(0));
-                id
+        let found = self.look(|inside| match inside.file(path) {
+            Ok(id) => Ok(Some((id, self.opened(inside, id, path)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => inside.parent(path).map(|()| None),
+            Err(error) => Err(error),
+        })?;
+        match (found, how) {
+            (Some(_), Open::CreateNew) => Err(io::ErrorKind::AlreadyExists.into()),
+            (Some((id, file)), Open::Create) => {
+                self.operate(DiskVerb::Create, path, |inside| {
+                    inside.content(id)?.set_len(0);
+                    Ok(())
+                })?;
+                Ok(file)
             }
-            (Ok(id), Open::Read | Open::ReadWrite) => id,
-            (Err(error), Open::Create | Open::CreateNew) if error.kind() == io::ErrorKind::NotFound => {
-                if !inside.has_parent(path) {
-                    return Err(not_found());
-                }
-                inside.next += 1;
-                let id = inside.next;
-                inside.files.insert(id, Content::default());
-                inside.names.insert(path.to_path_buf(), Node::File(id));
-                id
-            }
-            (Err(error), _) => return Err(error),
-        };
-        Ok(SimFile { disk: self.clone(), life: inside.life, id })
+            (Some((_, file)), Open::Read | Open::ReadWrite) => Ok(file),
+            (None, Open::Create | Open::CreateNew) => self.operate(DiskVerb::Create, path, |inside| {
+                let id = inside.image.create(path);
+                Ok(self.opened(inside, id, path))
+            }),
+            (None, Open::Read | Open::ReadWrite) => Err(not_found()),
+        }
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut inside = self.inside();
-        for up in path.ancestors().filter(|up| !is_root(up)) {
-            if let Some(Node::File(_)) = inside.names.get(up) {
-                return Err(io::ErrorKind::NotADirectory.into());
+        let mut missing = Vec::new();
+        self.look(|inside| {
+            for up in path.ancestors().filter(|up| !is_root(up)) {
+                match inside.image.node(up) {
+                    None => missing.push(up),
+                    Some(Node::Directory) => {}
+                    Some(Node::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
+                }
             }
-            inside.names.insert(up.to_path_buf(), Node::Directory);
+            Ok(())
+        })?;
+        for folder in missing.into_iter().rev() {
+            self.operate(DiskVerb::CreateDir, folder, |inside| {
+                inside.image.create_dir(folder);
+                Ok(())
+            })?;
         }
         Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inside = self.inside();
-        let id = inside.file(from)?;
-        if !inside.has_parent(to) {
-            return Err(not_found());
-        }
-        inside.names.remove(from);
-        inside.names.insert(to.to_path_buf(), Node::File(id));
-        Ok(())
+        self.operate(DiskVerb::Rename, to, |inside| {
+            let id = inside.file(from)?;
+            inside.parent(to)?;
+            inside.image.rename(from, to, Node::File(id));
+            Ok(())
+        })
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let mut inside = self.inside();
-        inside.file(path)?;
-        inside.names.remove(path);
-        Ok(())
+        self.look(|inside| inside.file(path))?;
+        self.operate(DiskVerb::Remove, path, |inside| {
+            inside.image.remove(path);
+            Ok(())
+        })
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inside = self.inside();
-        if inside.names.get(path) != Some(&Node::Directory) {
-            return Err(not_found());
-        }
-        if inside.names.keys().any(|other| other.parent() == Some(path)) {
-            return Err(io::ErrorKind::DirectoryNotEmpty.into());
-        }
-        inside.names.remove(path);
-        Ok(())
+        self.look(|inside| {
+            inside.directory(path)?;
+            let is_empty = inside.image.below(path).next().is_none();
+            if is_empty { Ok(()) } else { Err(io::ErrorKind::DirectoryNotEmpty.into()) }
+        })?;
+        self.operate(DiskVerb::Remove, path, |inside| {
+            inside.image.remove(path);
+            Ok(())
+        })
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inside = self.inside();
-        if !is_root(path) && inside.names.get(path) != Some(&Node::Directory) {
-            return Err(not_found());
-        }
-        let now: Vec<(PathBuf, Node)> = inside
-            .names
-            .iter()
-            .filter(|(p, _)| p.parent() == Some(path))
-            .map(|(p, n)| (p.clone(), *n))
-            .collect();
-        inside.durable_names.retain(|p, _| p.parent() != Some(path));
-        inside.durable_names.extend(now);
-        Ok(())
+        self.look(|inside| inside.directory(path))?;
+        self.operate(DiskVerb::SyncDir, path, |inside| {
+            if !inside.lies {
+                inside.image.sync_dir(path);
+            }
+            Ok(())
+        })
     }
 
     fn meta(&self, path: &Path) -> io::Result<Meta> {
-        let inside = self.inside();
-        match inside.names.get(path) {
+        self.look(|inside| match inside.image.node(path) {
             Some(Node::Directory) => Ok(Meta { len: 0, is_dir: true, modified_ms: 0 }),
             Some(Node::File(id)) => {
-                let len = inside.files.get(id).ok_or_else(not_found)?.now.len() as u64;
+                let len = inside.content(id)?.now.len() as u64;
                 Ok(Meta { len, is_dir: false, modified_ms: 0 })
             }
             None => Err(not_found()),
-        }
+        })
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let inside = self.inside();
-        if !is_root(path) && inside.names.get(path) != Some(&Node::Directory) {
-            return Err(not_found());
-        }
-        let below = inside.names.keys().filter(|p| p.parent() == Some(path));
-        Ok(below.filter_map(|p| p.file_name()?.to_str().map(str::to_owned)).collect())
+        self.look(|inside| {
+            inside.directory(path)?;
+            let names = inside.image.below(path);
+            Ok(names.filter_map(|below| below.file_name()?.to_str().map(str::to_owned)).collect())
+        })
     }
 
     fn lock(&self, path: &Path) -> io::Result<SimLock> {
@@ -323,48 +294,51 @@ impl Disk for SimDisk {
     }
 
     fn restrict_to_owner(&self, path: &Path) -> io::Result<()> {
-        self.inside().file(path).map(drop)
+        self.look(|inside| inside.file(path).map(drop))
     }
 }
 
 impl DiskFile for SimFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.with(|content| {
+        self.disk.look(|inside| {
             let from = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-            let bytes =
-                content.now.get(from..from.saturating_add(buf.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let range = from..from.saturating_add(buf.len());
+            let bytes = self.content(inside)?.now.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
             buf.copy_from_slice(bytes);
             Ok(())
         })
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.with(|content| {
+        self.is_alive()?;
+        self.disk.operate(DiskVerb::Write, &self.path, |inside| {
             let at = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
-            let write = Write::Bytes { at, bytes: buf.to_vec() };
-            write.onto(&mut content.now);
-            content.since.push(write);
+            self.content(inside)?.write(at, buf);
             Ok(())
         })
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.with(|content| Ok(content.now.len() as u64))
+        self.disk.look(|inside| Ok(self.content(inside)?.now.len() as u64))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(|content| {
-            let write = Write::Length(usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?);
-            write.onto(&mut content.now);
-            content.since.push(write);
+        self.is_alive()?;
+        self.disk.operate(DiskVerb::SetLen, &self.path, |inside| {
+            let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+            self.content(inside)?.set_len(len);
             Ok(())
         })
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.with(|content| {
-            content.durable.clone_from(&content.now);
-            content.since.clear();
+        self.is_alive()?;
+        self.disk.operate(DiskVerb::Sync, &self.path, |inside| {
+            let lies = inside.lies;
+            let content = self.content(inside)?;
+            if !lies {
+                content.sync();
+            }
             Ok(())
         })
     }
@@ -419,5 +393,56 @@ mod tests {
         disk.rename(Path::new("/new.tmp"), Path::new("/new")).expect("a rename");
         disk.lose_power(Keep::Nothing);
         assert!(disk.list(Path::new("/")).expect("a listing").is_empty());
+    }
+
+    #[test]
+    fn a_fuse_ends_the_disk_at_its_operation_and_all_that_follow() {
+        let disk = SimDisk::new();
+        disk.power().fuse(3);
+        let file = disk.open(Path::new("/f"), Open::CreateNew).expect("operation 1");
+        file.write_all_at(b"one", 0).expect("operation 2");
+        assert!(file.sync().is_err(), "operation 3");
+        assert!(disk.power().is_out());
+        assert!(file.len().is_err() && disk.list(Path::new("/")).is_err(), "not even reads");
+        assert_eq!(disk.power().ops(), 3);
+        disk.lose_power(Keep::Nothing);
+        assert!(disk.list(Path::new("/")).expect("the power is back").is_empty());
+    }
+
+    #[test]
+    fn a_change_under_the_fuse_is_one_of_the_unsynced() {
+        let survived = |seed| {
+            let disk = SimDisk::new();
+            disk.power().fuse(1);
+            assert!(disk.open(Path::new("/f"), Open::CreateNew).is_err());
+            disk.lose_power(Keep::Prefix { seed });
+            disk.meta(Path::new("/f")).is_ok()
+        };
+        let survived: Vec<bool> = (0..20).map(survived).collect();
+        assert!(survived.contains(&true) && survived.contains(&false), "{survived:?}");
+    }
+
+    #[test]
+    fn a_kill_keeps_what_was_written_and_still_lets_a_later_power_loss_take_it() {
+        let disk = SimDisk::new();
+        let file = disk.open(Path::new("/f"), Open::CreateNew).expect("a file");
+        disk.sync_dir(Path::new("/")).expect("a sync");
+        file.write_all_at(b"x", 0).expect("a write");
+        disk.kill();
+        assert!(file.len().is_err(), "a handle of the life before is dead");
+        assert_eq!(disk.meta(Path::new("/f")).expect("it is there").len, 1);
+        disk.lose_power(Keep::Nothing);
+        assert_eq!(disk.meta(Path::new("/f")).expect("its name was synced").len, 0);
+    }
+
+    #[test]
+    fn a_disk_that_lies_about_syncs_keeps_nothing() {
+        let disk = SimDisk::new();
+        disk.lie_about_syncs();
+        let file = disk.open(Path::new("/f"), Open::CreateNew).expect("a file");
+        file.sync().expect("so it says");
+        disk.sync_dir(Path::new("/")).expect("so it says");
+        disk.lose_power(Keep::Nothing);
+        assert!(disk.meta(Path::new("/f")).is_err());
     }
 }

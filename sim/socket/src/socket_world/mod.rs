@@ -3,19 +3,24 @@
 mod blocking;
 mod clock;
 mod disk;
+mod image;
 mod net;
+mod power;
 
 pub use blocking::SimBlocking;
 pub use clock::SimClock;
-pub use disk::{Keep, SimDisk, SimFile, SimLock};
-pub use net::{SimListener, SimNet};
+pub use disk::{SimDisk, SimFile, SimLock};
+pub use image::{Keep, SECTOR};
+pub use net::{PoweredNet, SimListener, SimNet, SimStream};
+pub use power::{Cut, DiskOp, DiskVerb, Moment, Power};
 
 use tidegate_runtime::seam::Seams;
 
-/// The seams of one simulated host. Clones share the disk and the stream of entropy.
+/// The seams of one simulated host. Clones share the disk and the stream of entropy. Its sockets end with the power
+/// of its disk.
 #[derive(Clone, Debug)]
 pub struct SimSeams {
-    net: SimNet,
+    net: PoweredNet,
     disk: SimDisk,
     clock: SimClock,
     blocking: SimBlocking,
@@ -25,17 +30,18 @@ impl SimSeams {
     /// A host on `disk`; `seed` feeds its entropy.
     #[must_use]
     pub fn new(disk: SimDisk, seed: u64) -> SimSeams {
-        SimSeams { net: SimNet, disk, clock: SimClock, blocking: SimBlocking::new(seed) }
+        let net = PoweredNet(disk.power().clone());
+        SimSeams { net, disk, clock: SimClock, blocking: SimBlocking::new(seed) }
     }
 }
 
 impl Seams for SimSeams {
-    type Net = SimNet;
+    type Net = PoweredNet;
     type Disk = SimDisk;
     type Clock = SimClock;
     type Blocking = SimBlocking;
 
-    fn net(&self) -> &SimNet {
+    fn net(&self) -> &PoweredNet {
         &self.net
     }
 
