@@ -230,6 +230,7 @@ pub(crate) fn about_timer(parts: &Parts, key: &TimerKey, text: &mut String) {
             add_text(text, wire);
         }
         TimerKey::Remove => text.push_str("removal of edge copies"),
+        TimerKey::Inspect => text.push_str("check of recordings"),
         TimerKey::Queue => text.push_str("queue"),
         TimerKey::Scan => text.push_str("scan"),
         TimerKey::Upload(job) => {
@@ -287,7 +288,11 @@ pub(crate) fn decide(parts: &mut Parts, cx: &mut Cx<'_>, subject: &Subject, reas
                 }
                 TimerKey::Verify(device, wire) => parts.tasks.on_quarantined_look(cx, device, wire, reason),
                 TimerKey::Upload(job) => parts.uploads.on_quarantined_job(cx, *job, reason),
-                TimerKey::Remove | TimerKey::Queue | TimerKey::Scan | TimerKey::Janitor(_) => {}
+                TimerKey::Remove
+                | TimerKey::Inspect
+                | TimerKey::Queue
+                | TimerKey::Scan
+                | TimerKey::Janitor(_) => {}
             }
         }
         Subject::Lost { .. } | Subject::Stored { .. } | Subject::Shutdown => {}

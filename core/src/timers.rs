@@ -22,6 +22,7 @@ pub enum TimerKey {
     #[n(3)]
     Remove,
     /// Check the content of recordings that nobody checked yet.
+    #[n(8)]
     Inspect,
     /// A job may be due, or the way may be tried again.
     #[n(4)]

@@ -156,6 +156,7 @@ impl Tasks {
         match self.errands.remove(&ticket) {
             Some(Errand::Verify(device, wire)) => self.rest_quarantined(cx, &device, &wire, reason),
             Some(Errand::Remove(episode)) => self.drop_removal(cx, episode),
+            Some(Errand::Inspect(episode)) => self.rest_look(cx, episode),
             None => {}
         }
     }
