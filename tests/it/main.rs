@@ -7,6 +7,7 @@ mod cloud;
 mod crash;
 mod demo;
 mod fleet;
+mod golden;
 mod health;
 mod links;
 mod main_path;
