@@ -79,9 +79,9 @@ async fn sending(folder: &Path) {
         "task_id": stored.task,
         "device_id": stored.device,
         "key": stored.key,
-        "sidecar": stored.sidecar_key(),
         "sha256": stored.sha256(),
         "len": stored.mcap.len(),
+        "seed": 11,
     });
     site.kill();
     cloud.watcher.release();
@@ -216,10 +216,14 @@ async fn half_sent_to_the_edge(site: &Site, uploader: &mut Uploader) -> Value {
     })
 }
 
-/// The bytes that [`half_sent_to_the_edge`] left out.
-pub fn second_half(seed: u64, len: usize) -> Vec<u8> {
-    let all = take("robot-1", "half-sent", seed, len).mcap;
-    all[usize::try_from(PART).expect("a part")..].to_vec()
+/// A recording of `robot-1` that [`sending`] tells of in what is expected.
+pub fn told(expected: &Value) -> Take {
+    let number = |field: &str| expected[field].as_u64().unwrap_or_else(|| panic!("{field} in {expected}"));
+    let task = expected["task_id"].as_str().unwrap_or_else(|| panic!("task_id in {expected}"));
+    let take = take("robot-1", task, number("seed"), usize::try_from(number("len")).expect("a length"));
+    assert_eq!(take.sha256(), expected["sha256"], "recordings are made as they were");
+    assert_eq!(take.key, expected["key"], "recordings are made as they were");
+    take
 }
 
 /// What a site says of its records. Long configurations are told by their digest.
