@@ -189,7 +189,8 @@ impl Disk for RealDisk {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            let mode = if fs::metadata(path)?.is_dir() { 0o700 } else { 0o600 };
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))
         }
         #[cfg(not(unix))]
         {

@@ -2,7 +2,8 @@
 //! nobody, writes nothing, emits nothing.
 //!
 //! What was in memory before the oldest boot in the journal is not known, so entries before it are checked through
-//! their changes alone; from that boot on every entry is stepped. At each boot the machine is made anew from the
+//! their changes alone; from that boot on every entry is stepped. Entries that a program of an earlier format wrote are
+//! never stepped: this one may decide otherwise than it did. At each boot the machine is made anew from the
 //! records as they were, as it was in life.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -154,7 +155,8 @@ fn shown<T: fmt::Debug>(thing: Option<&T>) -> String {
     thing.map_or_else(|| "nothing".to_owned(), |thing| format!("{thing:?}"))
 }
 
-/// Verifies the data directory of a site that does not run. Takes its lock for as long.
+/// Verifies the data directory of a site that does not run, of this program's format or an earlier one. Takes its lock
+/// for as long, and writes nothing.
 ///
 /// # Errors
 /// The first difference.
@@ -193,6 +195,7 @@ fn run(view: &View, step: bool) -> Result<Report, Divergence> {
         shadow: Follower::new(&Then(&rows))?,
         rows,
         machine: None,
+        earlier: snapshot.earlier()?,
         shelf: Shelf::with_builtin(Settings::default()),
         out: Output::default(),
         next: Seq(base.0 + 1),
@@ -238,6 +241,8 @@ struct Replay {
     rows: BTreeMap<Key, Row>,
     /// Steps; `None` before the first boot of the journal.
     machine: Option<Machine>,
+    /// The last entry that a program of an earlier format wrote.
+    earlier: Seq,
     /// Applies changes alone.
     shadow: Follower,
     shelf: Shelf,
@@ -257,7 +262,7 @@ impl Replay {
         if let Input::Boot { knobs, .. } = &entry.input {
             self.report.boots += 1;
             self.shelf.add_builtin(knobs.builtin.clone());
-            self.machine = step.then(|| hot(&self.rows));
+            self.machine = (step && entry.seq > self.earlier).then(|| hot(&self.rows));
         }
         let input = entry.input.name();
         for (key, life) in &entry.cold {

@@ -116,7 +116,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Self::Lock>;
     /// Bytes free for this process on the file system of `path`; `None` where it cannot be known.
     fn free_bytes(&self, path: &Path) -> Option<u64>;
-    /// Makes a file readable by its owner only, where the platform has such a thing.
+    /// Makes a file, or a directory and so all that is in it, readable by its owner only, where the platform has such
+    /// a thing.
     fn restrict_to_owner(&self, path: &Path) -> io::Result<()>;
 }
 

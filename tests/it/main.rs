@@ -9,6 +9,7 @@ mod crash;
 mod demo;
 mod differences;
 mod fleet;
+mod golden;
 mod health;
 mod kill_points;
 mod links;

@@ -132,6 +132,10 @@ pub(crate) struct Demo {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Nothing is written: a data directory of an earlier format is read as it is and not migrated. \
+                        What an earlier format's program decided is checked through its changes alone."
+)]
 pub(crate) struct Replay {
     /// The data directory of a site that is not running
     #[arg(long, value_name = "DIR", default_value = "tidegate-data")]

@@ -12,6 +12,9 @@
 //!
 //! A record is an envelope of [`MAGIC`], the first eight bytes of the SHA-256 of the rest, and CBOR. It appears by
 //! rename, which is the commit. `<hash>` is the SHA-256 of the key in hexadecimal: any key is a safe, short name.
+//!
+//! At a site, the version of the data directory covers this layout too: a newer one is refused before this store is
+//! opened. A record of a newer envelope is refused all the same, and never taken for a damaged one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,6 +28,8 @@ use crate::seam::{Disk, DiskFile, Open};
 
 /// First bytes of every record; the digit is the version of the envelope and of what is in it.
 const MAGIC: &[u8; 8] = b"TGSPOOL1";
+/// Those of them that every version begins with.
+const FAMILY: &[u8] = MAGIC.split_at(7).0;
 
 /// A run of bytes of an object: all of one blob.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -239,7 +244,7 @@ pub fn write<D: Disk, R: Encode<()>>(
     disk.sync_dir(folder).map_err(Unwritten::Doubtful)
 }
 
-/// Reads a record. `InvalidData` if it is damaged or of another version.
+/// Reads a record. `InvalidData` if it is damaged, `Unsupported` if it is of another version.
 pub fn read<D: Disk, R>(disk: &D, path: &Path) -> io::Result<R>
 where
     R: for<'b> Decode<'b, ()>,
@@ -251,6 +256,15 @@ where
     }
     let mut bytes = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::InvalidData)?];
     file.read_exact_at(&mut bytes, 0)?;
+    if bytes.starts_with(FAMILY) && !bytes.starts_with(MAGIC) {
+        let version =
+            String::from_utf8_lossy(&bytes[FAMILY.len()..bytes.len().min(MAGIC.len())]).into_owned();
+        let what = format!(
+            "{} has version {version:?} and this program reads 1; run the tidegate that wrote it",
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
     decode(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 

@@ -212,11 +212,6 @@ impl<S: Seams> Spool<S> {
             .await
     }
 
-    /// Where blocking work goes.
-    pub(crate) fn blocking(&self) -> &S::Blocking {
-        self.inner.seams.blocking()
-    }
-
     /// Bytes of content on disk: of objects, of parts, of uploads under way, and of what is still being read.
     #[must_use]
     pub fn bytes_stored(&self) -> u64 {
@@ -268,6 +263,11 @@ impl<S: Seams> Inner<S> {
 
 fn create_folders<D: Disk>(disk: &D, layout: &Layout) -> io::Result<()> {
     folders::create(disk, &layout.root)?;
+    // Keys, sums and the recordings themselves. Where it cannot be done the site still runs: it is no less safe than
+    // before.
+    if let Err(error) = disk.restrict_to_owner(&layout.root) {
+        tracing::warn!(folder = %layout.root.display(), %error, "others than its owner may be able to read this");
+    }
     for folder in [layout.tmp(), layout.blobs(), layout.uploads(), layout.buckets()] {
         disk.create_dir_all(&folder)?;
     }

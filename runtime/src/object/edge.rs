@@ -15,7 +15,7 @@ use super::checksum::{self, CHECKSUM_METADATA};
 use super::reduce::Reduction;
 use super::{Boxed, ObjectStore, SourceRead, disk_fault};
 use crate::ingest::{Condition, Object, ObjectInfo, Refusal, Spool, UploadInfo};
-use crate::seam::{Blocking, Seams};
+use crate::seam::Seams;
 
 /// Bytes read at once while an object is reduced to facts: large enough to hide the cost of a read.
 const READ_CHUNK: usize = 1 << 20;
@@ -212,6 +212,7 @@ fn fault(refusal: Refusal) -> Fault {
         Refusal::Disk(error) => disk_fault(error.kind(), What::Object),
         Refusal::Full => Fault::Local(io::ErrorKind::StorageFull.to_string()),
         Refusal::Frozen => Fault::Rejected("ObjectFrozen".to_owned()),
+        Refusal::OwnBucket => Fault::Rejected("AccessDenied".to_owned()),
         Refusal::BucketNotEmpty => Fault::Rejected("BucketNotEmpty".to_owned()),
         Refusal::InvalidArgument(_) => Fault::Rejected("InvalidArgument".to_owned()),
         Refusal::InvalidRequest(_) => Fault::Rejected("InvalidRequest".to_owned()),

@@ -6,17 +6,26 @@
 //! | `k<ordinal>` | bytes of the record's key | bytes of the record |
 //! | `b<ordinal>` | the same, as of the journal's base | |
 //! | `journal` | number of the entry | version byte, then the entry in CBOR |
-//! | `crashes` | signature of a crash | version byte, then its record in CBOR; the table is made with the first |
+//! | `crashes` (since 2) | signature of a crash of the core, 32 bytes | version byte, then its record in CBOR; the table is made with the first |
+//!
+//! [`VERSION`] is the version of the whole data directory: the store is opened first, and nothing else of the directory
+//! is touched if it is of another format. A change of the layout of recordings raises it too.
 
-use redb::{Database, Durability, ReadableDatabase, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, TableDefinition, TableError};
 use tidegate_core::change::JournalEntry;
 use tidegate_core::id::Seq;
 use tidegate_core::row::Kind;
 
 use super::StoreError;
 
-/// Version of the file. A program opens its own and every earlier one.
-pub(super) const VERSION: u64 = 1;
+/// Version of the data directory. A program opens its own; every earlier one it migrates first (`migrate.rs`), or reads
+/// without writing ([`super::Store::open_existing`]).
+///
+/// | version | since | what is new |
+/// |---|---|---|
+/// | 1 | the first program | |
+/// | 2 | crashes of the core are kept | `crashes`, `earlier` in `info`; inputs and fields that a program of 1 cannot read |
+pub const VERSION: u64 = 2;
 /// Version of a journal entry.
 const ENTRY_VERSION: u8 = 1;
 
@@ -24,10 +33,10 @@ const ENTRY_VERSION: u8 = 1;
 pub(super) const INFO: TableDefinition<'static, &str, u64> = TableDefinition::new("info");
 /// Steps.
 pub(super) const JOURNAL: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("journal");
-/// Inputs that made the core panic.
+/// What is known of crashes of the core, by their signature.
 pub(super) const CRASHES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("crashes");
 
-/// In `info`: the version of the file.
+/// In `info`: the version of the directory.
 pub(super) const FORMAT: &str = "format";
 /// In `info`: number of the last boot.
 pub(super) const BOOT: &str = "boot";
@@ -35,6 +44,9 @@ pub(super) const BOOT: &str = "boot";
 pub(super) const BASE: &str = "base";
 /// In `info`: bytes of all entries of the journal.
 pub(super) const JOURNAL_BYTES: &str = "journal_bytes";
+/// In `info`: the last entry of the journal that a program of an earlier format wrote. What it decided, a later program
+/// may decide otherwise.
+pub(super) const EARLIER: &str = "earlier";
 
 /// A table of records.
 pub(super) type RowTable = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -77,6 +89,7 @@ pub(super) fn create(backend: impl redb::StorageBackend) -> Result<(), StoreErro
         tx.open_table(base_of(kind))?;
     }
     tx.open_table(JOURNAL)?;
+    tx.open_table(CRASHES)?;
     tx.open_table(INFO)?.insert(FORMAT, VERSION)?;
     tx.commit()?;
     Ok(())
@@ -86,6 +99,16 @@ pub(super) fn create(backend: impl redb::StorageBackend) -> Result<(), StoreErro
 pub(super) fn read_info(database: &Database, word: &str) -> Result<u64, StoreError> {
     let tx = database.begin_read()?;
     Ok(tx.open_table(INFO)?.get(word)?.map_or(0, |n| n.value()))
+}
+
+/// The version of a database; `None` if it is none of ours.
+pub(super) fn read_format(database: &Database) -> Result<Option<u64>, StoreError> {
+    let tx = database.begin_read()?;
+    match tx.open_table(INFO) {
+        Ok(info) => Ok(info.get(FORMAT)?.map(|n| n.value())),
+        Err(TableError::TableDoesNotExist(_) | TableError::TableTypeMismatch { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Bytes of an entry.

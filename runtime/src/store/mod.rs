@@ -5,6 +5,7 @@
 //! <data_dir>/lock           held while a process works on the directory
 //! <data_dir>/epoch          number of the boot that holds the lock, for people
 //! <data_dir>/tidegate.redb  info, one table per kind, journal, base
+//! <data_dir>/snapshots/     copies of the database from before migrations
 //! ```
 //!
 //! A commit is one write transaction with immediate durability: when it returns, all of the batch survives a power
@@ -15,6 +16,8 @@ mod backend;
 mod crashes;
 mod format;
 mod journal;
+mod migrate;
+mod snapshots;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;
@@ -32,10 +35,11 @@ use tidegate_core::machine::Machine;
 use tidegate_core::row::{BadRow, Key, Kind, Row};
 
 use crate::folders;
-use crate::seam::{Disk, Open};
-use backend::Backend;
-use format::{BOOT, FORMAT, INFO, table_of};
+use crate::seam::{Disk, DiskFile, Open};
+use backend::{Backend, Held};
+use format::{BOOT, INFO, VERSION, table_of};
 
+pub use format::VERSION as FORMAT_VERSION;
 pub use journal::JOURNAL_LIMIT;
 pub(crate) use journal::{Before, Follower};
 pub use view::{Snapshot, View};
@@ -89,7 +93,10 @@ pub enum OpenError {
     },
     /// It was written by a newer program.
     #[error(
-        "data directory {} has format {found}, this program reads up to {known}; run the newer tidegate that wrote it, or restore a copy from before the upgrade", dir.display()
+        "data directory {} has format {found}, this program reads up to {known}; nothing was changed. Run the newer \
+         tidegate that wrote it, or go back to before the upgrade: {} (what happened since is lost to the site; \
+         docs/operations.md)",
+        dir.display(), way_back(dir, snapshot.as_deref())
     )]
     Newer {
         /// The directory.
@@ -98,6 +105,59 @@ pub enum OpenError {
         found: u64,
         /// Ours.
         known: u64,
+        /// The newest snapshot that this program can go on with.
+        snapshot: Option<PathBuf>,
+    },
+    /// What lies in the place of the database is none of ours.
+    #[error(
+        "{} is not a database of tidegate: {why}; nothing was changed. Restore the file from a copy, or set data_dir to \
+         another directory",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        why: &'static str,
+    },
+    /// It is of an earlier format, and the copy that must come before a migration could not be made.
+    #[error(
+        "data directory {} has format {from} and must be migrated to {to}, but the snapshot {} could not be made: \
+         {error}; nothing was changed. Make the folder writable and leave {len} bytes of room in it, then start again; \
+         or run the earlier tidegate",
+        dir.display(), path.display()
+    )]
+    Snapshot {
+        /// The directory.
+        dir: PathBuf,
+        /// The snapshot.
+        path: PathBuf,
+        /// Bytes it needs.
+        len: u64,
+        /// The format of the directory.
+        from: u64,
+        /// Ours.
+        to: u64,
+        /// What failed.
+        error: io::Error,
+    },
+    /// It is of an earlier format, and the migration failed.
+    #[error(
+        "data directory {} could not be migrated from format {from} to {to}: {error}; no part of the migration is kept. \
+         Start again, or run the earlier tidegate; the database as it was before is at {}",
+        dir.display(), snapshot.display()
+    )]
+    Migration {
+        /// The directory.
+        dir: PathBuf,
+        /// Its format.
+        from: u64,
+        /// Ours.
+        to: u64,
+        /// The database as it was before.
+        snapshot: PathBuf,
+        /// What failed.
+        error: StoreError,
     },
     /// There is no store in it.
     #[error("data directory {} holds no tidegate store; set data_dir to the directory of a site that ran", .0.display())]
@@ -113,13 +173,85 @@ pub enum OpenError {
         error: io::Error,
     },
     /// The database cannot be opened.
-    #[error("the store in data directory {} cannot be opened: {error}", dir.display())]
+    #[error("the store in data directory {} cannot be opened: {error}; nothing in it was overwritten", dir.display())]
     Store {
         /// The directory.
         dir: PathBuf,
         /// What failed.
         error: StoreError,
     },
+}
+
+fn way_back(dir: &Path, snapshot: Option<&Path>) -> String {
+    match snapshot {
+        Some(snapshot) => {
+            format!("copy {} over {} and start again", snapshot.display(), dir.join(DATABASE).display())
+        }
+        None => format!("restore a copy of {} from then", dir.join(DATABASE).display()),
+    }
+}
+
+/// Why a file could not be opened as a database of ours.
+#[derive(Debug, thiserror::Error)]
+enum Unopened {
+    #[error(transparent)]
+    Disk(#[from] io::Error),
+    #[error("it is not a database of tidegate: {0}")]
+    Foreign(&'static str),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Unopened {
+    fn of(self, dir: &Path) -> OpenError {
+        let dir = dir.to_owned();
+        match self {
+            Unopened::Disk(error) => OpenError::Disk { dir, error },
+            Unopened::Foreign(why) => OpenError::Foreign { path: dir.join(DATABASE), why },
+            Unopened::Store(error) => OpenError::Store { dir, error },
+        }
+    }
+}
+
+/// A database that was opened and whose file was not written to yet.
+struct Opened<F> {
+    database: Database,
+    held: Held<F>,
+    format: u64,
+}
+
+impl<F: DiskFile> Opened<F> {
+    /// Opens a file that must be a database of ours, of whatever format.
+    fn held<D: Disk<File = F>>(disk: &D, path: &Path) -> Result<Opened<F>, Unopened> {
+        let file = disk.open(path, Open::ReadWrite)?;
+        // The database makes a new one of an empty file.
+        let mut begin = [0; MAGIC.len()];
+        match file.read_exact_at(&mut begin, 0) {
+            Ok(()) if begin == *MAGIC => {}
+            Ok(()) => return Err(Unopened::Foreign("it does not begin like one")),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(Unopened::Foreign("it is empty or cut off"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let held = Held::new(file)?;
+        let backend = held.clone();
+        let database = unless_damaged(|| {
+            let mut builder = redb::Builder::new();
+            Ok(builder.set_cache_size(CACHE_BYTES).create_with_backend(backend)?)
+        })?;
+        let format = unless_damaged(|| format::read_format(&database))?;
+        let format = format.ok_or(Unopened::Foreign("it is a database of another program"))?;
+        Ok(Opened { database, held, format })
+    }
+}
+
+/// Makes what is there readable by its owner only. Where that cannot be done the site still runs: it is no less safe
+/// than before.
+fn tighten<D: Disk>(disk: &D, path: &Path) {
+    if let Err(error) = disk.restrict_to_owner(path) {
+        tracing::warn!(path = %path.display(), %error, "others than its owner may be able to read this");
+    }
 }
 
 /// Runs what reads the database at the start. redb checks its pages by assertions: what a power loss leaves it
@@ -175,51 +307,39 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => create(disk, dir)?,
             Err(error) => return Err(failed(error)),
         }
+        let mut opened = open_known(disk, dir)?;
         // Left by a crash between making the file and naming it.
         match disk.remove_file(&dir.join(DATABASE_NEW)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        Store::open_locked(disk, dir, journal_limit, Box::new(lock))
+        tighten(disk, &path);
+        if opened.format < VERSION {
+            opened = migrate::run(disk, dir, opened)?;
+        }
+        opened.held.release().map_err(failed)?;
+        let database = opened.database;
+        let broken = |error| OpenError::Store { dir: dir.to_owned(), error };
+        let ring = unless_damaged(|| journal::Ring::open(&database, journal_limit)).map_err(broken)?;
+        let (disk, dir) = (disk.clone(), dir.to_owned());
+        let epoch = move |boot: Boot| write_epoch(&disk, &dir, boot);
+        let inner = Inner { database, _lock: Box::new(lock) };
+        Ok(Store { inner: Arc::new(inner), ring, epoch: Box::new(epoch) })
     }
 
-    /// Opens a store that must be there already; makes nothing, counts no boot.
+    /// Opens a store that must be there already, to read it: of this program's format or an earlier one. Migrates
+    /// nothing, repairs nothing on the disk and counts no boot.
     ///
     /// # Errors
     /// [`OpenError`], each naming the directory.
-    pub fn open_existing<D: Disk>(disk: &D, dir: &Path) -> Result<Store, OpenError> {
+    pub fn open_existing<D: Disk>(disk: &D, dir: &Path) -> Result<Archive, OpenError> {
         if disk.meta(&dir.join(DATABASE)).is_err() {
             return Err(OpenError::Missing(dir.to_owned()));
         }
         let lock = take_lock(disk, dir)?;
-        Store::open_locked(disk, dir, JOURNAL_LIMIT, Box::new(lock))
-    }
-
-    fn open_locked<D: Disk>(
-        disk: &D,
-        dir: &Path,
-        journal_limit: u64,
-        lock: Box<dyn Any + Send + Sync>,
-    ) -> Result<Store, OpenError> {
-        let broken = |error| OpenError::Store { dir: dir.to_owned(), error };
-        let file = disk
-            .open(&dir.join(DATABASE), Open::ReadWrite)
-            .map_err(|error| OpenError::Disk { dir: dir.to_owned(), error })?;
-        let (database, found) = unless_damaged(|| {
-            let builder = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(Backend(file));
-            let database = builder.map_err(StoreError::from)?;
-            let found = format::read_info(&database, FORMAT)?;
-            Ok((database, found))
-        })
-        .map_err(broken)?;
-        if found > format::VERSION {
-            return Err(OpenError::Newer { dir: dir.to_owned(), found, known: format::VERSION });
-        }
-        let ring = unless_damaged(|| journal::Ring::open(&database, journal_limit)).map_err(broken)?;
-        let (disk, dir) = (disk.clone(), dir.to_owned());
-        let epoch = move |boot: Boot| write_epoch(&disk, &dir, boot);
-        Ok(Store { inner: Arc::new(Inner { database, _lock: lock }), ring, epoch: Box::new(epoch) })
+        let database = open_known(disk, dir)?.database;
+        Ok(Archive { inner: Arc::new(Inner { database, _lock: Box::new(lock) }) })
     }
 
     /// Counts a start of the process, durably.
@@ -324,6 +444,36 @@ impl std::fmt::Debug for Store {
     }
 }
 
+/// A store that is only read. What opening it wrote is kept in memory; its files are never written to.
+pub struct Archive {
+    inner: Arc<Inner>,
+}
+
+impl Archive {
+    /// A reader.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::of(&self.inner)
+    }
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive").finish_non_exhaustive()
+    }
+}
+
+/// Opens the database of a directory, of any format that this program knows.
+fn open_known<D: Disk>(disk: &D, dir: &Path) -> Result<Opened<D::File>, OpenError> {
+    let opened = Opened::held(disk, &dir.join(DATABASE)).map_err(|unopened| unopened.of(dir))?;
+    let found = opened.format;
+    if found > VERSION {
+        let snapshot = snapshots::newest(disk, dir, VERSION);
+        return Err(OpenError::Newer { dir: dir.to_owned(), found, known: VERSION, snapshot });
+    }
+    Ok(opened)
+}
+
 fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> {
     match disk.lock(&dir.join(LOCK)) {
         Ok(lock) => Ok(lock),
@@ -335,7 +485,6 @@ fn take_lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> {
 }
 
 fn read_epoch<D: Disk>(disk: &D, dir: &Path) -> Option<u64> {
-    use crate::seam::DiskFile;
     let file = disk.open(&dir.join(EPOCH), Open::Read).ok()?;
     let mut bytes = vec![0; usize::try_from(file.len().ok()?.min(EPOCH_BYTES)).ok()?];
     file.read_exact_at(&mut bytes, 0).ok()?;
@@ -343,7 +492,6 @@ fn read_epoch<D: Disk>(disk: &D, dir: &Path) -> Option<u64> {
 }
 
 fn write_epoch<D: Disk>(disk: &D, dir: &Path, boot: Boot) -> io::Result<()> {
-    use crate::seam::DiskFile;
     disk.open(&dir.join(EPOCH), Open::Create)?.write_all_at(format!("{boot}\n").as_bytes(), 0)
 }
 
@@ -354,9 +502,9 @@ fn create<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
     let broken = |error| OpenError::Store { dir: dir.to_owned(), error };
     let temporary = dir.join(DATABASE_NEW);
     let file = disk.open(&temporary, Open::Create).map_err(failed)?;
+    tighten(disk, &temporary);
     format::create(Backend(file)).map_err(broken)?;
     {
-        use crate::seam::DiskFile;
         disk.open(&temporary, Open::ReadWrite).and_then(|file| file.sync()).map_err(failed)?;
     }
     disk.rename(&temporary, &dir.join(DATABASE)).map_err(failed)?;
@@ -372,6 +520,8 @@ const DATABASE: &str = "tidegate.redb";
 const DATABASE_NEW: &str = "tidegate.redb.new";
 const LOCK: &str = "lock";
 const EPOCH: &str = "epoch";
+/// First bytes of every file of the database.
+const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
 /// A decimal number of 64 bits and a newline.
 const EPOCH_BYTES: u64 = 32;
 /// Pages the database keeps in memory. A site's hot records are a few megabytes; the rest is for lists over HTTP.

@@ -121,18 +121,6 @@ fn what_a_crash_during_the_creation_left_is_swept() {
 }
 
 #[test]
-fn a_directory_of_a_newer_program_is_refused_with_what_to_do() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    let tx = store.inner.database.begin_write().unwrap();
-    tx.open_table(INFO).unwrap().insert(FORMAT, format::VERSION + 1).unwrap();
-    tx.commit().unwrap();
-    drop(store);
-    let refused = Store::open(&RealDisk, dir.path(), JOURNAL_LIMIT).unwrap_err();
-    assert!(matches!(refused, OpenError::Newer { found: 2, known: 1, .. }), "{refused:?}");
-}
-
-#[test]
 fn an_existing_store_is_asked_for_and_none_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("nothing");

@@ -8,7 +8,7 @@ use tidegate_core::change::JournalEntry;
 use tidegate_core::id::Seq;
 use tidegate_core::row::{Key, Kind, Row};
 
-use super::format::{self, BASE, INFO, JOURNAL, RowTable, base_of, table_of};
+use super::format::{self, BASE, EARLIER, FORMAT, INFO, JOURNAL, RowTable, VERSION, base_of, table_of};
 use super::{Inner, StoreError};
 use crate::api;
 
@@ -117,6 +117,20 @@ impl Snapshot {
     /// Those of the database.
     pub fn base(&self) -> Result<Seq, StoreError> {
         Ok(Seq(self.tx.open_table(INFO)?.get(BASE)?.map_or(0, |n| n.value())))
+    }
+
+    /// The last entry that a program of an earlier format wrote, 0 if there is none. Its changes hold, but this
+    /// program may decide otherwise than it did.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn earlier(&self) -> Result<Seq, StoreError> {
+        let info = self.tx.open_table(INFO)?;
+        let format = info.get(FORMAT)?.map_or(0, |n| n.value());
+        if format < VERSION {
+            return Ok(Seq(u64::MAX));
+        }
+        Ok(Seq(info.get(EARLIER)?.map_or(0, |n| n.value())))
     }
 
     /// Shows the journal from entry `from` on, until `visit` breaks.

@@ -4,6 +4,7 @@
 
 mod crash;
 pub(crate) mod http;
+mod versions;
 
 use std::path::Path;
 
