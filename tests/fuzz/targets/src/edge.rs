@@ -95,7 +95,8 @@ pub(crate) fn spool(bytes: &[u8]) {
 fn seen(store: &Spool<Ground>) -> Vec<String> {
     let buckets = store.buckets().into_iter().map(|(bucket, created)| {
         let uploads = store.list_uploads(&bucket);
-        let objects: Vec<_> = (0..4).map(|n| store.head(&bucket, &format!("k{n}")).ok()).collect();
+        let objects: Vec<_> =
+            (0..4).map(|n| store.head(&bucket, &format!("k{n}")).now_or_never().flatten()).collect();
         format!("{bucket} {created:?} {uploads:?} {objects:?}")
     });
     buckets.collect()
