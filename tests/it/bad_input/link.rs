@@ -311,9 +311,8 @@ fn five_hundred_links_that_never_say_a_word_leave_the_others_alone() {
             }
         }
         calm.holds("500 silent links").await;
-        let mut list = site.read("/api/v1/recorder/devices").await;
+        let list = site.read("/api/v1/recorder/devices").await;
         assert_eq!(list["devices"].as_array().map(Vec::len), Some(251));
-        list["devices"].take();
         links.clear();
         until("the silent links to be gone", STEP, async || {
             let list: Value = site.read("/api/v1/recorder/devices").await;

@@ -183,7 +183,7 @@ fn object(key: &str) -> String {
 fn code(reply: &Reply) -> String {
     let text = reply.text();
     let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
-    code.map_or_else(|| format!("no code in {:.120}", text), |(code, _)| code.to_owned())
+    code.map_or_else(|| format!("no code in {text:.120}"), |(code, _)| code.to_owned())
 }
 
 /// A case with the error codes that may come back. A `HEAD` has no body: its status stands for the code.
@@ -554,12 +554,7 @@ fn md5_of(bytes: &[u8]) -> [u8; 16] {
     let sines: Vec<u32> = (1..=64).map(|n| (f64::from(n).sin().abs() * 4_294_967_296.0) as u32).collect();
     let mut message = bytes.to_vec();
     message.push(0x80);
-    message.resize(
-        message.len().next_multiple_of(64)
-            + if message.len() % 64 > 56 || message.len() % 64 == 0 { 56 } else { 0 },
-        0,
-    );
-    message.truncate((bytes.len() + 9).next_multiple_of(64) - 8);
+    message.resize((bytes.len() + 9).next_multiple_of(64) - 8, 0);
     message.extend_from_slice(&(bytes.len() as u64 * 8).to_le_bytes());
     for block in message.chunks_exact(64) {
         let words: Vec<u32> = block
@@ -567,14 +562,14 @@ fn md5_of(bytes: &[u8]) -> [u8; 16] {
             .map(|word| u32::from_le_bytes(word.try_into().expect("four bytes")))
             .collect();
         let [mut a, mut b, mut c, mut d] = state;
-        for n in 0..64 {
+        for (n, sine) in sines.iter().enumerate() {
             let (mixed, at) = match n / 16 {
                 0 => ((b & c) | (!b & d), n),
                 1 => ((d & b) | (!d & c), (5 * n + 1) % 16),
                 2 => (b ^ c ^ d, (3 * n + 5) % 16),
                 _ => (c ^ (b | !d), (7 * n) % 16),
             };
-            let sum = a.wrapping_add(mixed).wrapping_add(sines[n]).wrapping_add(words[at]);
+            let sum = a.wrapping_add(mixed).wrapping_add(*sine).wrapping_add(words[at]);
             (a, d, c) = (d, c, b);
             b = b.wrapping_add(sum.rotate_left(shifts[n / 16][n % 4]));
         }

@@ -76,13 +76,12 @@ fn slow_clients_are_hung_up_on_and_hold_nobody_up() {
         for port in [site.api, site.s3] {
             for n in 0..200 {
                 let mut wire = Wire::dial(port).await;
-                match n % 3 {
-                    0 => {}
-                    1 => drop(wire.send(b"GET /readyz HT").await),
-                    _ => drop(
-                        wire.send(b"GET /recorder/x HTTP/1.1\r\nhost: site\r\nupgrade: websocket\r\n").await,
-                    ),
-                }
+                let begun: &[u8] = match n % 3 {
+                    0 => b"",
+                    1 => b"GET /readyz HT",
+                    _ => b"GET /recorder/x HTTP/1.1\r\nhost: site\r\nupgrade: websocket\r\n",
+                };
+                assert!(wire.send(begun).await, "a connection is taken");
                 silent.push(wire);
             }
         }
