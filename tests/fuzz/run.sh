@@ -44,7 +44,7 @@ case " $core $runtime " in
   esac
   ;;
 esac
-[[ $seconds =~ ^[0-9]+$ ]] || { usage >&2 && exit 2; }
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || { usage >&2 && exit 2; }
 
 features=()
 for target in $targets; do
