@@ -1,6 +1,8 @@
 //! Owns the accept loop of every HTTP listener of a site: bounded connections, HTTP/1 on each, and a shutdown within
 //! a budget. Knows no route. One connection's failure never ends the loop.
 
+mod patience;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use tower::ServiceExt;
 
 use crate::seam::{Listener, Stream};
 
+pub(crate) use patience::Patience;
+
 /// The site's clocks, for the edges that stamp what they show.
 pub type Clocks = Arc<dyn Fn() -> Now + Send + Sync>;
 
@@ -34,15 +38,26 @@ pub struct Bounds {
     pub connections: usize,
     /// How long a client has to send the head of a request. Also closes idle connections.
     pub header_read: Duration,
+    /// How long a client may take nothing of an answer.
+    pub write: Duration,
+    /// Bytes of the head of a request.
+    pub head: usize,
     /// How long requests under way have at shutdown.
     pub shutdown: Duration,
 }
 
 impl Default for Bounds {
     /// 1,024 connections are a whole fleet knocking at once; 10 s for a head is a hundred times what a bad mobile
-    /// network needs; 5 s at shutdown is below what supervisors grant.
+    /// network needs; 30 s without one byte taken is no network but a client that is gone or means harm; 64 KiB of head
+    /// are eight times what browsers and proxies send; 5 s at shutdown is below what supervisors grant.
     fn default() -> Bounds {
-        Bounds { connections: 1024, header_read: Duration::from_secs(10), shutdown: Duration::from_secs(5) }
+        Bounds {
+            connections: 1024,
+            header_read: Duration::from_secs(10),
+            write: Duration::from_secs(30),
+            head: 64 << 10,
+            shutdown: Duration::from_secs(5),
+        }
     }
 }
 
@@ -102,9 +117,10 @@ async fn connection(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(bounds.header_read)
+            .max_buf_size(bounds.head)
             // The header would show the clock of the system, not that of the seam.
             .auto_date_header(false)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Patience::new(stream, bounds.write)), service)
             .with_upgrades()
     );
     let ended = tokio::select! {

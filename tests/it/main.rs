@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod ack;
+mod bad_input;
 mod cli;
 mod clients;
 mod cloud;

@@ -243,6 +243,11 @@ impl Site {
         }
     }
 
+    /// The id of the process.
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().expect("a running site").id()
+    }
+
     /// Whether the process is over.
     pub fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| child.try_wait().expect("its status").is_some())

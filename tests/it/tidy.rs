@@ -80,6 +80,7 @@ fn dependencies_between_our_crates_point_one_way() {
             &["tidegate-core", "tidegate-policies", "tidegate-runtime", "tidegate-s3", "tidegate-device"][..],
         ),
         ("tests", &["tidegate"][..]),
+        ("tests/fuzz/targets", &["tidegate-core", "tidegate-runtime"][..]),
     ]);
     for (folder, allowed) in allowed {
         for name in dependencies(&format!("{folder}/Cargo.toml"), "dependencies") {

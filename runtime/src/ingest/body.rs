@@ -75,12 +75,20 @@ pub(super) struct Received {
 }
 
 impl<S: Seams> Spool<S> {
-    /// Streams `body` to disk and makes it durable.
+    /// Streams `body` to disk and makes it durable. The bytes of a refused one are gone before the refusal is heard.
     pub(super) async fn receive(
         &self,
         body: Option<StreamingBlob>,
         announced: Announced,
     ) -> Result<Received, Refusal> {
+        let received = self.take_in(body, announced).await;
+        if received.is_err() {
+            self.run(|_| ()).await;
+        }
+        received
+    }
+
+    async fn take_in(&self, body: Option<StreamingBlob>, announced: Announced) -> Result<Received, Refusal> {
         let mut also: Vec<Algorithm> =
             announced.sums.keys().copied().chain(announced.also.iter().copied()).collect();
         also.sort_unstable();

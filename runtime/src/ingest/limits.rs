@@ -34,6 +34,8 @@ pub const CONNECTIONS_MAX: usize = 512;
 pub const HEADER_READ: Duration = Duration::from_secs(30);
 /// How long a body may pause before the request is given up: far longer than a radio link stutters.
 pub const BODY_IDLE: Duration = Duration::from_secs(60);
+/// How long a client may take nothing of an answer. One that takes a little now and then is not meant.
+pub const ANSWER_IDLE: Duration = Duration::from_secs(30);
 /// How long requests may take to end when the endpoint shuts down.
 pub const SHUTDOWN_BUDGET: Duration = Duration::from_secs(10);
 /// Bytes of a refused request that are read off before it is answered: one part of the usual size, with room.

@@ -21,6 +21,7 @@ use super::drain::Lent;
 use super::limits;
 use super::observe::{Notes, Observer};
 use crate::seam::{Listener, Seams, Stream};
+use crate::server::Patience;
 
 /// Rest before accepting again after an error: a full descriptor table does not empty faster.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -117,7 +118,7 @@ async fn connection<S: Seams>(
             .header_read_timeout(limits::HEADER_READ)
             // The header would show the clock of the system, not that of the seam.
             .auto_date_header(false)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Patience::new(stream, limits::ANSWER_IDLE)), service)
     );
     let ended = tokio::select! {
         biased;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -133,4 +133,46 @@ async fn a_stop_lets_a_request_under_way_end_and_drops_it_after_the_budget() {
     assert!(rest(ends).await.ends_with("done"));
     assert_eq!(rest(hangs).await, "");
     task.await.expect("the loop ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_of_an_answer_is_hung_up_on_and_a_slow_one_is_not() {
+    let large = "x".repeat(1 << 20);
+    let router = Router::new().route("/", get(move || async move { large }));
+    let (dial, _stop, _task) = site(router, Bounds { connections: 1, ..Bounds::default() });
+    let mut slow = dial.connect().await;
+    slow.write_all(GET).await.expect("a pipe does not fail");
+    let mut piece = vec![0; 16 << 10];
+    let mut taken = 0;
+    while taken < 1 << 20 {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        taken += slow.read(&mut piece).await.expect("a pipe does not fail");
+    }
+    drop(slow);
+    let mut stuck = dial.connect().await;
+    stuck.write_all(GET).await.expect("a pipe does not fail");
+    // The only place is free again once the site has given the first one up.
+    let mut next = dial.connect().await;
+    next.write_all(GET).await.expect("a pipe does not fail");
+    let mut byte = [0];
+    let early = tokio::time::timeout(Duration::from_secs(29), next.read(&mut byte)).await;
+    assert!(early.is_err(), "a client has its time");
+    next.read_exact(&mut byte).await.expect("an answer");
+    assert!(rest(stuck).await.len() < 1 << 20, "what was not taken in time never comes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_length_beside_chunks_counts_for_nothing_and_hides_no_request() {
+    let (dial, _stop, _task) =
+        site(Router::new().route("/", post(|body: String| async { body })), Bounds::default());
+    for lengths in
+        ["content-length: 4\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 4"]
+    {
+        let mut client = dial.connect().await;
+        let request = format!("POST / HTTP/1.1\r\nhost: x\r\n{lengths}\r\n\r\n2\r\nab\r\n0\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("a pipe does not fail");
+        let text = rest(client).await;
+        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("ab"), "{text}");
+        assert_eq!(text.matches("HTTP/1.1").count(), 1, "{text}");
+    }
 }

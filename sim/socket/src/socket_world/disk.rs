@@ -294,7 +294,7 @@ impl Disk for SimDisk {
     }
 
     fn restrict_to_owner(&self, path: &Path) -> io::Result<()> {
-        self.look(|inside| if inside.names.contains_key(path) { Ok(()) } else { Err(not_found()) })
+        self.look(|inside| if inside.image.node(path).is_some() { Ok(()) } else { Err(not_found()) })
     }
 }
 
