@@ -52,9 +52,7 @@ impl InstantStore {
                 ObjectReply::Head(Some(self.facts(self.len, Self::content(key))))
             }
             Verb::Head => ObjectReply::Head(kept.objects.get(key).cloned()),
-            Verb::Get { .. } => {
-                ObjectReply::Got(Got::Digest { len: self.len, sha256: Self::content(key) })
-            }
+            Verb::Get { .. } => ObjectReply::Got(Got::Digest { len: self.len, sha256: Self::content(key) }),
             Verb::Put { len, sha256, .. } => {
                 let facts = self.facts(*len, *sha256);
                 let etag = facts.etag.clone();

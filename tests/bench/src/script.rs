@@ -57,6 +57,8 @@ const FAULT_ONE_IN: u64 = 16;
 pub fn live(devices: usize, recordings: usize, seed: u64) -> Script {
     let mut knobs = Knobs { destination: true, ..Knobs::default() };
     knobs.builtin.uploads = 8;
+    // The script's faults are many; none may use up a recording's attempts.
+    knobs.builtin.attempts = 50;
     let mut site = Site::new(knobs, devices, seed);
     for n in 0..recordings {
         for d in 0..devices {
@@ -300,7 +302,9 @@ impl Site {
 
     fn order(&mut self, d: usize, action: Action, task: &str) {
         let params = match action {
-            Action::Config => format!("{{\"task_config\":{{\"task_id\":\"{task}\",\"topics\":[\"/imu\",\"/camera\"]}}}}"),
+            Action::Config => {
+                format!("{{\"task_config\":{{\"task_id\":\"{task}\",\"topics\":[\"/imu\",\"/camera\"]}}}}")
+            }
             _ => format!("{{\"task_id\":\"{task}\"}}"),
         };
         self.ask(Request::Command(Command {

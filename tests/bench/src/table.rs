@@ -83,7 +83,8 @@ impl Table {
 
     /// As Markdown.
     pub fn text(&self) -> String {
-        let shown: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(Cell::shown).collect()).collect();
+        let shown: Vec<Vec<String>> =
+            self.rows.iter().map(|row| row.iter().map(Cell::shown).collect()).collect();
         let width = |at: usize| {
             let cells = shown.iter().filter(|row| !is_skipped(row)).map(|row| row[at].chars().count());
             cells.chain([self.columns[at].chars().count()]).max().unwrap_or(0)
@@ -91,7 +92,8 @@ impl Table {
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let line = |cells: &[String], pad: char| {
             let padded = cells.iter().zip(&widths).enumerate().map(|(at, (cell, width))| {
-                let gap: String = std::iter::repeat_n(pad, width.saturating_sub(cell.chars().count())).collect();
+                let gap: String =
+                    std::iter::repeat_n(pad, width.saturating_sub(cell.chars().count())).collect();
                 if at == 0 { format!("{cell}{gap}") } else { format!("{gap}{cell}") }
             });
             format!("| {} |", padded.collect::<Vec<_>>().join(" | "))

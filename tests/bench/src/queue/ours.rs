@@ -112,7 +112,8 @@ pub async fn seed(dir: &Path, episodes: u64, journal: u64) -> io::Result<()> {
     for device in devices {
         device.await.map_err(io::Error::other)??;
     }
-    each(&site.inbox, 256, episodes, |episode| Request::Judge { episode, approve: true, reason: None }).await?;
+    each(&site.inbox, 256, episodes, |episode| Request::Judge { episode, approve: true, reason: None })
+        .await?;
     site.stop().await
 }
 

@@ -72,7 +72,8 @@ fn transit(connection: &Connection, ask: &Ask, at: i64) -> Answer {
                  SELECT id, 0, approved_at, ?2, 0, ?3 FROM episodes WHERE id = ?1 AND sync = 0",
             )?;
             let job = insert.insert(params![episode, at, row])?;
-            let mut mark = connection.prepare_cached("UPDATE episodes SET sync = 1, job = ?2 WHERE id = ?1")?;
+            let mut mark =
+                connection.prepare_cached("UPDATE episodes SET sync = 1, job = ?2 WHERE id = ?1")?;
             mark.execute(params![episode, job])?;
             Ok(Some(job))
         }

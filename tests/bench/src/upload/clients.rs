@@ -35,7 +35,8 @@ impl Client {
         let file = program(self.name())?;
         let word = if self == Client::Aws { "--version" } else { "version" };
         let line = line_of(file, &[word])?;
-        let version = line.split(' ').find(|word| word.contains(|c: char| c.is_ascii_digit())).unwrap_or(&line);
+        let version =
+            line.split(' ').find(|word| word.contains(|c: char| c.is_ascii_digit())).unwrap_or(&line);
         Some(match self {
             Client::Aws => version.replace('/', " "),
             Client::S5cmd | Client::Rclone => format!("{} {version}", self.name()),

@@ -108,7 +108,8 @@ fn table(
         "CPU",
         "peak",
     ];
-    let mut table = Table::new(format!("Upload: one file of {} MiB to {}", options.mib, kind.name()), &columns);
+    let mut table =
+        Table::new(format!("Upload: one file of {} MiB to {}", options.mib, kind.name()), &columns);
     table.row(row("tidegate, a running site", options.mib, ours, ours));
     for (_, name, costs) in theirs {
         match costs {
@@ -179,7 +180,9 @@ fn make(path: &Path, mib: u64) -> io::Result<()> {
 fn measured() -> io::Result<Command> {
     let beside = std::env::current_exe()?.with_file_name("tidegate-measured");
     if !beside.is_file() {
-        return Err(io::Error::other("tidegate-measured is not built: build the package, not one binary of it"));
+        return Err(io::Error::other(
+            "tidegate-measured is not built: build the package, not one binary of it",
+        ));
     }
     let mut command = Command::new(beside);
     for (name, _) in std::env::vars_os() {

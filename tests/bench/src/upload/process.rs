@@ -26,6 +26,12 @@ pub fn cpu(pid: &str) -> Option<f64> {
     Some(ticks as f64 / ticks_per_second())
 }
 
+/// Seconds that this thread ran.
+pub fn thread_cpu() -> Option<f64> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(text.split(' ').next()?.parse::<u64>().ok()? as f64 / 1e9)
+}
+
 /// A line of a process's status in bytes, `VmRSS` or `VmHWM`.
 pub fn memory(pid: &str, name: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -33,10 +39,11 @@ pub fn memory(pid: &str, name: &str) -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
-/// Bytes that a process handed to its disks.
+/// Bytes that a process handed to calls that write. Not what reaches the disk: there the page cache counts whole folios,
+/// which says more of the kernel than of the program.
 pub fn written(pid: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok())
+    text.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok())
 }
 
 /// From now on the largest resident memory of a process is counted anew.
@@ -109,7 +116,8 @@ fn stat(pid: &str) -> Option<(char, Vec<String>)> {
 
 fn ticks_per_second() -> f64 {
     static TICKS: OnceLock<f64> = OnceLock::new();
-    *TICKS.get_or_init(|| line_of("getconf", &["CLK_TCK"]).and_then(|text| text.parse().ok()).unwrap_or(100.0))
+    *TICKS
+        .get_or_init(|| line_of("getconf", &["CLK_TCK"]).and_then(|text| text.parse().ok()).unwrap_or(100.0))
 }
 
 const LOOK: Duration = Duration::from_millis(10);

@@ -64,10 +64,13 @@ impl Site {
         let link = RawLink::dial(&RealNet, "127.0.0.1", self.api, &format!("/transfer/{DEVICE}"), &[]).await;
         let mut link = link.map_err(io::Error::other)?;
         let edge = S3::new(RealSeams::new(), config(self.s3, &format!("edge-{SITE}"), KEY, SECRET));
-        let (key, slice) = (format!("{DEVICE}/{task}.mcap"), edge.file(file).await.map_err(io::Error::other)?);
+        let (key, slice) =
+            (format!("{DEVICE}/{task}.mcap"), edge.file(file).await.map_err(io::Error::other)?);
         let put = edge.put_file(&key, slice, None, "application/octet-stream", 64 << 20, 2).await;
         put.map_err(io::Error::other)?;
-        let data = json!({"task_id": task, "s3_key": key, "mcap_only": true});
+        let len = std::fs::metadata(file)?.len();
+        let data =
+            json!({"task_id": task, "s3_key": key, "file_size_bytes": len, "upload_mode": "mcap_only"});
         link.send_json(&json!({"type": "upload_complete", "data": data})).await.map_err(io::Error::other)?;
         loop {
             let heard = link.next_json(STEP).await.map_err(|why| self.fault(&why))?;
@@ -93,7 +96,9 @@ impl Site {
         let key = loop {
             let status = self.get(&format!("/api/v1/sync/episodes/{episode}/status")).await?;
             match status["status"].as_str() {
-                Some("completed") => break status["destination_path"].as_str().unwrap_or_default().to_owned(),
+                Some("completed") => {
+                    break status["destination_path"].as_str().unwrap_or_default().to_owned();
+                }
                 Some("failed") => return Err(self.fault(&status.to_string())),
                 _ if begun.elapsed() > STEP => return Err(self.fault(&status.to_string())),
                 _ => tokio::time::sleep(LOOK).await,

@@ -139,10 +139,19 @@ fn seaweedfs(dir: &Path, port: u16) -> io::Result<Command> {
     }]});
     fs::write(dir.join("identities.json"), identities.to_string())?;
     let mut command = Command::new(weed);
-    command.args(["server", "-dir=.", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-s3.config=identities.json"]);
+    command.args([
+        "server",
+        "-dir=.",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-s3",
+        "-s3.config=identities.json",
+    ]);
     command.args(["-volume.max=16", "-master.volumeSizeLimitMB=1024", "-master.volumePreallocate=false"]);
     // Each also listens 10,000 above for its own protocol.
-    for (name, port) in [("s3.port", port), ("filer.port", port + 1), ("volume.port", port + 2), ("master.port", port + 3)] {
+    for (name, port) in
+        [("s3.port", port), ("filer.port", port + 1), ("volume.port", port + 2), ("master.port", port + 3)]
+    {
         command.arg(format!("-{name}={port}"));
     }
     Ok(command)
