@@ -67,11 +67,12 @@ pub fn line_of(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Opti
     Some(line.trim().to_owned())
 }
 
-/// A program by its name: what `tests/stock/install.sh` installed first, then the search path.
+/// A program by its name: what was installed under `target/` first, then the search path.
 pub fn program(name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let ours = ["stock/bin", "peers/bin"].map(|folder| target.join(folder));
+    // Newer ones first: distributions carry old ones.
+    let ours = ["peers/bin", "stock/bin"].map(|folder| target.join(folder));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = ours.into_iter().chain(std::env::split_paths(&path)).map(|folder| folder.join(name));
     found.into_iter().find(|file| file.is_file()).and_then(|file| std::path::absolute(file).ok())

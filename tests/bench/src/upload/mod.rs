@@ -57,7 +57,9 @@ async fn measure(bench: &Bench, options: &Options, kind: Kind) -> io::Result<Tab
     let dir = bench.dir.path();
     let file = dir.join("recording.mcap");
     make(&file, options.mib)?;
-    let endpoint = kind.start(dir).await?.endpoint();
+    // The same for every store of the run: the site is told of it once.
+    let port = ports::free_row()?;
+    let endpoint = kind.start(dir, port).await?.endpoint();
     let site = Site::start(dir, &endpoint).await?;
     let mut ours: Vec<Cost> = Vec::new();
     let mut theirs: Vec<(Client, String, Result<Vec<Cost>, String>)> = Vec::new();
@@ -69,14 +71,14 @@ async fn measure(bench: &Bench, options: &Options, kind: Kind) -> io::Result<Tab
     }
     for round in 0..bench.rounds {
         let episode = site.deliver(&file, &format!("recording-{round}")).await?;
-        let store = kind.start(dir).await?;
+        let store = kind.start(dir, port).await?;
         let (cost, key) = site.upload(episode).await?;
         check(&store, &key, options.mib).await?;
         ours.push(cost);
         drop(store);
         for (client, _, costs) in &mut theirs {
             let Ok(list) = costs else { continue };
-            let store = kind.start(dir).await?;
+            let store = kind.start(dir, port).await?;
             let mut command = client.command(dir, &store.endpoint(), &file, "peer.mcap")?;
             match process::run(&mut command) {
                 Ok(cost) => {

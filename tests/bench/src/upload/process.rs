@@ -19,11 +19,19 @@ pub struct Cost {
     pub peak: u64,
 }
 
-/// User and system seconds of all threads of a process, also of one that ended and was not waited for.
+/// User and system seconds of all threads of a process, also of one that ended and was not waited for, and of the children
+/// that it waited for itself: some commands are a script around the program.
 pub fn cpu(pid: &str) -> Option<f64> {
     let (_, rest) = stat(pid)?;
-    let ticks: u64 = rest.get(11)?.parse::<u64>().ok()? + rest.get(12)?.parse::<u64>().ok()?;
+    let ticks = rest.get(11..15)?.iter().map(|ticks| ticks.parse::<u64>().ok()).sum::<Option<u64>>()?;
     Some(ticks as f64 / ticks_per_second())
+}
+
+/// The largest resident memory of a process or of one of its children, bytes.
+fn peak(pid: &str) -> u64 {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let largest = children.split_whitespace().map(peak).max().unwrap_or(0);
+    largest.max(memory(pid, "VmHWM").unwrap_or(0))
 }
 
 /// Seconds that this thread ran.
@@ -59,10 +67,10 @@ pub fn run(command: &mut Command) -> io::Result<Cost> {
     let begun = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let pid = child.id().to_string();
-    let mut peak = 0;
+    let mut largest = 0;
     // A zombie still has its times; its memory is gone, so that is read all along.
     while stat(&pid).is_some_and(|(state, _)| state != 'Z') {
-        peak = peak.max(memory(&pid, "VmHWM").unwrap_or(0));
+        largest = largest.max(peak(&pid));
         std::thread::sleep(LOOK);
     }
     let wall = begun.elapsed().as_secs_f64();
@@ -73,7 +81,7 @@ pub fn run(command: &mut Command) -> io::Result<Cost> {
         let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_owned();
         return Err(io::Error::other(format!("{}: {line}", ended.status)));
     }
-    Ok(Cost { wall, cpu, peak })
+    Ok(Cost { wall, cpu, peak: largest })
 }
 
 /// A child that is killed when it is dropped.

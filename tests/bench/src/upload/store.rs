@@ -55,12 +55,11 @@ impl Kind {
         }
     }
 
-    /// Starts it with an empty directory and makes the bucket.
-    pub async fn start(self, dir: &Path) -> io::Result<Store> {
+    /// Starts it with an empty directory and makes the bucket. The port is the first of a row ([`ports::free_row`]).
+    pub async fn start(self, dir: &Path, port: u16) -> io::Result<Store> {
         let dir = dir.join("store");
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir)?;
-        let port = PORT;
         let log = fs::File::create(dir.join("log"))?;
         let mut command = match self {
             Kind::Seaweedfs => seaweedfs(&dir, port)?,
@@ -169,6 +168,4 @@ fn embedded(dir: &Path, port: u16) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Always the same: the site is told of it once. Below the range that the system hands out by itself.
-const PORT: u16 = 18_333;
 const READY: Duration = Duration::from_secs(60);
