@@ -22,7 +22,7 @@ use tidegate_core::time::Wall;
 
 use crate::boot::panic_text;
 use crate::seam::Disk;
-use crate::store::{OpenError, Store, StoreError};
+use crate::store::{JOURNAL_LIMIT, OpenError, Store, StoreError};
 
 /// Identical crashes after which an input is quarantined. One may be chance, two a coincidence with something that was
 /// going on; and each costs a restart, which devices notice.
@@ -235,11 +235,11 @@ pub fn list_dir<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Crash>, OpenError> 
 /// The directory cannot be opened, read or written.
 pub fn clear_dir<D: Disk>(disk: &D, dir: &Path) -> Result<usize, OpenError> {
     let broken = |error| OpenError::Store { dir: dir.to_owned(), error };
-    let store = Store::open_existing(disk, dir)?;
-    let records = store.crashes().map_err(broken)?;
+    // Read first: a directory with nothing to remove is not written to, and not migrated either.
+    let records = Store::open_existing(disk, dir)?.crashes().map_err(broken)?;
     let gone: Vec<_> = records.into_iter().map(|(signature, _)| (signature, None)).collect();
     if !gone.is_empty() {
-        store.write_crashes(&gone).map_err(broken)?;
+        Store::open(disk, dir, JOURNAL_LIMIT)?.write_crashes(&gone).map_err(broken)?;
     }
     Ok(gone.len())
 }

@@ -81,6 +81,7 @@ fn dependencies_between_our_crates_point_one_way() {
         ),
         ("tests", &["tidegate"][..]),
         ("tests/fuzz/targets", &["tidegate-core", "tidegate-runtime"][..]),
+        ("tests/bench", &["tidegate", "tidegate-core", "tidegate-runtime", "tidegate-device"][..]),
     ]);
     for (folder, allowed) in allowed {
         for name in dependencies(&format!("{folder}/Cargo.toml"), "dependencies") {
@@ -93,8 +94,17 @@ fn dependencies_between_our_crates_point_one_way() {
 
 #[test]
 fn only_the_s3_crate_knows_the_sdk() {
-    for folder in ["core", "policies", "runtime", "runtime/cli", "sim", "sim/socket", "tests", "tests/device"]
-    {
+    for folder in [
+        "core",
+        "policies",
+        "runtime",
+        "runtime/cli",
+        "sim",
+        "sim/socket",
+        "tests",
+        "tests/bench",
+        "tests/device",
+    ] {
         for name in dependencies(&format!("{folder}/Cargo.toml"), "dependencies") {
             assert!(!name.starts_with("aws-"), "{folder} depends on {name}; only runtime/s3 may");
         }
@@ -150,6 +160,33 @@ fn needs(package: &str) -> BTreeMap<String, String> {
         }
     }
     found
+}
+
+#[test]
+fn what_is_measured_is_what_is_shipped() {
+    let read = |file: &str| -> toml::Table {
+        fs::read_to_string(root().join(file)).expect(file).parse().expect("it is TOML")
+    };
+    let profile = |file: &str| read(file)["profile"]["release"].clone();
+    assert_eq!(profile("tests/bench/Cargo.toml"), profile("Cargo.toml"), "one release profile");
+    let locked = |file: &str| -> BTreeMap<String, BTreeSet<String>> {
+        let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for package in read(file)["package"].as_array().expect("a list of packages") {
+            let word = |field: &str| package[field].as_str().expect("a text").to_owned();
+            versions.entry(word("name")).or_default().insert(word("version"));
+        }
+        versions
+    };
+    let measured = locked("tests/bench/Cargo.lock");
+    for key in needs("tidegate").keys() {
+        let (name, version) = key.split_once(' ').expect("a name and a version");
+        if let Some(versions) = measured.get(name) {
+            assert!(
+                versions.contains(version),
+                "tests/bench/Cargo.lock has {name} {versions:?}, Cargo.lock {version}"
+            );
+        }
+    }
 }
 
 /// Whether the core's simulator must never be built with this package.

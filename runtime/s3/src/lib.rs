@@ -14,6 +14,7 @@ mod config;
 mod connect;
 mod fault;
 mod pages;
+mod signature;
 mod silence;
 mod store;
 

@@ -26,6 +26,7 @@ use tidegate_runtime::seam::{Blocking, Clock, Seams};
 use crate::client;
 use crate::config::{CloudConfig, SetupError};
 use crate::fault::{self, Ending};
+use crate::signature::SignedBy;
 
 /// The destination, as the core sees it: one bucket of an S3 store.
 pub struct CloudStore<S: Seams> {
@@ -151,6 +152,7 @@ impl<S: Seams> CloudStore<S> {
             .metadata(CHECKSUM_METADATA, sha256.to_string())
             .body(ByteStream::from(bytes))
             .customize()
+            .interceptor(SignedBy(sha256))
             .config_override(client::with_body(self.attempt_timeout, len));
         let answer = asked.send().await.map_err(|error| self.stop(&error))?;
         if answer.checksum_sha256.is_some_and(|theirs| theirs != sum) {
@@ -192,6 +194,7 @@ impl<S: Seams> CloudStore<S> {
             .checksum_sha256(&sum)
             .body(ByteStream::from(bytes))
             .customize()
+            .interceptor(SignedBy(sha256))
             .config_override(client::with_body(self.attempt_timeout, span.len));
         let answer = asked.send().await.map_err(|error| self.stop(&error))?;
         if answer.checksum_sha256.is_some_and(|theirs| theirs != sum) {

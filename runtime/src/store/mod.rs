@@ -39,6 +39,7 @@ use crate::seam::{Disk, DiskFile, Open};
 use backend::{Backend, Held};
 use format::{BOOT, INFO, VERSION, table_of};
 
+pub use crashes::CrashRecords;
 pub use format::VERSION as FORMAT_VERSION;
 pub use journal::JOURNAL_LIMIT;
 pub(crate) use journal::{Before, Follower};
@@ -107,6 +108,17 @@ pub enum OpenError {
         known: u64,
         /// The newest snapshot that this program can go on with.
         snapshot: Option<PathBuf>,
+    },
+    /// A site ran here, and its database is gone.
+    #[error(
+        "data directory {} belongs to a site, but its tidegate.redb is gone; nothing was changed. Restore the file from \
+         a copy or from snapshots/. To begin anew all the same, remove {} as well: recordings in objects/ then belong to \
+         no task, and devices may overwrite them",
+        dir.display(), dir.join(EPOCH).display()
+    )]
+    Lost {
+        /// The directory.
+        dir: PathBuf,
     },
     /// What lies in the place of the database is none of ours.
     #[error(
@@ -304,7 +316,13 @@ impl Store {
         let path = dir.join(DATABASE);
         match disk.meta(&path) {
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(disk, dir)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // The epoch is written when the name of the database is durable, so this is no crash of ours.
+                if disk.meta(&dir.join(EPOCH)).is_ok() {
+                    return Err(OpenError::Lost { dir: dir.to_owned() });
+                }
+                create(disk, dir)?;
+            }
             Err(error) => return Err(failed(error)),
         }
         let mut opened = open_known(disk, dir)?;

@@ -321,3 +321,20 @@ fn a_database_whose_pages_were_overwritten_is_refused_in_words() {
     }
     assert!(refused > 0, "no damage was noticed at all");
 }
+
+#[test]
+fn a_directory_that_lost_its_database_is_refused_and_not_begun_anew() {
+    // Begun anew, nothing would be frozen: devices could overwrite the only copies of acknowledged recordings.
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.begin_boot().unwrap();
+    drop(store);
+    std::fs::remove_file(dir.path().join(DATABASE)).unwrap();
+    let refused = Store::open(&RealDisk, dir.path(), JOURNAL_LIMIT).unwrap_err();
+    assert!(matches!(refused, OpenError::Lost { .. }), "{refused}");
+    let text = refused.to_string();
+    assert!(text.contains("epoch") && text.contains(&dir.path().display().to_string()), "{text}");
+    assert!(!dir.path().join(DATABASE).exists(), "nothing was made");
+    std::fs::remove_file(dir.path().join(EPOCH)).unwrap();
+    open(dir.path());
+}
