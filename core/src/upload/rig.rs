@@ -551,6 +551,10 @@ impl Model {
         self.edge.insert(source(n, 0, false).key, how);
     }
 
+    pub(crate) fn is_spoiled(&self, n: u64) -> bool {
+        self.at_edge(&source(n, 0, false).key) != AtEdge::Whole
+    }
+
     fn at_edge(&self, key: &ObjectKey) -> AtEdge {
         self.edge.get(key).copied().unwrap_or(AtEdge::Whole)
     }
