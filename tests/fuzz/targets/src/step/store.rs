@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use tidegate_core::digest::Sha256;
 use tidegate_core::id::{ETag, ObjectKey, PartNo, UploadId};
 use tidegate_core::object::{
-    Composite, Got, ListedPart, ObjectFacts, ObjectOp, ObjectReply, PartFacts, SidecarFacts, Store, Verb,
-    Want,
+    Composite, Got, ListedPart, McapFacts, ObjectFacts, ObjectOp, ObjectReply, PartFacts, SidecarFacts,
+    Store, Verb, Want,
 };
 use tidegate_core::outcome::{Fault, What};
 use tidegate_core::time::Wall;
@@ -87,6 +87,23 @@ impl Stores {
                 let len = span.map_or(object.len, |span| span.len);
                 ObjectReply::Got(match want {
                     Want::Digest => Got::Digest { len, sha256: object.sha256 },
+                    Want::Inspect => {
+                        let facts = McapFacts { messages: 1, ..McapFacts::default() };
+                        Got::Inspected { len, sha256: object.sha256, facts }
+                    }
+                    // As `PutPart` digests them: what was stored is what is there.
+                    Want::Parts { part_size } => {
+                        let size = (*part_size).max(1);
+                        let parts = (0..len.div_ceil(size)).map(|at| {
+                            let mut bytes = object.sha256.0.to_vec();
+                            bytes.extend_from_slice(&(at * size).to_be_bytes());
+                            Sha256::of(&bytes)
+                        });
+                        let parts: Vec<Sha256> = parts.take(usize::from(u16::MAX)).collect();
+                        let count = u16::try_from(parts.len()).unwrap_or(u16::MAX);
+                        let composite = Composite { sha256: Sha256::composite(parts), parts: count };
+                        Got::Parts { len, sha256: object.sha256, composite }
+                    }
                     Want::Sidecar => Got::Sidecar { len, sha256: object.sha256, facts: object.facts.clone() },
                 })
             }
