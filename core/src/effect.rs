@@ -1,5 +1,6 @@
 //! The closed set of things we may ask for. Released only after what they say is durable.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -134,7 +135,7 @@ pub enum Response {
     /// The task.
     Task(TaskRow),
     /// The episode.
-    Episode(EpisodeRow),
+    Episode(Box<EpisodeRow>),
     /// The episode is queued, durably.
     SyncAccepted {
         /// Which.

@@ -1,6 +1,7 @@
 //! Episodes: judging them, handing them to the queue, and what the queue made of them. Must not decide when an upload
 //! runs.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -121,7 +122,7 @@ impl Tasks {
             }
         }
         let row = self.episodes.get(&episode).expect("it was just found").clone();
-        cx.reply(reply, Ok(Response::Episode(row)));
+        cx.reply(reply, Ok(Response::Episode(Box::new(row))));
     }
 
     /// Somebody wants an episode in the cloud. The queue answers, when it has it.

@@ -34,8 +34,8 @@ impl Content {
 
 /// What a recording with this digest is as a file: one in four is damaged, one in four of the others is without messages.
 pub(super) fn looks(sha256: Sha256) -> McapFacts {
-    let flaw = (sha256.0[0] % 4 == 0).then_some(Flaw::ChunkCrc);
-    let messages = if sha256.0[1] % 4 == 0 { 0 } else { 100 };
+    let flaw = sha256.0[0].is_multiple_of(4).then_some(Flaw::ChunkCrc);
+    let messages = if sha256.0[1].is_multiple_of(4) { 0 } else { 100 };
     McapFacts { flaw, messages, ..McapFacts::default() }
 }
 

@@ -434,7 +434,7 @@ impl RowWatch {
                 demand("I12", same, || format!("told {row:?}"))
             }
             Response::Episode(row) => {
-                let same = seen.rows.get(&Key::Episode(row.id)) == Some(&Row::Episode(row.clone()));
+                let same = seen.rows.get(&Key::Episode(row.id)) == Some(&Row::Episode((**row).clone()));
                 demand("I12", same, || format!("told {row:?}"))
             }
             Response::SyncAccepted { episode: id } => {

@@ -11,7 +11,7 @@ const MESSAGES: u64 = 100;
 #[must_use]
 pub fn flaw(sha256: Sha256) -> Option<Flaw> {
     let [first, second, ..] = sha256.0;
-    (first % 6 == 0).then(|| Flaw::ALL[usize::from(second) % Flaw::ALL.len()])
+    first.is_multiple_of(6).then(|| Flaw::ALL[usize::from(second) % Flaw::ALL.len()])
 }
 
 /// What a check finds in a recording whose sidecar announces so many messages: in one of six it finds one less.

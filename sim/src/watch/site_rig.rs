@@ -401,7 +401,7 @@ impl Rig {
         self.knobs.builtin.uploads = u32::try_from(luck.between(1, 3)).expect("small");
         self.knobs.builtin.auto_scan = luck.one_in(3);
         self.knobs.keep_edge_ms = *luck.pick(&[Some(0), Some(90_000), None]);
-        self.knobs.auto_approve = seed % 2 == 0;
+        self.knobs.auto_approve = seed.is_multiple_of(2);
         let flavours = [Flavour::Full, Flavour::Composite, Flavour::Tags, Flavour::Opaque];
         self.clouds[0] = Bucket::new(*luck.pick(&flavours));
         self.restart()?;

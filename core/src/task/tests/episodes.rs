@@ -48,7 +48,7 @@ fn an_episode_is_judged_until_it_is_on_its_way() {
         (true, Qa::Approved, true),
     ] {
         let seen = judge(&mut rig, n, approve);
-        assert_eq!(seen.answer(), &Ok(Response::Episode(rig.episode_row(n))));
+        assert_eq!(seen.answer(), &Ok(Response::Episode(Box::new(rig.episode_row(n)))));
         assert_eq!((rig.episode_row(n).qa, !seen.changes.is_empty()), (qa, changed));
         assert!(seen.facts.is_empty(), "a verdict starts no job");
     }

@@ -244,6 +244,29 @@ fn what_is_removed_meanwhile_is_not_checked_any_more_and_not_called_gone() {
 }
 
 #[test]
+fn what_an_earlier_life_may_have_removed_is_not_called_gone() {
+    let mut rig = checking(false);
+    rig.knobs.keep_edge_ms = Some(90_000);
+    let n = rig.episode_of("T");
+    judge(&mut rig, n, true);
+    rig.on(|tasks, cx| tasks.on_job_queued(cx, JobId(1), EpisodeId(n)));
+    let end = JobEnd::Completed { key: object_key("c") };
+    rig.on(|tasks, cx| tasks.on_job_ended(cx, JobId(1), EpisodeId(n), end));
+    // The removal that was asked for before the crash went through; this life has not asked for one yet.
+    rig.restart();
+    let (look, _) = rig.wake().op();
+    let seen = rig.object(look, Outcome::Failed(Fault::Vanished(What::Object)));
+    assert!(seen.changes.is_empty(), "{seen:?}");
+    rig.pass(Duration::from_secs(90));
+    let ops = rig.wake().ops();
+    for (ticket, _) in ops.iter().filter(|(_, op)| op.starts_with("delete ")) {
+        rig.done(*ticket, ObjectReply::Deleted);
+    }
+    let row = rig.episode_row(n);
+    assert!(row.removed_at.is_some() && row.inspection.is_none(), "{row:?}");
+}
+
+#[test]
 fn a_site_that_stops_waits_for_no_check() {
     let mut rig = checking(true);
     rig.episode_of("T");
