@@ -123,6 +123,7 @@ async fn whole(site: &Site, cloud: &Cloud, proxy: &Proxy, take: &Take, episode: 
     assert_eq!(parts.len(), all, "an acknowledged part was sent again: {:#?}", proxy.summary());
 }
 
+#[expect(clippy::print_stderr, reason = "the harness captures it and shows it with the failure")]
 fn at(points: &[Point]) {
     let seed = seed();
     eprintln!("TIDEGATE_SEED={seed}");

@@ -13,7 +13,7 @@ use crate::{Done, Exit, Failure, say};
 pub(crate) async fn quarantine(args: Quarantine) -> Done {
     match args.action {
         QuarantineAction::List(dir) => {
-            let mut crashes = of(&dir.data_dir, |disk, dir| crash::list_dir(disk, dir)).await?;
+            let mut crashes = of(&dir.data_dir, crash::list_dir).await?;
             if crashes.is_empty() {
                 say("nothing made the core panic");
             }
@@ -23,7 +23,7 @@ pub(crate) async fn quarantine(args: Quarantine) -> Done {
             }
         }
         QuarantineAction::Clear(dir) => {
-            let cleared = of(&dir.data_dir, |disk, dir| crash::clear_dir(disk, dir)).await?;
+            let cleared = of(&dir.data_dir, crash::clear_dir).await?;
             say(&format!("cleared {cleared}: the next start tries everything again"));
         }
     }

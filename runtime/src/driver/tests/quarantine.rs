@@ -74,7 +74,6 @@ fn knobs() -> Knobs {
 }
 
 /// The settings with a bug planted; `None`, said aloud, in a build that has none.
-#[expect(clippy::print_stderr, reason = "a skipped test says so aloud")]
 fn planting(bug: Bug) -> Option<Knobs> {
     if !PLANTED {
         eprintln!("SKIPPED: {} is not compiled in; build with TIDEGATE_BUGS=1", bug.id());
