@@ -41,7 +41,13 @@ impl<'a> Calm<'a> {
     async fn begin(site: &'a Site) -> Calm<'a> {
         let mut recorder = Recorder::connect(site, GOOD).await;
         let mut uploader = Uploader::connect(site, GOOD).await;
-        uploader.deliver(site, &Take::new(GOOD, "stored", 3, 40_000)).await;
+        let episode = uploader.deliver(site, &Take::new(GOOD, "stored", 3, 40_000)).await;
+        // The site looks into it by itself after the acknowledgement; from then on nothing changes by itself.
+        until("the check of the recording", STEP, async || {
+            let row = site.read(&format!("/api/v1/episodes/{episode}")).await;
+            row["inspection"].is_object().then_some(())
+        })
+        .await;
         site.create_task(GOOD, "waiting").await;
         let state = look(site).await;
         assert_eq!(state["tasks"]["total"], 2, "{state}");

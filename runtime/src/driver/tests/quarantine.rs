@@ -11,7 +11,7 @@ use tidegate_core::digest::Sha256;
 use tidegate_core::effect::Response;
 use tidegate_core::id::{ConnId, DeviceId, ETag, EpisodeId, Role, TaskId, Ticket};
 use tidegate_core::input::{Action, Command, LostWhy, Request};
-use tidegate_core::object::{Got, ObjectFacts, ObjectOp, ObjectReply, Store as Where, Verb};
+use tidegate_core::object::{Got, McapFacts, ObjectFacts, ObjectOp, ObjectReply, Store as Where, Verb, Want};
 use tidegate_core::outcome::{Fault, Outcome};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::row::{JobRow, JobState, Key, Kind, ParkWhy, Row};
@@ -126,9 +126,18 @@ impl Life {
         self.inbox.request(request, None).await.unwrap()
     }
 
+    /// The next operation but the checks of recordings: those come by themselves at any time, and find nothing.
     async fn operation(&mut self) -> (Ticket, ObjectOp) {
-        let next = tokio::time::timeout(PATIENCE, self.operations.recv()).await;
-        next.expect("an operation in time").expect("the driver lives")
+        loop {
+            let next = tokio::time::timeout(PATIENCE, self.operations.recv()).await;
+            let (ticket, op) = next.expect("an operation in time").expect("the driver lives");
+            if !matches!(op.verb, Verb::Get { want: Want::Inspect, .. }) {
+                return (ticket, op);
+            }
+            let (sha256, facts) = (Sha256::of(b"bytes"), McapFacts { messages: 1, ..McapFacts::default() });
+            let found = Got::Inspected { len: LEN, sha256, facts };
+            self.answer(ticket, Outcome::Done(ObjectReply::Got(found))).await;
+        }
     }
 
     async fn answer(&self, ticket: Ticket, outcome: Outcome<ObjectReply>) {
