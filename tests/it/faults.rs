@@ -106,6 +106,24 @@ fn documented(first: &str, reason: Option<&str>, payer: &str) {
     assert!(cells[3..].iter().all(|cell| !cell.is_empty()), "{cells:?}");
 }
 
+#[test]
+fn every_row_of_the_table_is_tested_here() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
+    let text = std::fs::read_to_string(path).expect("docs/operations.md");
+    let here = include_str!("faults.rs");
+    let mut rows = 0;
+    for title in ["### The object store", "### The recording"] {
+        let (_, section) = text.split_once(title).unwrap_or_else(|| panic!("a section {title:?}"));
+        let lines = section.lines().take_while(|line| !line.starts_with('#'));
+        for line in lines.filter(|line| line.starts_with("| ") && !line.starts_with("| fault |")) {
+            let first = line.split('|').nth(1).expect("a first cell").trim();
+            assert!(here.contains(&format!("\"{first}\"")), "no case is about {first:?}");
+            rows += 1;
+        }
+    }
+    assert!(rows > 30, "{rows} rows");
+}
+
 /// A site before a proxy before a cloud.
 struct World {
     cloud: Cloud,
