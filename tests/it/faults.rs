@@ -201,6 +201,7 @@ impl World {
         .await;
     }
 
+    #[expect(clippy::print_stderr, reason = "the harness captures it; a failure shows which case it was")]
     async fn meets(&mut self, case: &Case) {
         eprintln!("{} ({})", case.row, case.on);
         let (take, episode) = self.delivered(case.len).await;
