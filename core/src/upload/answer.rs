@@ -435,9 +435,9 @@ impl Uploads {
                 self.forget_open(cx, job);
                 self.aim(job, Aim::Probe { doubt: Some(fault.clone()) });
             }
-            (Aim::Seal, Fault::Vanished(What::Upload)) => self.aim(job, Aim::Look { gone: false }),
+            (Aim::Seal, Fault::Vanished(What::Upload)) => self.on_denied(cx, job, fault),
             (Aim::Seal, Fault::Vanished(What::Part) | Fault::Damaged(What::Part) | Fault::Rejected(_)) => {
-                self.aim(job, Aim::Probe { doubt: Some(fault.clone()) });
+                self.on_doubted(cx, job, fault);
             }
             // A store that cannot list is a store in which we cannot look: said aloud, and we go on.
             (Aim::Find, Fault::Rejected(_)) => {
@@ -470,6 +470,32 @@ impl Uploads {
                 _,
             ) => self.end(cx, job, UploadEnd::Failed(fault.clone())),
         }
+    }
+
+    /// The store does not know the upload that it should make an object of: it may have made it already. A store that
+    /// has no such object and lists the upload all the same is asked again so many times, ever more rarely.
+    fn on_denied(&mut self, cx: &mut Cx<'_>, job: JobId, fault: &Fault) {
+        let Some(live) = self.live.get_mut(&job) else { return };
+        let before = live.unanswered;
+        if before >= limits::ASK_AGAIN {
+            return self.end(cx, job, UploadEnd::Failed(fault.clone()));
+        }
+        live.unanswered += 1;
+        if before > 0 {
+            live.rest = Some(cx.now.mono.after(limits::ASK_DELAY * (1 << (before - 1))));
+        }
+        self.aim(job, Aim::Look { gone: false });
+    }
+
+    /// The store does not take the parts as we know them: which does it hold? One that never tells the same twice would
+    /// be sent the same parts for ever.
+    fn on_doubted(&mut self, cx: &mut Cx<'_>, job: JobId, fault: &Fault) {
+        let Some(live) = self.live.get_mut(&job) else { return };
+        if live.doubts >= limits::ASK_AGAIN {
+            return self.end(cx, job, UploadEnd::Failed(fault.clone()));
+        }
+        live.doubts += 1;
+        self.aim(job, Aim::Probe { doubt: Some(fault.clone()) });
     }
 
     /// No answer: it may have happened. Asked again after a rest, at most so many times in a row; what may have

@@ -120,6 +120,8 @@ pub(super) struct Live {
     pub(super) todo: BTreeSet<PartNo>,
     /// Questions in a row that were not answered, since something was achieved.
     pub(super) unanswered: u32,
+    /// How often the store did not take the parts as we know them.
+    pub(super) doubts: u32,
     /// Nothing new is asked before this.
     pub(super) rest: Option<Mono>,
     /// Its turn on the way.
@@ -145,6 +147,7 @@ impl Live {
             open: BTreeMap::new(),
             todo: BTreeSet::new(),
             unanswered: 0,
+            doubts: 0,
             rest: None,
             booked: None,
             stray: false,

@@ -478,6 +478,52 @@ fn an_upload_that_the_store_lost_is_begun_again_aloud_and_at_most_three_times() 
 }
 
 #[test]
+fn an_upload_that_the_store_denies_and_lists_is_completed_again_so_many_times_and_then_costs_an_attempt() {
+    let (mut rig, mut store) = (Rig::new(), Model::default());
+    rig.want(1, THREE, false);
+    for _ in 0..=limits::ASK_AGAIN {
+        assert_eq!(rig.job(1).spent, 0);
+        let ticket = rig.until(&mut store, "complete");
+        rig.answer(ticket, Outcome::Failed(Fault::Vanished(What::Upload)));
+    }
+    let job = rig.job(1);
+    assert!(matches!(
+        job.state,
+        JobState::Pending { cause: Cause::Retry(Fault::Vanished(What::Upload)), .. }
+    ));
+    assert_eq!((job.spent, store.bytes), (1, THREE));
+    rig.run(&mut store);
+    assert!(rig.is_completed(1));
+    assert_eq!(store.bytes, THREE, "what is there is not sent again");
+    assert_whole(&store, 1);
+}
+
+#[test]
+fn a_store_that_tags_a_part_otherwise_each_time_is_not_sent_it_without_end() {
+    let (mut rig, mut store) = (Rig::new(), Model::default());
+    rig.want(1, THREE, false);
+    for _ in 0..limits::ASK_AGAIN {
+        let ticket = rig.until(&mut store, "complete");
+        rig.answer(ticket, Outcome::Failed(Fault::Vanished(What::Part)));
+        let ticket = rig.until(&mut store, "list_parts");
+        let ObjectReply::Parts(Some(mut parts)) = listed(&rig, &[1, 2, 3]) else { panic!("a listing") };
+        for part in &mut parts {
+            (part.etag, part.sha256) = (ETag::new("another"), None);
+        }
+        rig.answer(ticket, Outcome::Done(ObjectReply::Parts(Some(parts))));
+        assert_eq!(rig.job(1).spent, 0);
+    }
+    let ticket = rig.until(&mut store, "complete");
+    rig.answer(ticket, Outcome::Failed(Fault::Vanished(What::Part)));
+    let job = rig.job(1);
+    assert!(matches!(job.state, JobState::Pending { cause: Cause::Retry(Fault::Vanished(What::Part)), .. }));
+    assert_eq!(job.spent, 1);
+    rig.run(&mut store);
+    assert!(rig.is_completed(1));
+    assert_whole(&store, 1);
+}
+
+#[test]
 fn a_store_that_forgot_everything_gets_the_sidecar_again_as_well() {
     let (mut rig, mut store) = (Rig::new(), Model::default());
     rig.want(1, THREE, true);

@@ -19,6 +19,7 @@ use tidegate_runtime::seam::{Blocking, Clock, Seams};
 
 use crate::config::{CloudConfig, SetupError};
 use crate::connect::{self, Dial, Http};
+use crate::page::NoPages;
 
 /// The slowest link that requests with a body are meant for. Slower ones end by the attempt's time; dead ones end
 /// earlier, by their silence.
@@ -50,6 +51,7 @@ pub(crate) fn client<S: Seams>(seams: &S, config: &CloudConfig) -> Result<Client
         .identity_cache(IdentityCache::no_cache())
         .force_path_style(config.path_style)
         .http_client(http)
+        .interceptor(NoPages)
         .time_source(WallTime(seams.clock().clone()))
         // A store with a wrong clock must not move ours; one that finds ours wrong is reported.
         .disable_clock_skew_correction(true)

@@ -8,6 +8,7 @@ use tidegate_core::outcome::{Fault, Outcome, What};
 use tidegate_core::time::Wall;
 
 use crate::connect::Unsent;
+use crate::page::is_page;
 
 /// How far clocks may differ before S3 refuses a signature: 15 minutes, in milliseconds.
 const SKEW_MS: u64 = 15 * 60 * 1000;
@@ -23,6 +24,8 @@ pub(crate) enum Ending {
     Lost,
     /// The store said no.
     Refused(No),
+    /// Somebody between us and the store answered in its place, with a page.
+    Page(No),
 }
 
 /// The store's no.
@@ -46,6 +49,7 @@ pub(crate) fn ending<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>,
             let cause = failure.as_connector_error().and_then(std::error::Error::source);
             if cause.is_some_and(|cause| cause.is::<Unsent>()) { Ending::Unsent } else { Ending::Lost }
         }
+        SdkError::ResponseError(page) if is_page(page.raw()) => Ending::Page(no(page.raw(), None, now)),
         // An answer that broke off: its status counts if it is a refusal, its body never.
         SdkError::ResponseError(broken) if broken.raw().status().as_u16() >= 400 => {
             Ending::Refused(no(broken.raw(), None, now))
@@ -78,6 +82,7 @@ pub(crate) fn outcome(verb: &Verb, ending: Ending) -> Outcome<ObjectReply> {
         Ending::Unsent => return Outcome::Failed(Fault::Offline),
         Ending::Unbuilt => return Outcome::Failed(Fault::Rejected("unbuilt request".to_owned())),
         Ending::Lost => return Outcome::Unknown,
+        Ending::Page(no) => return by_page(verb, &no).map_or(Outcome::Unknown, Outcome::Failed),
         Ending::Refused(no) => no,
     };
     let fault = match no.code.as_deref() {
@@ -137,8 +142,12 @@ fn by_code(verb: &Verb, code: &str, no: &No) -> Option<Option<Fault>> {
         "BadDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "InvalidRange" => {
             Fault::Damaged(damaged(verb))
         }
-        // The bytes did not get through in time or in full: the way, not the data.
-        "RequestTimeout" | "IncompleteBody" => Fault::Unavailable { status: no.status },
+        // The bytes did not get through in time or in full: the way, not the data. Two writers at once: only time helps.
+        "RequestTimeout"
+        | "IncompleteBody"
+        | "OperationAborted"
+        | "ConditionalRequestConflict"
+        | "ConcurrentModification" => Fault::Unavailable { status: no.status },
         "InternalError" | "ServiceUnavailable" if no.status < 300 => {
             // An error in the body of a 200, where the status cannot speak.
             let status = if code == "InternalError" { 500 } else { 503 };
@@ -163,7 +172,11 @@ fn by_status(verb: &Verb, no: &No) -> Option<Fault> {
         // Without a word, which is how `Head` is refused, a wrong clock looks like a wrong key.
         401 | 403 if no.code.is_none() && no.skewed => Some(Fault::ClockSkew),
         401 | 403 => Some(Fault::Auth),
+        // `Head` has nothing in it that could be wrong but the credentials: so an expired token looks there.
+        400 if no.code.is_none() && matches!(verb, Verb::Head) => Some(Fault::Auth),
         404 => Some(missing(verb).map_or_else(rejected, Fault::Vanished)),
+        // A proxy that wants a login, or sends us to one: no store does either.
+        302 | 303 | 407 => Some(Fault::Unavailable { status: no.status }),
         408 => Some(Fault::Unavailable { status: no.status }),
         416 => Some(Fault::Damaged(What::Object)),
         429 => Some(Fault::Throttled { retry_after_ms: no.retry_after_ms }),
@@ -171,18 +184,32 @@ fn by_status(verb: &Verb, no: &No) -> Option<Fault> {
         300..=499 => Some(rejected()),
         // Said before anything was done.
         501 | 503 | 505 | 507 => Some(Fault::Unavailable { status: no.status }),
-        _ => match verb {
-            // The answer may have been lost behind the store's own door. Doing these twice is not the same as once.
-            Verb::Create { .. } | Verb::Complete { .. } => None,
-            Verb::Head
-            | Verb::Get { .. }
-            | Verb::Put { .. }
-            | Verb::PutPart { .. }
-            | Verb::Abort { .. }
-            | Verb::ListParts { .. }
-            | Verb::ListUploads
-            | Verb::Delete => Some(Fault::Unavailable { status: no.status }),
-        },
+        _ => broken(verb, no.status),
+    }
+}
+
+/// By a page that came in the store's place. What it says is said by somebody who knows nothing of our keys, our bucket
+/// and our uploads; only that the request itself is too large or malformed for the way may be so. `None` is unknown.
+fn by_page(verb: &Verb, no: &No) -> Option<Fault> {
+    match no.status {
+        0..=399 | 401 | 403 | 404 | 407 => broken(verb, no.status),
+        _ => by_status(verb, no),
+    }
+}
+
+/// The answer may have been lost behind the store's own door. `None` is unknown: doing these twice is not the same as
+/// once.
+fn broken(verb: &Verb, status: u16) -> Option<Fault> {
+    match verb {
+        Verb::Create { .. } | Verb::Complete { .. } => None,
+        Verb::Head
+        | Verb::Get { .. }
+        | Verb::Put { .. }
+        | Verb::PutPart { .. }
+        | Verb::Abort { .. }
+        | Verb::ListParts { .. }
+        | Verb::ListUploads
+        | Verb::Delete => Some(Fault::Unavailable { status }),
     }
 }
 

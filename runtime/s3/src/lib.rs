@@ -13,6 +13,7 @@ mod client;
 mod config;
 mod connect;
 mod fault;
+mod page;
 mod pages;
 mod signature;
 mod silence;

@@ -113,6 +113,7 @@ impl<S: Seams> CloudStore<S> {
             asked = asked.range(format!("bytes={offset}-{last}"));
         }
         let mut answer = asked.send().await.map_err(|error| self.stop(&error))?;
+        tag(answer.e_tag.as_deref())?;
         if span.is_some() && answer.content_range.is_none() {
             // A store that ignores ranges sends the whole: its digest would not be the span's.
             return Err(Fault::Rejected("ranges are not supported".to_owned()).into());
@@ -273,13 +274,14 @@ impl<S: Seams> ObjectStore for CloudStore<S> {
     }
 }
 
-/// `None` if the answer does not even say how long the object is.
+/// `None` if the answer does not even say how long the object is, or has no tag: every store tags its objects, and who
+/// answers in its place does not.
 fn facts(found: &HeadObjectOutput) -> Option<ObjectFacts> {
     let (sha256, composite) = sums(found);
     let announced = found.metadata.as_ref().and_then(|metadata| metadata.get(CHECKSUM_METADATA));
     Some(ObjectFacts {
         len: found.content_length.and_then(|len| u64::try_from(len).ok())?,
-        etag: ETag::new(found.e_tag.as_deref().unwrap_or_default()),
+        etag: ETag::new(found.e_tag.as_deref().filter(|tag| !tag.is_empty())?),
         sha256,
         composite,
         announced: announced.and_then(|text| Sha256::from_hex(text)),

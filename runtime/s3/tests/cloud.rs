@@ -348,15 +348,53 @@ async fn a_connection_that_breaks_after_the_request_leaves_the_outcome_open() {
 
 #[tokio::test]
 async fn an_object_that_breaks_off_is_not_mistaken_for_a_short_one() {
-    let (_bench, cloud) = say(Line::Say("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this")).await;
+    let (_bench, cloud) =
+        say(Line::Say("HTTP/1.1 200 OK\r\nETag: \"t\"\r\nContent-Length: 100\r\n\r\nonly this")).await;
     assert_eq!(cloud.run("k", digest_of(None)).await, Outcome::Unknown);
-    let whole = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole";
+    let whole = "HTTP/1.1 200 OK\r\nETag: \"t\"\r\nContent-Length: 5\r\n\r\nwhole";
     let (_bench, cloud) = say(Line::Say(whole)).await;
     assert_eq!(cloud.run("k", digest_of(None)).await, got(b"whole"));
     assert_eq!(
         cloud.run("k", digest_of(Some(span(0, 2)))).await,
         failed(Fault::Rejected("ranges are not supported".to_owned()))
     );
+}
+
+#[tokio::test]
+async fn an_object_without_a_tag_is_not_the_stores_answer() {
+    let bare = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nwhole";
+    let (_bench, cloud) = say(Line::Say(bare)).await;
+    assert_eq!(cloud.run("k", digest_of(None)).await, Outcome::Unknown);
+    assert_eq!(cloud.run("k", digest_of(Some(span(0, 2)))).await, Outcome::Unknown);
+    let (_bench, cloud) = say(Line::Say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")).await;
+    assert_eq!(cloud.run("k", Verb::Head).await, Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn a_page_of_a_gateway_is_believed_by_no_operation() {
+    let upload = || UploadId::new("u");
+    for status in ["200 OK", "302 Found", "403 Forbidden", "404 Not Found"] {
+        let text = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/HTML\r\nETag: \"t\"\r\nContent-Length: 6\r\n\
+             Connection: close\r\n\r\n<html>"
+        );
+        let (_bench, cloud) = say(Line::Say(Box::leak(text.into_boxed_str()))).await;
+        let status = status[..3].parse().unwrap();
+        let elsewhere = failed(Fault::Unavailable { status });
+        // An abort that is believed leaves an orphan; a listing, a head or a delete that is believed loses something.
+        for verb in [
+            Verb::Abort { upload: upload() },
+            Verb::ListParts { upload: upload() },
+            Verb::ListUploads,
+            Verb::Delete,
+            digest_of(None),
+            put(b"content"),
+        ] {
+            assert_eq!(cloud.run("k", verb.clone()).await, elsewhere, "{} {status}", verb.name());
+        }
+        assert_eq!(cloud.run("k", complete()).await, Outcome::Unknown);
+        assert_eq!(cloud.run("k", Verb::Create { sha256: Sha256::of(b"") }).await, Outcome::Unknown);
+    }
 }
 
 #[tokio::test]

@@ -349,6 +349,10 @@ fn fault_text(fault: &Fault) -> String {
     match fault {
         Fault::Offline => "the store cannot be reached".to_owned(),
         Fault::Throttled { .. } => "the store asks to slow down".to_owned(),
+        // No store says these of itself: somebody between us and it did.
+        Fault::Unavailable { status: status @ (0..=399 | 401 | 403 | 404 | 407) } => {
+            format!("something else answered in the store's place: {status}")
+        }
         Fault::Unavailable { status } => format!("the store answered {status}"),
         Fault::Auth => "the store refuses the credentials".to_owned(),
         Fault::ClockSkew => "the store finds the clock of this machine wrong".to_owned(),

@@ -168,6 +168,40 @@ fn a_listing_that_cannot_be_read_is_refused_and_any_other_such_answer_leaves_it_
 }
 
 #[test]
+fn a_page_in_the_stores_place_is_a_way_that_does_not_lead_there_and_never_an_answer() {
+    let page = |status| Ending::Page(No { status, ..No::default() });
+    for status in [200, 302, 307, 401, 403, 404, 407, 500, 502, 504] {
+        let named = [("create", Outcome::Unknown), ("complete", Outcome::Unknown)];
+        each(&page(status), &named, &Outcome::Failed(Fault::Unavailable { status }));
+    }
+    all(&page(429), &Outcome::Failed(Fault::Throttled { retry_after_ms: None }));
+    all(&page(503), &Outcome::Failed(Fault::Unavailable { status: 503 }));
+    // A gateway that does not let the request pass as it is.
+    all(&page(413), &Outcome::Failed(Fault::Rejected("413".to_owned())));
+}
+
+#[test]
+fn a_login_that_a_proxy_wants_is_the_way() {
+    for status in [302, 303, 407] {
+        all(&refused(status, ""), &Outcome::Failed(Fault::Unavailable { status }));
+    }
+}
+
+#[test]
+fn two_writers_at_once_are_no_fault_of_the_data() {
+    for code in ["OperationAborted", "ConditionalRequestConflict"] {
+        all(&refused(409, code), &Outcome::Failed(Fault::Unavailable { status: 409 }));
+    }
+    all(&refused(409, "BucketNotEmpty"), &Outcome::Failed(Fault::Rejected("BucketNotEmpty".to_owned())));
+}
+
+#[test]
+fn an_expired_token_parks_also_where_the_answer_has_no_word_for_it() {
+    let named = [("head", Outcome::Failed(Fault::Auth))];
+    each(&refused(400, ""), &named, &Outcome::Failed(Fault::Rejected("400".to_owned())));
+}
+
+#[test]
 fn bytes_that_did_not_get_through_are_the_way_and_not_the_data() {
     for (status, code) in [(400, "RequestTimeout"), (408, ""), (400, "IncompleteBody")] {
         all(&refused(status, code), &Outcome::Failed(Fault::Unavailable { status }));
