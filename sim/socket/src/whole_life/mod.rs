@@ -21,7 +21,7 @@ use tidegate_runtime::ingest::Spool;
 use tidegate_runtime::replay;
 use tidegate_runtime::seam::Disk;
 
-use crate::socket_world::{DiskOp, DiskVerb, Keep, Power, SimDisk, SimSeams};
+use crate::socket_world::{DiskOp, DiskVerb, Faults, Keep, Power, SimDisk, SimSeams};
 
 /// What a death leaves of the site's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct Plan {
     pub deaths: Vec<Death>,
     /// Whether the disk of the site lies about its syncs.
     pub lying_disk: bool,
+    /// Faults of the disk of the site. A site that ends because of one is started again, as by a service manager.
+    pub faults: Option<Faults>,
     /// How far the life goes.
     pub until: Until,
 }
@@ -73,7 +75,7 @@ impl Plan {
     /// A whole life with these deaths.
     #[must_use]
     pub fn new(seed: u64, deaths: Vec<Death>) -> Plan {
-        Plan { seed, deaths, lying_disk: false, until: Until::Delivered }
+        Plan { seed, deaths, lying_disk: false, faults: None, until: Until::Delivered }
     }
 }
 
@@ -86,6 +88,8 @@ pub struct Report {
     pub served_at: u64,
     /// Deaths that came.
     pub deaths: usize,
+    /// Why the site ended by itself, each time.
+    pub ends: Vec<String>,
     /// Bodies that reached the cloud: of parts and of whole objects.
     pub sent: usize,
     /// What the device did and heard.
@@ -103,6 +107,12 @@ struct Noted {
     /// Starts of the site so far.
     boots: u64,
     served_at: Option<u64>,
+    /// Why the site ended by itself, each time.
+    ends: Vec<String>,
+    /// Whether an upload may be tried again at no cost.
+    patient: bool,
+    /// Whether it did since it was last started.
+    ended: bool,
     /// The key that a start of the site showed first.
     edge_key: Option<String>,
     device: Option<EventLog>,
@@ -128,7 +138,7 @@ impl Notes {
 /// # Errors
 /// What does not hold, in words; also if the site does not come back, or the life does not end.
 pub fn live(plan: Plan) -> Result<Report, String> {
-    let Plan { seed, deaths, lying_disk, until } = plan;
+    let Plan { seed, deaths, lying_disk, faults, until } = plan;
     fastrand::seed(seed);
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
@@ -146,9 +156,10 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     power.record();
     let notes = Notes::default();
 
+    notes.get().patient = faults.is_some();
     let (for_site, site_notes) = (disk.clone(), notes.clone());
     let keys = until == Until::Delivered;
-    sim.host(SITE, move || site::run(for_site.clone(), seed, keys, site_notes.clone()));
+    sim.host(SITE, move || site::run(for_site.clone(), faults.clone(), seed, keys, site_notes.clone()));
     let cloud_disk = SimDisk::new();
     cloud_disk.power().record();
     let (for_cloud, cloud_notes) = (cloud_disk.clone(), notes.clone());
@@ -171,18 +182,21 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     let mut next = arm_next(&mut deaths);
     loop {
         let over = sim.step().map_err(|error| error.to_string())?;
-        if power.is_out() {
+        let ended = std::mem::take(&mut notes.get().ended);
+        if power.is_out() || ended {
             // The disk is dead by now and so are the sockets: what destructors do changes nothing.
             sim.crash(SITE);
-            match next.take() {
+            match next.take_if(|_| !ended) {
                 Some(End::PowerLoss(keep)) => disk.lose_power(keep),
                 Some(End::Kill) | None => disk.kill(),
             }
-            died += 1;
+            died += usize::from(!ended);
             for _ in 0..rng.u32(..AWAY_TICKS_MAX) {
                 sim.step().map_err(|error| error.to_string())?;
             }
-            next = arm_next(&mut deaths);
+            if !ended {
+                next = arm_next(&mut deaths);
+            }
             sim.bounce(SITE);
         } else if over {
             break;
@@ -204,7 +218,8 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     let sent = received.iter().filter(is_body).count();
     let device = notes.events();
     let served_at = notes.get().served_at.unwrap_or(0);
-    Ok(Report { ops, served_at, deaths: died, sent, device, took })
+    let ends = notes.get().ends.clone();
+    Ok(Report { ops, served_at, deaths: died, ends, sent, device, took })
 }
 
 /// On the edge no content, no part and no half-written record stays behind.
