@@ -30,6 +30,7 @@ fn fails(call: DiskCall, part: &'static str, skip: u32, times: u32, judge: impl 
 /// The site served on, and nobody had to do anything.
 fn served(report: &Report) {
     assert_eq!(report.ends, [""; 0], "a fault under one recording ends no site");
+    assert!(!report.swept_at_a_start, "what was refused is removed at once");
 }
 
 /// How often the device began to send its recording.
@@ -67,7 +68,12 @@ fn a_record_of_a_recording_that_cannot_be_written_is_refused() {
 
 #[test]
 fn a_record_that_may_or_may_not_be_durable_is_refused_and_the_repetition_decides() {
-    fails(DiskCall::SyncDir, "buckets/edge-life", 1, 2, repeated);
+    fails(DiskCall::SyncDir, "buckets/edge-life", 1, 2, |report| {
+        assert_eq!(report.ends, [""; 0], "a fault under one recording ends no site");
+        assert!(sent(report) > 1, "the device was not refused: {:#?}", report.device);
+        // Either record may be there after a power loss: the bytes of both stay until the site has read the folder again.
+        assert!(report.swept_at_a_start);
+    });
 }
 
 #[test]
@@ -106,21 +112,13 @@ fn ended(report: &Report) {
 fn a_database_that_cannot_be_written_ends_the_site_and_the_next_start_goes_on() {
     for (call, verb) in [(DiskCall::Write, DiskVerb::Write), (DiskCall::Sync, DiskVerb::Sync)] {
         let all = calls_of_the_database(verb);
-        assert!(all > 40, "{all}");
+        assert!(all > 15, "{all}");
         for skip in [all / 4, all / 2, all * 3 / 4] {
             fails(call, "tidegate.redb", skip, 1, ended);
         }
         // The fault lasts over several starts.
         fails(call, "tidegate.redb", all / 2, 6, ended);
     }
-}
-
-#[test]
-fn a_database_that_cannot_grow_ends_the_site_and_the_next_start_goes_on() {
-    let all = calls_of_the_database(DiskVerb::SetLen);
-    println!("{all} changes of length");
-    assert!(all >= 2, "it is made and it grows: {all}");
-    fails(DiskCall::SetLen, "tidegate.redb", all - 1, 3, ended);
 }
 
 #[test]

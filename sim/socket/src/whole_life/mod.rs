@@ -90,6 +90,8 @@ pub struct Report {
     pub deaths: usize,
     /// Why the site ended by itself, each time.
     pub ends: Vec<String>,
+    /// Whether something was left on the disk of the site that only its next start removed. Looked at with faults only.
+    pub swept_at_a_start: bool,
     /// Bodies that reached the cloud: of parts and of whole objects.
     pub sent: usize,
     /// What the device did and heard.
@@ -156,7 +158,8 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     power.record();
     let notes = Notes::default();
 
-    notes.get().patient = faults.is_some();
+    let patient = faults.is_some();
+    notes.get().patient = patient;
     let (for_site, site_notes) = (disk.clone(), notes.clone());
     let keys = until == Until::Delivered;
     sim.host(SITE, move || site::run(for_site.clone(), faults.clone(), seed, keys, site_notes.clone()));
@@ -203,6 +206,18 @@ pub fn live(plan: Plan) -> Result<Report, String> {
         }
     }
     let (took, ops) = (sim.elapsed(), power.recorded());
+    let mut swept_at_a_start = false;
+    if patient {
+        // A body that broke off is given up when it has paused for long enough.
+        let clean = || nothing_is_left(&disk).is_ok();
+        if !rest(&mut sim, clean)? {
+            swept_at_a_start = true;
+            sim.crash(SITE);
+            disk.kill();
+            sim.bounce(SITE);
+            rest(&mut sim, clean)?;
+        }
+    }
     power.hold();
     disk.kill();
     drop(sim);
@@ -219,7 +234,7 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     let device = notes.events();
     let served_at = notes.get().served_at.unwrap_or(0);
     let ends = notes.get().ends.clone();
-    Ok(Report { ops, served_at, deaths: died, ends, sent, device, took })
+    Ok(Report { ops, served_at, deaths: died, ends, swept_at_a_start, sent, device, took })
 }
 
 /// On the edge no content, no part and no half-written record stays behind.
@@ -233,6 +248,20 @@ fn nothing_is_left(disk: &SimDisk) -> Result<(), String> {
     if left.is_empty() { Ok(()) } else { Err(format!("orphans on the edge: {left:?}")) }
 }
 
+/// Lets the world go on until `enough`, at most [`REST`]; whether it came to that.
+fn rest(sim: &mut turmoil::Sim<'_>, enough: impl Fn() -> bool) -> Result<bool, String> {
+    let end = sim.elapsed() + REST;
+    while !enough() {
+        if sim.elapsed() >= end {
+            return Ok(false);
+        }
+        sim.step().map_err(|error| error.to_string())?;
+    }
+    Ok(true)
+}
+
+/// Longer than the pause after which a body is given up.
+const REST: Duration = Duration::from_secs(90);
 /// Longer than any life, in virtual time: what has not ended by then hangs.
 const LONGEST: Duration = Duration::from_secs(900);
 /// A step of the world. Nothing in it depends on finer time.
