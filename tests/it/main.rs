@@ -9,6 +9,7 @@ mod cloud;
 mod crash;
 mod demo;
 mod differences;
+mod disk;
 mod fleet;
 mod golden;
 mod health;

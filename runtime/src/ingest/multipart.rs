@@ -115,12 +115,12 @@ impl Upload {
         locked(&self.parts)
     }
 
-    fn touch(&self, now: Mono) {
+    pub(super) fn touch(&self, now: Mono) {
         *locked(&self.touched) = Some(now);
     }
 
     /// Whether nothing of it came for so long, by both clocks: the wall clock may have been set.
-    fn is_abandoned(&self, now: Now, after: Duration) -> bool {
+    pub(super) fn is_abandoned(&self, now: Now, after: Duration) -> bool {
         let last = self.parts().values().map(|part| part.record.modified_ms).max();
         let last = Wall(last.unwrap_or(0).max(self.record.initiated_ms));
         let rested = |touched: Mono| touched.until(now.mono) >= after;
