@@ -109,7 +109,7 @@ fn a_disk_that_fills_up_takes_no_more_until_recordings_were_carried_on() {
         // Everything else goes on; nobody is asked for another recording.
         let next = Take::new(DEVICE, "next", 77, 5 * MIB).mcap_only();
         site.create_task(DEVICE, &next.task).await;
-        let finish = json!({"task_id": next.task, "device_id": DEVICE, "status": "finished"});
+        let finish = json!({"task_id": next.task, "device_id": DEVICE, "status": "finished", "output_path": "/r/next.mcap"});
         let (status, body) = site.post("/api/v1/callbacks/finish", &finish).await;
         assert_eq!(status, 200, "{body}");
         let task = site.read(&format!("/api/v1/tasks/{}", next.task)).await;
