@@ -100,6 +100,8 @@ pub enum CloseWhy {
 pub enum Gate {
     /// They may.
     Open,
+    /// The disk is nearly full: what is left is for the records of what is here already.
+    Full,
     /// The site is stopping.
     Stopping,
 }

@@ -130,6 +130,13 @@ pub enum Input {
         #[n(1)]
         reason: String,
     },
+    /// The free space of the disk under the data directory became another [`crate::knobs::Room`].
+    #[n(11)]
+    Space {
+        /// Bytes.
+        #[n(0)]
+        free: u64,
+    },
 }
 
 impl Input {
@@ -148,6 +155,7 @@ impl Input {
             Input::Stored { .. } => "stored",
             Input::Shutdown => "shutdown",
             Input::Quarantined { .. } => "quarantined",
+            Input::Space { .. } => "space",
         }
     }
 }

@@ -53,6 +53,22 @@ pub struct Knobs {
     #[n(13)]
     #[cbor(default)]
     pub auto_approve: bool,
+    /// Free bytes of the disk below which no device is asked for a recording; below half of it devices may not upload
+    /// at all. 0 is never.
+    #[n(14)]
+    #[cbor(default)]
+    pub reserve: u64,
+}
+
+/// What the free space of the disk allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// No upload: the rest is kept for the records.
+    None,
+    /// The end of uploads that began, but nobody is asked for another.
+    Short,
+    /// Everything.
+    Enough,
 }
 
 impl Default for Knobs {
@@ -73,6 +89,7 @@ impl Default for Knobs {
             #[cfg(tidegate_bugs)]
             bug: crate::bug::by_default(),
             auto_approve: false,
+            reserve: 0,
         }
     }
 }
@@ -144,6 +161,18 @@ impl Knobs {
         u32::try_from(fit).unwrap_or(u32::MAX).min(limits::UPLOADS_MAX)
     }
 
+    /// What so many free bytes allow.
+    #[must_use]
+    pub fn room(&self, free: u64) -> Room {
+        if free >= self.reserve {
+            Room::Enough
+        } else if free >= self.reserve / 2 {
+            Room::Short
+        } else {
+            Room::None
+        }
+    }
+
     /// How long a device has to answer.
     #[must_use]
     pub fn rpc_timeout(&self) -> Duration {
@@ -167,11 +196,28 @@ mod tests {
         let bytes = minicbor::to_vec(&knobs).expect("writing to a vector cannot fail");
         assert_eq!(minicbor::decode::<Knobs>(&bytes).ok().as_ref(), Some(&knobs));
         // Twelve fields, as version 1 wrote them: the array is shorter, and its last elements are not there.
-        assert_eq!(bytes[0], 0x8e, "fourteen places");
-        let mut old = bytes[..bytes.len() - 2].to_vec();
+        assert_eq!(bytes[0], 0x8f, "fifteen places");
+        let mut old = bytes[..bytes.len() - 3].to_vec();
         old[0] = 0x8c;
         let old: Knobs = minicbor::decode(&old).expect("it still opens");
         assert_eq!(old, Knobs::default());
+    }
+
+    #[test]
+    fn room_has_two_marks_and_without_a_reserve_there_is_always_enough() {
+        use super::Room;
+        let knobs = Knobs { reserve: 1_000, ..Knobs::default() };
+        let marks = [
+            (0, Room::None),
+            (499, Room::None),
+            (500, Room::Short),
+            (999, Room::Short),
+            (1_000, Room::Enough),
+        ];
+        for (free, room) in marks {
+            assert_eq!(knobs.room(free), room, "{free}");
+        }
+        assert_eq!(Knobs::default().room(0), Room::Enough);
     }
 
     #[test]

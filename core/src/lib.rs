@@ -10,6 +10,8 @@
 #![no_std]
 extern crate alloc;
 #[cfg(test)]
+mod space_tests;
+#[cfg(test)]
 extern crate std;
 
 pub mod bug;

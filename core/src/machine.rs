@@ -16,7 +16,7 @@ use crate::fact::Fact;
 use crate::hub::Hub;
 use crate::id::{Boot, PolicySetId, RequestId, Role, Ticket};
 use crate::input::{Action, Input, Request};
-use crate::knobs::Knobs;
+use crate::knobs::{Knobs, Room};
 use crate::limits;
 use crate::policy::{Builtin, Policies, Situation};
 use crate::quarantine::{self, Subject};
@@ -365,6 +365,17 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, stepping: &mut String, cx: &mu
             }
         }
         Input::Stored { key, .. } => parts.tasks.on_stored(cx, key),
+        Input::Space { free } if !cx.stopping => {
+            let room = cx.knobs.room(*free);
+            match room {
+                Room::Enough => cx.effect(Effect::Gate(Gate::Open)),
+                // Opened again only by enough: a gate between the marks stays as it is.
+                Room::Short => {}
+                Room::None => cx.effect(Effect::Gate(Gate::Full)),
+            }
+            parts.tasks.on_room(cx, room);
+        }
+        Input::Space { .. } => {}
         Input::Shutdown => {
             cx.effect(Effect::Gate(Gate::Stopping));
             parts.tasks.on_shutdown(cx);

@@ -89,6 +89,9 @@ pub enum Budget {
     /// An operator: nothing is retried before somebody changed something.
     #[n(2)]
     Operator,
+    /// The site's own disk: a streak of the job, never an attempt. The recording may be whole all the same.
+    #[n(3)]
+    Disk,
 }
 
 impl Fault {
@@ -100,7 +103,8 @@ impl Fault {
                 Budget::Connectivity
             }
             Fault::Auth | Fault::NoDestination => Budget::Operator,
-            Fault::Vanished(_) | Fault::Damaged(_) | Fault::Rejected(_) | Fault::Local(_) => Budget::Data,
+            Fault::Vanished(_) | Fault::Damaged(_) | Fault::Rejected(_) => Budget::Data,
+            Fault::Local(_) => Budget::Disk,
         }
     }
 

@@ -94,7 +94,7 @@ impl Subject {
             Input::Object { ticket, .. } => Some(Subject::Object { ticket: *ticket }),
             Input::Stored { key, .. } => Some(Subject::Stored { key: key.clone() }),
             Input::Shutdown => Some(Subject::Shutdown),
-            Input::Boot { .. } | Input::Wake | Input::Quarantined { .. } => None,
+            Input::Boot { .. } | Input::Wake | Input::Quarantined { .. } | Input::Space { .. } => None,
         }
     }
 }
@@ -123,7 +123,11 @@ pub fn likeness(input: &Input, about: &str) -> Sha256 {
         }
         Input::Object { outcome, .. } => add(&mut bytes, outcome),
         Input::Stored { len, sha256, .. } => add(&mut bytes, &(*len, *sha256)),
-        Input::Wake | Input::Knock { .. } | Input::Shutdown | Input::Quarantined { .. } => {}
+        Input::Wake
+        | Input::Knock { .. }
+        | Input::Shutdown
+        | Input::Quarantined { .. }
+        | Input::Space { .. } => {}
     }
     Sha256::of(&bytes)
 }
@@ -154,7 +158,7 @@ fn bare(command: &Command) -> Command {
 /// Adds whom an input is about to a text.
 pub(crate) fn about(parts: &Parts, tickets: &Tickets, input: &Input, text: &mut String) {
     match input {
-        Input::Boot { .. } | Input::Wake | Input::Shutdown => {}
+        Input::Boot { .. } | Input::Wake | Input::Shutdown | Input::Space { .. } => {}
         Input::Knock { device, role, .. } => {
             text.push_str(role.name());
             text.push(' ');

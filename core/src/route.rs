@@ -111,6 +111,7 @@ pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeS
         | Input::Wake
         | Input::Knock { .. }
         | Input::Lost { .. }
+        | Input::Space { .. }
         | Input::Shutdown
         | Input::Quarantined { .. } => {}
     }

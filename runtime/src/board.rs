@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_core::effect::{LinkView, Notice, QueueCounts, RecorderView};
 use tidegate_core::id::{DeviceId, EpisodeId, JobId, Role};
+use tidegate_core::knobs::Room;
 use tidegate_core::limits::{LINKS_MAX, UPLOADS_MAX};
 use tidegate_core::time::Wall;
 use tidegate_core::wire::transfer::Status;
+
+use crate::ingest::Gate;
 
 /// Devices remembered: every linked one, and as many that left. The one that left longest ago goes first.
 pub const DEVICES_MAX: usize = 2 * LINKS_MAX;
@@ -97,6 +100,15 @@ pub struct DestinationSeen {
     pub next_try: Option<Wall>,
 }
 
+/// The disk under the data directory, as it was last measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Free bytes.
+    pub free: u64,
+    /// What they allow.
+    pub room: Room,
+}
+
 /// Counts for metrics, since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
@@ -116,6 +128,8 @@ struct Inner {
     progress: BTreeMap<EpisodeId, ProgressSeen>,
     destination: DestinationSeen,
     queue: QueueCounts,
+    gate: Gate,
+    space: Option<Space>,
     refused: BTreeMap<&'static str, u64>,
     unknown: BTreeMap<&'static str, u64>,
     touches: u64,
@@ -170,6 +184,23 @@ impl Board {
                 *inner.unknown.entry(action.name()).or_default() += 1;
             }
         }
+    }
+
+    /// Notes whether devices may upload.
+    pub fn gate(&self, gate: Gate) {
+        self.inner().gate = gate;
+    }
+
+    /// Notes the free space.
+    pub fn space(&self, space: Space) {
+        self.inner().space = Some(space);
+    }
+
+    /// Whether devices may upload, and the free space; `None` where it cannot be known.
+    #[must_use]
+    pub fn storage(&self) -> (Gate, Option<Space>) {
+        let inner = self.inner();
+        (inner.gate.clone(), inner.space)
     }
 
     /// Notes a sign of life of a link. Nothing happens if the link is not up, so strangers leave no trace.

@@ -35,6 +35,7 @@ use crate::object::{ObjectStore, SourceRead};
 use crate::release::Release;
 use crate::seam::{Blocking, Clock, Listener, Net, Seams};
 use crate::server::{self, Bounds, Clocks};
+use crate::space::{self, Measure};
 use crate::store::{OpenError, Store, StoreError, View};
 
 /// Why a site did not start.
@@ -200,6 +201,7 @@ pub async fn start<S: Seams>(
         },
     })?;
     let edge = EdgeStore::new(spool.clone(), bucket.clone());
+    let rooms = knobs.clone();
     let cloud = cloud(Arc::new(edge.clone())).map_err(BootError::Config)?;
 
     let api_socket = listen(&seams, "listen.api", Some(config.listen.api)).await?;
@@ -268,6 +270,19 @@ pub async fn start<S: Seams>(
         });
     }
 
+    let measured = Measure { seams: seams.clone(), dir: config.data_dir.clone(), knobs: rooms };
+    let measured = measured.keep_telling(site.board.clone(), site.inbox.clone(), until(close_watch.clone()));
+    site.spawn("the measurement of free space", measured);
+    if let Some(after) = config.edge.abandoned_after {
+        let expired = space::keep_expiring(
+            seams.clone(),
+            spool.clone(),
+            bucket.clone(),
+            after,
+            until(close_watch.clone()),
+        );
+        site.spawn("the removal of abandoned uploads", expired);
+    }
     let (stored, stored_out) = mpsc::channel(STORED_HINTS);
     let hints = tell_stored(stored_out, bucket, site.inbox.clone());
     site.spawn("the bearer of hints from the S3 endpoint", hints);

@@ -18,5 +18,6 @@ pub mod release;
 pub mod replay;
 pub mod seam;
 pub mod server;
+mod space;
 pub mod store;
 pub mod telemetry;

@@ -14,6 +14,7 @@ use tidegate_core::id::Role;
 use tidegate_core::machine::Stats;
 
 use crate::board::Board;
+use crate::ingest::Gate;
 
 /// What the driver counts, at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -119,6 +120,16 @@ impl Collector for Site {
         let counted = self.board.counted();
         let queue = self.board.queue();
         let destination = self.board.destination();
+        let (gate, space) = self.board.storage();
+        gauge(
+            out,
+            "edge_gate_open",
+            "Whether devices may upload: 0 while the disk is full or the site stops",
+            u64::from(gate == Gate::Open),
+        )?;
+        if let Some(space) = space {
+            gauge(out, "edge_free_bytes", "Free bytes of the disk, as last measured", space.free)?;
+        }
         let links = [("recorder", counted.recorders), ("transfer", counted.transfers)];
         gauges(out, "links", "Links that are up", "role", links)?;
         let jobs = [

@@ -180,6 +180,14 @@ impl Disk for RealDisk {
         }
     }
 
+    #[cfg(unix)]
+    fn free_bytes(&self, path: &Path) -> Option<u64> {
+        let found = rustix::fs::statvfs(path).ok()?;
+        // What only root may still use is not free.
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    #[cfg(not(unix))]
     fn free_bytes(&self, _path: &Path) -> Option<u64> {
         // std cannot tell. A full disk shows itself as `StorageFull` on the write that does not fit.
         None
@@ -368,6 +376,8 @@ mod tests {
         assert_eq!(RealDisk.list(dir.path()).unwrap(), ["a", "b"]);
         assert_eq!(RealDisk.meta(&path).unwrap().len, 11);
         RealDisk.restrict_to_owner(&path).unwrap();
+        assert_eq!(RealDisk.free_bytes(dir.path()).is_some_and(|free| free > 0), cfg!(unix));
+        assert_eq!(RealDisk.free_bytes(&dir.path().join("nowhere")), None);
     }
 
     #[test]

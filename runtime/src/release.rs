@@ -136,10 +136,22 @@ impl Release {
                 self.board.apply(now, &notice);
             }
             Effect::Gate(gate) => {
-                self.gate.send_replace(match gate {
+                let gate = match gate {
                     Gate::Open => ingest::Gate::Open,
+                    Gate::Full => ingest::Gate::Full,
                     Gate::Stopping => ingest::Gate::Closed("the site is stopping".to_owned()),
-                });
+                };
+                let before = self.gate.send_replace(gate.clone());
+                match (before, &gate) {
+                    (ingest::Gate::Open | ingest::Gate::Closed(_), ingest::Gate::Full) => tracing::warn!(
+                        "the disk is nearly full: devices may not upload until there is room (edge.reserve)"
+                    ),
+                    (ingest::Gate::Full, ingest::Gate::Open) => {
+                        tracing::warn!("there is room again: devices may upload");
+                    }
+                    _ => {}
+                }
+                self.board.gate(gate);
             }
             Effect::Freeze { key } => self.frozen.freeze(key.as_str()),
             Effect::Thaw { key } => self.frozen.thaw(key.as_str()),

@@ -73,6 +73,7 @@ pub fn job_word(state: &JobState) -> &'static str {
     match state {
         JobState::Pending { cause: Cause::Destination(_), .. } => "pending(way)",
         JobState::Pending { cause: Cause::Retry(_), .. } => "pending(retry)",
+        JobState::Pending { cause: Cause::Disk(_), .. } => "pending(disk)",
         JobState::Pending { .. } => "pending",
         JobState::Claimed { .. } => "claimed",
         JobState::Parked { .. } => "parked",

@@ -9,6 +9,7 @@ mod cloud;
 mod crash;
 mod demo;
 mod differences;
+mod disk;
 mod faults;
 mod fleet;
 mod golden;

@@ -379,6 +379,7 @@ impl Hub {
             | Input::Request { .. }
             | Input::Object { .. }
             | Input::Stored { .. }
+            | Input::Space { .. }
             | Input::Quarantined {
                 subject:
                     Subject::Knock { .. }

@@ -98,7 +98,7 @@ fn the_sync_half_of_the_core_asks_four_questions_and_records_every_verdict() {
         rig.want(n, 2 * MIB, false);
     }
     let first = *rig.open.keys().next().unwrap();
-    rig.answer(first, crate::outcome::Outcome::Failed(Fault::Local("EIO".into())));
+    rig.answer(first, crate::outcome::Outcome::Failed(Fault::Rejected("Odd".into())));
     rig.run(&mut store);
     assert!((1..=4).all(|n| rig.is_completed(n)));
     for slot in [Slot::Retry, Slot::Concurrency, Slot::Bandwidth, Slot::Order] {

@@ -96,7 +96,7 @@ fn go_on(row: &JobRow, change: &JobChange) -> Result<JobRow, Illegal> {
             next.state = JobState::Pending { due: *due, cause: cause.clone() };
             next.spent = *spent;
             let fault = match cause {
-                Cause::Retry(fault) | Cause::Destination(fault) => Some(fault),
+                Cause::Retry(fault) | Cause::Destination(fault) | Cause::Disk(fault) => Some(fault),
                 Cause::Queued | Cause::Asked | Cause::Returned | Cause::Policy => None,
             };
             next.last_fault = fault.cloned().or(next.last_fault);

@@ -51,6 +51,8 @@ pub struct Queue {
     awake: bool,
     waiting: Waitlist,
     way: Way,
+    /// Failures of the site's own disk in a row, by job.
+    disk: BTreeMap<JobId, u32>,
     shown: QueueCounts,
     /// The last verdict on concurrency, and when: at one and the same moment it is not asked for again in vain.
     allowed: Option<(Mono, u32)>,
@@ -100,6 +102,7 @@ impl Queue {
     pub fn evict(&mut self) {
         for job in self.over.drain(..) {
             self.jobs.remove(&job);
+            self.disk.remove(&job);
         }
     }
 
@@ -108,6 +111,7 @@ impl Queue {
         self.awake = false;
         self.waiting = Waitlist::default();
         self.way = Way::default();
+        self.disk.clear();
         self.shown = QueueCounts::default();
         self.allowed = None;
     }
@@ -358,6 +362,7 @@ impl Queue {
             return;
         }
         self.enact(cx, JobChange::Sent { job: fence.job, bytes });
+        self.disk.remove(&fence.job);
         if self.way_works(cx) {
             self.settle(cx);
         }
@@ -388,6 +393,7 @@ impl Queue {
                     self.park(cx, job, why, spent, Some(fault.clone()), None);
                 }
                 Budget::Data => self.on_data_fault(cx, job, fault),
+                Budget::Disk => self.on_disk_fault(cx, job, fault),
             },
             UploadEnd::Foreign => self.give_up(cx, job, FinalWhy::Foreign, spent + 1, None),
             // One reading may be wrong, and a device may send the recording again: not final at once.
@@ -438,6 +444,18 @@ impl Queue {
         cx.publish(self.way.notice(now));
         let (due, at) = (now.wall.after(wait), now.wall);
         let cause = Cause::Destination(fault.clone());
+        self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by: None });
+    }
+
+    /// The site's own disk failed: the job goes back without having spent anything. Alone: what else lies on the disk may
+    /// be readable.
+    fn on_disk_fault(&mut self, cx: &mut Cx<'_>, job: JobId, fault: &Fault) {
+        let Some(spent) = self.jobs.get(&job).map(|row| row.spent) else { return };
+        let streak = self.disk.entry(job).or_default();
+        *streak = streak.saturating_add(1);
+        let wait = way::delay(*streak, cx.chance());
+        let (due, at) = (cx.now.wall.after(wait), cx.now.wall);
+        let cause = Cause::Disk(fault.clone());
         self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by: None });
     }
 
@@ -525,7 +543,7 @@ impl Queue {
 /// it was stored may have been set back meanwhile.
 fn granted(row: &JobRow) -> Duration {
     match &row.state {
-        JobState::Pending { due, cause: Cause::Retry(_) | Cause::Destination(_) } => {
+        JobState::Pending { due, cause: Cause::Retry(_) | Cause::Destination(_) | Cause::Disk(_) } => {
             row.last_ended_at.map_or(limits::DELAY_MAX, |ended| ended.until(*due)).min(limits::DELAY_MAX)
         }
         JobState::Pending {

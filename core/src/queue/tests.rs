@@ -208,6 +208,28 @@ fn a_fault_of_the_way_costs_no_attempt_and_holds_every_claim_back() {
 }
 
 #[test]
+fn a_fault_of_the_own_disk_costs_no_attempt_and_holds_only_its_own_job_back() {
+    let mut rig = one_at_a_time();
+    rig.want(1, 10, false);
+    let fault = Fault::Local("EIO".into());
+    for streak in 1..=8 {
+        rig.failed(1, fault.clone());
+        let (job, wait) = (rig.job(1), rig.due_in(1));
+        assert_eq!((job.spent, job.last_fault), (0, Some(fault.clone())));
+        assert!(matches!(job.state, JobState::Pending { cause: Cause::Disk(_), .. }));
+        let floor = (limits::WAY_DELAY_MIN * (1 << (streak - 1))).min(limits::WAY_DELAY_MAX);
+        assert!(floor <= wait && wait <= floor + floor / 4, "{streak}: {wait:?}");
+        assert_eq!(rig.queue.streak(), 0, "the way is no worse for it");
+        assert_eq!(rig.wake().unwrap().claimed(), [JobId(1)]);
+    }
+    // A part that gets through shows that the disk reads again.
+    rig.acknowledged(1);
+    rig.failed(1, fault);
+    assert!(rig.due_in(1) < limits::WAY_DELAY_MIN * 2);
+    assert_eq!(rig.want(2, 10, false).claimed(), [JobId(2)], "another recording may be readable");
+}
+
+#[test]
 fn after_a_failure_one_upload_proves_the_way_before_others_begin() {
     let mut rig = Rig::with(|knobs| knobs.builtin.uploads = 4);
     for n in 1..=4 {

@@ -58,21 +58,13 @@ impl Way {
             Some(until) => now.mono.until(until),
             None => {
                 self.streak = self.streak.saturating_add(1);
-                self.delay(chance)
+                delay(self.streak, chance)
             }
         };
         let wait = grown.max(asked).min(limits::DELAY_MAX);
         self.fault = Some(fault.code());
         self.until = Some((now.mono.after(wait), now.wall.after(wait)));
         wait
-    }
-
-    /// `min(1 s · 2^(streak-1), 60 s)`, and up to a quarter more so that sites do not come back in step.
-    fn delay(&self, chance: &mut Chance) -> Duration {
-        let doublings = self.streak.saturating_sub(1).min(16);
-        let delay = (limits::WAY_DELAY_MIN * (1 << doublings)).min(limits::WAY_DELAY_MAX);
-        let quarter = u64::try_from(delay.as_millis() / 4).unwrap_or(0);
-        delay + Duration::from_millis(chance.below(quarter + 1))
     }
 
     /// The store acknowledged bytes. Returns whether that is news. A block keeps its time: the store may have
@@ -89,4 +81,12 @@ impl Way {
         let next_try = self.blocked(now.mono).and(self.until).map(|(_, wall)| wall);
         Notice::Destination { streak: self.streak, fault: self.fault, next_try }
     }
+}
+
+/// `min(1 s · 2^(streak-1), 60 s)`, and up to a quarter more so that sites do not come back in step.
+pub(super) fn delay(streak: u32, chance: &mut Chance) -> Duration {
+    let doublings = streak.saturating_sub(1).min(16);
+    let delay = (limits::WAY_DELAY_MIN * (1 << doublings)).min(limits::WAY_DELAY_MAX);
+    let quarter = u64::try_from(delay.as_millis() / 4).unwrap_or(0);
+    delay + Duration::from_millis(chance.below(quarter + 1))
 }

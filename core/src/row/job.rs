@@ -98,6 +98,9 @@ pub enum Cause {
     /// A policy asked to wait.
     #[n(5)]
     Policy,
+    /// The site's own disk failed; no attempt was spent.
+    #[n(6)]
+    Disk(#[n(0)] Fault),
 }
 
 /// Why a job is parked.

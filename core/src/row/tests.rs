@@ -437,6 +437,7 @@ fn any_job_state() -> impl Strategy<Value = JobState> {
         Just(Cause::Queued),
         fault().prop_map(Cause::Retry),
         fault().prop_map(Cause::Destination),
+        fault().prop_map(Cause::Disk),
         Just(Cause::Asked),
         Just(Cause::Returned),
         Just(Cause::Policy),

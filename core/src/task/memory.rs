@@ -130,6 +130,8 @@ impl Tasks {
         self.looks.clear();
         self.errands.clear();
         self.crowded.clear();
+        self.held.clear();
+        self.short = false;
     }
 
     /// Puts a task row in place, and its wire id in the index.
@@ -146,6 +148,7 @@ impl Tasks {
             self.current.remove(&row.wire);
         }
         self.sides.remove(id);
+        self.held.remove(id);
     }
 
     fn is_verifying(&self, which: impl Fn(&super::Verify) -> bool) -> bool {

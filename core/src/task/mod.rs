@@ -72,6 +72,10 @@ pub struct Tasks {
     errands: BTreeMap<Ticket, Errand>,
     /// Devices that announced more recordings than we verify at once: they are asked again when there is room.
     crowded: BTreeSet<DeviceId>,
+    /// Whether the disk has room for another recording.
+    short: bool,
+    /// Tasks whose recordings are not asked for before there is room.
+    held: BTreeSet<TaskId>,
     #[cfg(tidegate_bugs)]
     pub(crate) bug: Option<crate::bug::Bug>,
 }
@@ -120,6 +124,8 @@ impl Default for Tasks {
             looks: BTreeMap::new(),
             errands: BTreeMap::new(),
             crowded: BTreeSet::new(),
+            short: false,
+            held: BTreeSet::new(),
             #[cfg(tidegate_bugs)]
             bug: None,
         }

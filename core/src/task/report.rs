@@ -5,6 +5,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::Tasks;
+use super::transfer::NO_ROOM;
 use crate::bug::planted;
 use crate::change::{TaskCause, TaskChange};
 use crate::cx::Cx;
@@ -15,6 +16,9 @@ use crate::limits;
 use crate::refusal::Refusal;
 use crate::row::{RecordingFacts, TaskRow, TaskState, shorten};
 use crate::wire::params;
+
+/// What stands by a task whose uploader was not there to be asked.
+const OFFLINE: &str = "transfer disconnected; upload_request not sent";
 
 impl Tasks {
     /// `config_applied`
@@ -101,8 +105,8 @@ impl Tasks {
                 let handled = if self.request_upload(cx, device, &task) {
                     Finish::Requested
                 } else {
-                    let error = Some("transfer disconnected; upload_request not sent".to_string());
-                    self.enact_task(cx, TaskChange::Noted { task, error, at });
+                    let why = if self.held.contains(&task) { NO_ROOM } else { OFFLINE };
+                    self.enact_task(cx, TaskChange::Noted { task, error: Some(why.to_string()), at });
                     Finish::TransferOffline
                 };
                 cx.reply(reply, Ok(Response::Finished { state: TaskState::Uploading, handled }));

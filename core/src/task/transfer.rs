@@ -10,11 +10,15 @@ use crate::cx::Cx;
 use crate::effect::Notice;
 use crate::fact::{Fact, TransferFrame};
 use crate::id::{ConnId, DeviceId, ObjectKey, Role, TaskId, WireId};
+use crate::knobs::Room;
 use crate::limits;
 use crate::row::{BindingRow, Key, TaskState};
 use crate::wire::TransferMessage;
 use crate::wire::transfer::{Announced, Status, UploadStatus};
 
+/// What stands by a task whose recording is not asked for.
+pub(super) const NO_ROOM: &str =
+    "the disk of the site is nearly full; the recording is asked for when there is room";
 /// The priority of every request: known uploaders ignore it.
 const PRIORITY: u32 = 1;
 
@@ -136,6 +140,8 @@ impl Tasks {
         for task in lost {
             if self.request_upload(cx, device, &task) {
                 self.note(cx, &task, None);
+            } else if self.held.contains(&task) {
+                self.note(cx, &task, Some(NO_ROOM.to_string()));
             }
         }
     }
@@ -143,11 +149,35 @@ impl Tasks {
     /// Asks for the recording of a task's current attempt, if the uploader is there.
     pub(super) fn request_upload(&mut self, cx: &mut Cx<'_>, device: &DeviceId, task: &TaskId) -> bool {
         let Some(conn) = self.uploaders.get(device).copied() else { return false };
+        if self.short {
+            self.held.insert(task.clone());
+            return false;
+        }
         let row = self.tasks.get(task).expect("only tasks in memory are asked for");
         let wire = row.wire.clone();
         self.sides.entry(task.clone()).or_default().asked = Some((conn, cx.now.mono));
         self.tell_upload_request(cx, device, wire);
         true
+    }
+
+    /// The free space changed what may begin. With enough again, what was held back is asked for, unless it came
+    /// without being asked for.
+    pub fn on_room(&mut self, cx: &mut Cx<'_>, room: Room) {
+        self.short = room < Room::Enough;
+        if self.short {
+            return;
+        }
+        for task in core::mem::take(&mut self.held) {
+            let begun = self.sides.get(&task).is_some_and(|side| side.announced.is_some());
+            let Some(row) = self.tasks.get(&task) else { continue };
+            if begun || row.state != TaskState::Uploading {
+                continue;
+            }
+            let device = row.device.clone();
+            if self.request_upload(cx, &device, &task) {
+                self.note(cx, &task, None);
+            }
+        }
     }
 
     pub(super) fn tell_upload_request(&self, cx: &mut Cx<'_>, device: &DeviceId, task: WireId) {

@@ -60,6 +60,7 @@ impl Coverage {
             | Input::Transfer { .. }
             | Input::Request { .. }
             | Input::Stored { .. }
+            | Input::Space { .. }
             | Input::Quarantined { .. }
             | Input::Shutdown => {}
         }
@@ -343,6 +344,7 @@ fn cause_name(cause: &Cause) -> &'static str {
         Cause::Asked => "asked",
         Cause::Returned => "returned",
         Cause::Policy => "policy",
+        Cause::Disk(_) => "disk",
     }
 }
 

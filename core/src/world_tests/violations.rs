@@ -57,8 +57,9 @@ fn spoiled(meddle: impl FnMut(&World, &Input, &mut Output) -> bool + 'static) ->
             // A takeover, and words of the link that was taken over.
             20 => Op { what: Kind::Knock, a: 0, b: 0 },
             21 => Op { what: Kind::Recorder, a: 0, b: (n / 40 * 4 % 200 + 3).to_le_bytes()[0] },
-            // An attempt that fails because of our own disk.
-            30 => Op { what: Kind::Misanswer, a: 8 * 15 + 1, b: 1 },
+            // An attempt that the store refuses, and one that fails because of our own disk.
+            30 => Op { what: Kind::Misanswer, a: 8 * 14 + 1, b: 1 },
+            35 => Op { what: Kind::Misanswer, a: 8 * 15 + 1, b: 1 },
             31 => Op { what: Kind::LateOutcome, a: 0, b: 1 },
             _ => next(n),
         };
@@ -394,6 +395,22 @@ fn i16_a_retry_that_costs_too_much_is_noticed() {
         &spoiled(|_, _, out| {
             out.changes.iter_mut().any(|change| match change {
                 Change::Job(JobChange::Returned { cause: Cause::Retry(_), spent, .. }) => {
+                    *spent += 1;
+                    true
+                }
+                _ => false,
+            })
+        }),
+    );
+}
+
+#[test]
+fn i16_a_fault_of_the_disk_that_costs_an_attempt_is_noticed() {
+    check(
+        "I16",
+        &spoiled(|_, _, out| {
+            out.changes.iter_mut().any(|change| match change {
+                Change::Job(JobChange::Returned { cause: Cause::Disk(_), spent, .. }) => {
                     *spent += 1;
                     true
                 }

@@ -238,9 +238,11 @@ impl LinkWatch {
                 }
                 Ok(())
             }
-            Input::Knock { .. } | Input::Object { .. } | Input::Stored { .. } | Input::Quarantined { .. } => {
-                Ok(())
-            }
+            Input::Knock { .. }
+            | Input::Object { .. }
+            | Input::Stored { .. }
+            | Input::Space { .. }
+            | Input::Quarantined { .. } => Ok(()),
         }
     }
 

@@ -632,6 +632,10 @@ fn job_next(
                     let way = fault.budget() == Budget::Connectivity && spent == before;
                     demand("I16", way, || format!("{change:?} after {before}"))?;
                 }
+                Cause::Disk(fault) => {
+                    let disk = fault.budget() == Budget::Disk && spent == before;
+                    demand("I16", disk, || format!("{change:?} after {before}"))?;
+                }
                 Cause::Queued | Cause::Asked | Cause::Returned | Cause::Policy => {
                     budget(*spent, *before, None)?;
                 }

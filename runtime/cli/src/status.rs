@@ -236,6 +236,20 @@ fn attention(told: &Told) -> Vec<Vec<String>> {
             _ => {}
         }
     }
+    let edge = &told.config["edge"];
+    let short = match (text(edge, "gate"), text(edge, "room")) {
+        ("full", _) => "devices may not upload",
+        (_, "none" | "short") => "no device is asked for another recording",
+        _ => "",
+    };
+    if !short.is_empty() {
+        let free = bytes(number(edge, "free_bytes"));
+        rows.push(vec![
+            "disk".to_owned(),
+            String::new(),
+            format!("{free} left: {short}; approve and sync recordings, or make room"),
+        ]);
+    }
     for device in told.recorders.iter().filter(|device| device["state_synced"] == Value::Bool(false)) {
         let id = text(device, "device_id").to_owned();
         let confidence = text(&device["state"], "confidence");

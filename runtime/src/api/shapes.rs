@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_core::effect::RecorderView;
 use tidegate_core::id::{EpisodeId, ObjectKey};
+use tidegate_core::knobs::Room;
 use tidegate_core::object::McapFacts;
 use tidegate_core::outcome::Fault;
 use tidegate_core::row::{
@@ -12,7 +13,8 @@ use tidegate_core::row::{
 use tidegate_core::time::Wall;
 use tidegate_core::wire::transfer::{Status, UploadEntry, UploadStatus};
 
-use crate::board::{DestinationSeen, ProgressSeen, TransferSeen};
+use crate::board::{DestinationSeen, ProgressSeen, Space, TransferSeen};
+use crate::ingest::Gate;
 
 /// A moment nobody has seen, as the predecessor wrote it.
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -241,7 +243,7 @@ fn at_edge(bucket: &str, key: &ObjectKey) -> String {
 #[must_use]
 pub fn job_status(state: &JobState) -> &'static str {
     match state {
-        JobState::Pending { cause: Cause::Retry(_) | Cause::Destination(_), .. } => "failed",
+        JobState::Pending { cause: Cause::Retry(_) | Cause::Destination(_) | Cause::Disk(_), .. } => "failed",
         JobState::Pending {
             cause: Cause::Queued | Cause::Asked | Cause::Returned | Cause::Policy, ..
         }
@@ -269,9 +271,10 @@ pub fn job_started_at(row: &JobRow) -> Wall {
 pub fn job(row: &JobRow, public_id: Option<&str>, bucket: &str, progress: Option<&ProgressSeen>) -> Object {
     let claimed = matches!(row.state, JobState::Claimed { .. });
     let (reason, error, ended, next) = match &row.state {
-        JobState::Pending { due, cause: Cause::Retry(fault) | Cause::Destination(fault) } => {
-            (Some(fault.code()), Some(fault_text(fault)), row.last_ended_at, Some(*due))
-        }
+        JobState::Pending {
+            due,
+            cause: Cause::Retry(fault) | Cause::Destination(fault) | Cause::Disk(fault),
+        } => (Some(fault.code()), Some(fault_text(fault)), row.last_ended_at, Some(*due)),
         JobState::Pending { cause: Cause::Policy, .. } => (Some("policy"), None, None, None),
         JobState::Pending { cause: Cause::Queued | Cause::Asked | Cause::Returned, .. }
         | JobState::Claimed { .. } => (None, None, None, None),
@@ -342,6 +345,27 @@ pub fn destination(seen: &DestinationSeen) -> Value {
         .put("streak", seen.streak)
         .maybe("fault", seen.fault)
         .maybe("next_try_at", seen.next_try.map(second))
+        .into()
+}
+
+/// The disk of the site, and whether devices may upload to it.
+#[must_use]
+pub fn edge((gate, space): &(Gate, Option<Space>)) -> Value {
+    let (word, reason) = match gate {
+        Gate::Open => ("open", None),
+        Gate::Closed(reason) => ("closed", Some(reason.as_str())),
+        Gate::Full => ("full", None),
+    };
+    let room = space.map(|space| match space.room {
+        Room::None => "none",
+        Room::Short => "short",
+        Room::Enough => "enough",
+    });
+    Object::new()
+        .put("gate", word)
+        .maybe("reason", reason)
+        .maybe("free_bytes", space.map(|space| space.free))
+        .maybe("room", room)
         .into()
 }
 

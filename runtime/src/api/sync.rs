@@ -211,6 +211,7 @@ pub(super) async fn config(State(state): State<ApiState>) -> Response {
                 "uploading": queue.uploading,
                 "parked": queue.parked,
             }),
-        );
+        )
+        .put("edge", shapes::edge(&state.0.board.storage()));
     answer(StatusCode::OK, body.into())
 }

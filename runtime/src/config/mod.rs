@@ -160,6 +160,12 @@ pub struct Edge {
     pub keys: Option<(String, Secret)>,
     /// `edge.max_clock_skew`: how far a device's clock may be off; `None` is any.
     pub max_clock_skew: Option<Duration>,
+    /// `edge.reserve`: free bytes of the disk below which no device is asked for a recording, and below half of which
+    /// none may upload; 0 is never.
+    pub reserve: u64,
+    /// `edge.abandoned_after`: how long a multipart upload of a device may stand still before its parts are removed;
+    /// `None` is for ever.
+    pub abandoned_after: Option<Duration>,
 }
 
 /// Judging recordings.
@@ -257,7 +263,13 @@ impl Default for Config {
                 batch: 100,
                 bytes_per_second: None,
             },
-            edge: Edge { keep: Some(Duration::ZERO), keys: None, max_clock_skew: None },
+            edge: Edge {
+                keep: Some(Duration::ZERO),
+                keys: None,
+                max_clock_skew: None,
+                reserve: 512 << 20,
+                abandoned_after: Some(Duration::from_secs(7 * 86_400)),
+            },
             qa: Quality { auto_approve: false },
             cloud: None,
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
@@ -287,6 +299,7 @@ impl Config {
             scan_every_ms: ms(self.sync.scan_every),
             batch: self.sync.batch,
             auto_approve: self.qa.auto_approve,
+            reserve: self.edge.reserve,
             builtin: Settings {
                 auto_scan: self.sync.auto_scan,
                 retry_base_ms: ms(self.sync.retry_base),

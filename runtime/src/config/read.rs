@@ -10,7 +10,7 @@ use super::units::{parse_duration, parse_size};
 use super::{Cloud, Config, Edge, LogFormat, Secret};
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 42] = [
+pub(super) const KEYS: [&str; 44] = [
     "site",
     "data_dir",
     "public_url",
@@ -39,6 +39,8 @@ pub(super) const KEYS: [&str; 42] = [
     "edge.access_key",
     "edge.secret_key",
     "edge.max_clock_skew",
+    "edge.reserve",
+    "edge.abandoned_after",
     "qa.auto_approve",
     "cloud.endpoint",
     "cloud.region",
@@ -212,6 +214,16 @@ fn read_edge(r: &mut Reader<'_>, edge: &mut Edge) {
         Some(text) => match parse_duration(text) {
             Ok(skew) => edge.max_clock_skew = Some(skew),
             Err(why) => r.problem("edge.max_clock_skew", &format!("{why}, or \"any\"")),
+        },
+    }
+    r.size("edge.reserve", &mut edge.reserve, 0, 1 << 50, "at most 1PiB");
+    match r.opt_text("edge.abandoned_after").as_deref() {
+        None => {}
+        Some("never") => edge.abandoned_after = None,
+        Some(text) => match parse_duration(text) {
+            Ok(age) if age >= Duration::from_secs(3_600) => edge.abandoned_after = Some(age),
+            Ok(_) => r.problem("edge.abandoned_after", "must be at least 1h, or \"never\""),
+            Err(why) => r.problem("edge.abandoned_after", &format!("{why}, or \"never\"")),
         },
     }
     match (r.opt_text("edge.access_key"), r.opt_text("edge.secret_key")) {

@@ -32,7 +32,8 @@ fn nothing_configured_is_a_site_on_loopback_without_a_cloud() {
     assert_eq!(config.edge.keys, None);
     assert!(config.warnings.is_empty() && config.sources.is_empty());
     let knobs = config.knobs().unwrap();
-    assert_eq!(knobs, Knobs { destination: false, ..Knobs::default() });
+    assert_eq!(knobs, Knobs { destination: false, reserve: 512 << 20, ..Knobs::default() });
+    assert_eq!(config.edge.abandoned_after, Some(std::time::Duration::from_secs(7 * 86_400)));
     assert_eq!(config.edge_bucket(), "edge-site");
 }
 

@@ -9,9 +9,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use s3s::dto::StreamingBlob;
-use tidegate_core::time::Wall;
+use tidegate_core::time::{Mono, Now, Wall};
 
 use super::body::Announced;
 use super::limits;
@@ -20,7 +21,7 @@ use super::records::{self, Described, Layout, ObjectRecord, PartRecord, Segment,
 use super::refusal::Refusal;
 use super::spool::{Blob, Inner, Object, Spool, locked};
 use super::sums::{Algorithm, Coverage, Pass, Sums, composite, hex, parts_etag};
-use crate::seam::{Blocking, Disk, Seams};
+use crate::seam::{Blocking, Clock, Disk, Seams};
 
 /// An open multipart upload.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Upload {
     /// Serialises commits of parts, completion and abortion; true once one of the latter two has happened.
     ended: Mutex<bool>,
     ahead: Mutex<Option<Ahead>>,
+    /// When something of it last came in this life, by the clock that nobody sets.
+    touched: Mutex<Option<Mono>>,
 }
 
 #[derive(Clone, Debug)]
@@ -93,7 +96,14 @@ pub struct UploadInfo {
 
 impl Upload {
     pub(super) fn new(id: String, record: UploadRecord) -> Upload {
-        Upload { id, record, parts: Mutex::default(), ended: Mutex::default(), ahead: Mutex::default() }
+        Upload {
+            id,
+            record,
+            parts: Mutex::default(),
+            ended: Mutex::default(),
+            ahead: Mutex::default(),
+            touched: Mutex::default(),
+        }
     }
 
     /// Puts back a part that was found on disk.
@@ -103,6 +113,18 @@ impl Upload {
 
     pub(super) fn parts(&self) -> MutexGuard<'_, BTreeMap<u16, Part>> {
         locked(&self.parts)
+    }
+
+    pub(super) fn touch(&self, now: Mono) {
+        *locked(&self.touched) = Some(now);
+    }
+
+    /// Whether nothing of it came for so long, by both clocks: the wall clock may have been set.
+    pub(super) fn is_abandoned(&self, now: Now, after: Duration) -> bool {
+        let last = self.parts().values().map(|part| part.record.modified_ms).max();
+        let last = Wall(last.unwrap_or(0).max(self.record.initiated_ms));
+        let rested = |touched: Mono| touched.until(now.mono) >= after;
+        last.until(now.wall) >= after && locked(&self.touched).is_none_or(rested)
     }
 
     pub(super) fn info(&self) -> UploadInfo {
@@ -168,6 +190,7 @@ impl<S: Seams> Spool<S> {
             records::write(inner.disk(), &inner.temporary(), &inner.layout.uploads(), &id, &record)
                 .map_err(Unwritten::into_error)?;
             let upload = Upload::new(id.clone(), record);
+            upload.touch(inner.seams.clock().now().mono);
             let info = upload.info();
             inner.index().uploads.insert(id, Arc::new(upload));
             Ok(info)
@@ -208,6 +231,7 @@ impl<S: Seams> Spool<S> {
                 if let Err(Unwritten::Clean(error)) = written {
                     return Err(error.into());
                 }
+                upload.touch(inner.seams.clock().now().mono);
                 let part = Part { record, blob: received.blob };
                 let replaced = upload.parts().insert(number, part.clone());
                 if let Err(Unwritten::Doubtful(error)) = written {
@@ -283,6 +307,31 @@ impl<S: Seams> Spool<S> {
             Ok(())
         })
         .await
+    }
+
+    /// Ends the uploads of a bucket that nobody sent anything of for so long, and removes their parts; how many.
+    ///
+    /// # Errors
+    /// Those of the disk. What was not looked at then waits for the next time.
+    pub async fn expire_uploads(&self, bucket: &str, after: Duration) -> Result<usize, Refusal> {
+        let now = self.inner.seams.clock().now();
+        let mut expired = 0;
+        for upload in self.inner.uploads(bucket) {
+            if !upload.is_abandoned(now, after) {
+                continue;
+            }
+            tracing::warn!(
+                key = upload.record.key,
+                upload = upload.id,
+                "an abandoned upload of a device is removed"
+            );
+            match self.abort_upload(bucket, &upload.record.key, &upload.id).await {
+                Ok(()) => expired += 1,
+                Err(Refusal::NoSuchUpload) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(expired)
     }
 
     /// The open multipart uploads of a bucket, in order of key and age.

@@ -72,7 +72,7 @@ pub enum Refusal {
     #[error("not accepting objects: {0}")]
     Closed(String),
     /// No room for more bytes.
-    #[error("the store is full; delete objects or wait until they were carried on")]
+    #[error("the store is full; send again later, when recordings were carried on")]
     Full,
     /// The body paused for too long.
     #[error("the body paused for too long")]
@@ -120,9 +120,8 @@ impl From<Refusal> for S3Error {
             Refusal::MetadataTooLarge => (S3ErrorCode::MetadataTooLarge, None),
             Refusal::SlowDown(_) => (S3ErrorCode::SlowDown, None),
             Refusal::Closed(_) => (S3ErrorCode::SlowDown, None),
-            Refusal::Full => {
-                (S3ErrorCode::Custom("InsufficientStorage".into()), Some(StatusCode::INSUFFICIENT_STORAGE))
-            }
+            // 507 would be the better word, and uploaders take it for final: their SDKs repeat 503 alone.
+            Refusal::Full => (S3ErrorCode::SlowDown, None),
             Refusal::Timeout => (S3ErrorCode::RequestTimeout, None),
             Refusal::Disk(_) => (S3ErrorCode::InternalError, None),
         };

@@ -147,6 +147,8 @@ fn operations_notices_and_the_gate_go_where_they_belong() {
     assert_eq!(bench.board.queue(), counts);
     bench.release.perform(Wall(0), Effect::Gate(Gate::Stopping));
     assert!(matches!(&*bench.gate.borrow(), ingest::Gate::Closed(_)));
+    bench.release.perform(Wall(0), Effect::Gate(Gate::Full));
+    assert_eq!(*bench.gate.borrow(), ingest::Gate::Full);
     bench.release.perform(Wall(0), Effect::Gate(Gate::Open));
     assert_eq!(*bench.gate.borrow(), ingest::Gate::Open);
 }

@@ -267,9 +267,11 @@ impl Lines {
             }
             // A run in which the core panics ends there.
             Input::Quarantined { .. } => Heard::Plain,
-            Input::Knock { .. } | Input::Request { .. } | Input::Object { .. } | Input::Stored { .. } => {
-                Heard::Plain
-            }
+            Input::Knock { .. }
+            | Input::Request { .. }
+            | Input::Object { .. }
+            | Input::Space { .. }
+            | Input::Stored { .. } => Heard::Plain,
         }
     }
 

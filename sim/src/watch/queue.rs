@@ -106,9 +106,10 @@ impl Jobs {
                 spent: row.spent,
                 ready: Mono(0),
                 granted: match &row.state {
-                    JobState::Pending { due, cause: Cause::Retry(_) | Cause::Destination(_) } => {
-                        row.last_ended_at.map_or(limits::DELAY_MAX, |ended| ended.until(*due))
-                    }
+                    JobState::Pending {
+                        due,
+                        cause: Cause::Retry(_) | Cause::Destination(_) | Cause::Disk(_),
+                    } => row.last_ended_at.map_or(limits::DELAY_MAX, |ended| ended.until(*due)),
                     _ => Duration::ZERO,
                 }
                 .min(limits::DELAY_MAX),
@@ -221,7 +222,9 @@ impl Jobs {
                 model.place = Place::Pending { due: *due };
                 model.ready = seen.now.mono.after(at.until(*due));
                 model.granted = match cause {
-                    Cause::Retry(_) | Cause::Destination(_) => at.until(*due).min(limits::DELAY_MAX),
+                    Cause::Retry(_) | Cause::Destination(_) | Cause::Disk(_) => {
+                        at.until(*due).min(limits::DELAY_MAX)
+                    }
                     _ => Duration::ZERO,
                 };
             }
@@ -361,6 +364,13 @@ impl Jobs {
                     format!("{fault:?} spends from {before} to {spent}")
                 })?;
                 return self.way_failed(seen, fault, wait);
+            }
+            Cause::Disk(fault) => {
+                premises.met("I16.disk");
+                let free = spent == before && fault.budget() == Budget::Disk;
+                let longest = limits::WAY_DELAY_MAX + limits::WAY_DELAY_MAX / 4;
+                let bounded = (limits::WAY_DELAY_MIN..=longest).contains(&wait);
+                free && bounded && of_store(seen) && matches!(was.place, Place::Claimed(_))
             }
             Cause::Asked => {
                 let held = matches!(was.place, Place::Claimed(_));
@@ -671,6 +681,7 @@ impl Watch for QueueWatch {
             "I15",
             "I16",
             "I16.failed",
+            "I16.disk",
             "I16.way",
             "I17",
             "I25",

@@ -237,6 +237,7 @@ impl Site {
             | Input::Request { .. }
             | Input::Object { .. }
             | Input::Stored { .. }
+            | Input::Space { .. }
             | Input::Quarantined { .. } => 0,
         };
         // A few machines take part, each with a few words; who waits is answered; uploads begin, with their parts.

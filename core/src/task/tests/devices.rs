@@ -1,7 +1,9 @@
 //! Reports and callbacks of recorders, and operators making and calling off tasks.
 
+use super::super::transfer::NO_ROOM;
 use super::*;
 use crate::effect::Finish;
+use crate::knobs::Room;
 use crate::row::RecordingFacts;
 
 #[test]
@@ -105,6 +107,33 @@ fn a_finish_callback_without_an_uploader_is_made_good_when_it_comes() {
     let seen = rig.say(&d1(), status(true, Vec::new()));
     assert_eq!(seen.frames(), ["request T"]);
     assert_eq!(rig.task("T").error, None);
+}
+
+#[test]
+fn a_disk_without_room_asks_for_no_recording_until_there_is_room() {
+    let mut rig = Rig::new();
+    for task in ["S", "T", "U", "V"] {
+        rig.create(task, &d1());
+    }
+    rig.link_up(&d1(), 1);
+    rig.on(|tasks, cx| tasks.on_room(cx, Room::Short));
+    for task in ["T", "U", "V"] {
+        let seen = rig.finish(task, &d1(), Default::default());
+        assert!(seen.frames().is_empty(), "{seen:?}");
+        assert_eq!(rig.task(task).error.as_deref(), Some(NO_ROOM));
+    }
+    // A new link asks for nothing either.
+    rig.link_up(&d1(), 2);
+    assert!(rig.say(&d1(), status(true, Vec::new())).frames().is_empty());
+    rig.on(|tasks, cx| tasks.on_room(cx, Room::None));
+    // One comes without being asked for, one is given up.
+    rig.say(&d1(), TransferMessage::UploadStarted(claim("U")));
+    rig.say(&d1(), TransferMessage::UploadFailed { task: "V".into(), reason: None });
+    let seen = rig.on(|tasks, cx| tasks.on_room(cx, Room::Enough));
+    assert_eq!(seen.frames(), ["request T"]);
+    assert_eq!(rig.task("T").error, None);
+    assert!(rig.on(|tasks, cx| tasks.on_room(cx, Room::Enough)).is_nothing());
+    assert_eq!(rig.finish("S", &d1(), Default::default()).frames(), ["request S"]);
 }
 
 #[test]

@@ -336,7 +336,7 @@ fn a_gate_that_is_not_open_refuses_bytes_and_nothing_else() {
                 503,
                 "<Code>SlowDown</Code><Message>not accepting objects: maintenance",
             ),
-            (Gate::Full, 507, "<Code>InsufficientStorage</Code>"),
+            (Gate::Full, 503, "<Code>SlowDown</Code>"),
         ] {
             gate.send_replace(state);
             for refused in [

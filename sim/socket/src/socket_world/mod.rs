@@ -3,6 +3,7 @@
 mod blocking;
 mod clock;
 mod disk;
+mod failing;
 mod image;
 mod net;
 mod power;
@@ -10,6 +11,7 @@ mod power;
 pub use blocking::SimBlocking;
 pub use clock::SimClock;
 pub use disk::{SimDisk, SimFile, SimLock};
+pub use failing::{DiskCall, DiskFault, Errno, FailingDisk, FailingFile, FailingSeams, Faults};
 pub use image::{Keep, SECTOR};
 pub use net::{PoweredNet, SimListener, SimNet, SimStream};
 pub use power::{Cut, DiskOp, DiskVerb, Moment, Power};

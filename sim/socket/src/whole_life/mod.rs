@@ -21,7 +21,7 @@ use tidegate_runtime::ingest::Spool;
 use tidegate_runtime::replay;
 use tidegate_runtime::seam::Disk;
 
-use crate::socket_world::{DiskOp, DiskVerb, Keep, Power, SimDisk, SimSeams};
+use crate::socket_world::{DiskOp, DiskVerb, Faults, Keep, Power, SimDisk, SimSeams};
 
 /// What a death leaves of the site's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct Plan {
     pub deaths: Vec<Death>,
     /// Whether the disk of the site lies about its syncs.
     pub lying_disk: bool,
+    /// Faults of the disk of the site. A site that ends because of one is started again, as by a service manager.
+    pub faults: Option<Faults>,
     /// How far the life goes.
     pub until: Until,
 }
@@ -73,7 +75,7 @@ impl Plan {
     /// A whole life with these deaths.
     #[must_use]
     pub fn new(seed: u64, deaths: Vec<Death>) -> Plan {
-        Plan { seed, deaths, lying_disk: false, until: Until::Delivered }
+        Plan { seed, deaths, lying_disk: false, faults: None, until: Until::Delivered }
     }
 }
 
@@ -86,6 +88,10 @@ pub struct Report {
     pub served_at: u64,
     /// Deaths that came.
     pub deaths: usize,
+    /// Why the site ended by itself, each time.
+    pub ends: Vec<String>,
+    /// Whether something was left on the disk of the site that only its next start removed. Looked at with faults only.
+    pub swept_at_a_start: bool,
     /// Bodies that reached the cloud: of parts and of whole objects.
     pub sent: usize,
     /// What the device did and heard.
@@ -103,6 +109,12 @@ struct Noted {
     /// Starts of the site so far.
     boots: u64,
     served_at: Option<u64>,
+    /// Why the site ended by itself, each time.
+    ends: Vec<String>,
+    /// Whether an upload may be tried again at no cost.
+    patient: bool,
+    /// Whether it did since it was last started.
+    ended: bool,
     /// The key that a start of the site showed first.
     edge_key: Option<String>,
     device: Option<EventLog>,
@@ -128,7 +140,7 @@ impl Notes {
 /// # Errors
 /// What does not hold, in words; also if the site does not come back, or the life does not end.
 pub fn live(plan: Plan) -> Result<Report, String> {
-    let Plan { seed, deaths, lying_disk, until } = plan;
+    let Plan { seed, deaths, lying_disk, faults, until } = plan;
     fastrand::seed(seed);
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
@@ -146,9 +158,11 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     power.record();
     let notes = Notes::default();
 
+    let patient = faults.is_some();
+    notes.get().patient = patient;
     let (for_site, site_notes) = (disk.clone(), notes.clone());
     let keys = until == Until::Delivered;
-    sim.host(SITE, move || site::run(for_site.clone(), seed, keys, site_notes.clone()));
+    sim.host(SITE, move || site::run(for_site.clone(), faults.clone(), seed, keys, site_notes.clone()));
     let cloud_disk = SimDisk::new();
     cloud_disk.power().record();
     let (for_cloud, cloud_notes) = (cloud_disk.clone(), notes.clone());
@@ -171,24 +185,39 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     let mut next = arm_next(&mut deaths);
     loop {
         let over = sim.step().map_err(|error| error.to_string())?;
-        if power.is_out() {
+        let ended = std::mem::take(&mut notes.get().ended);
+        if power.is_out() || ended {
             // The disk is dead by now and so are the sockets: what destructors do changes nothing.
             sim.crash(SITE);
-            match next.take() {
+            match next.take_if(|_| !ended) {
                 Some(End::PowerLoss(keep)) => disk.lose_power(keep),
                 Some(End::Kill) | None => disk.kill(),
             }
-            died += 1;
+            died += usize::from(!ended);
             for _ in 0..rng.u32(..AWAY_TICKS_MAX) {
                 sim.step().map_err(|error| error.to_string())?;
             }
-            next = arm_next(&mut deaths);
+            if !ended {
+                next = arm_next(&mut deaths);
+            }
             sim.bounce(SITE);
         } else if over {
             break;
         }
     }
     let (took, ops) = (sim.elapsed(), power.recorded());
+    let mut swept_at_a_start = false;
+    if patient {
+        // A body that broke off is given up when it has paused for long enough.
+        let clean = || nothing_is_left(&disk).is_ok();
+        if !rest(&mut sim, clean)? {
+            swept_at_a_start = true;
+            sim.crash(SITE);
+            disk.kill();
+            sim.bounce(SITE);
+            rest(&mut sim, clean)?;
+        }
+    }
     power.hold();
     disk.kill();
     drop(sim);
@@ -210,7 +239,8 @@ pub fn live(plan: Plan) -> Result<Report, String> {
         run.sort_by_key(|event| format!("{event:?}"));
     }
     let served_at = notes.get().served_at.unwrap_or(0);
-    Ok(Report { ops, served_at, deaths: died, sent, device, took })
+    let ends = notes.get().ends.clone();
+    Ok(Report { ops, served_at, deaths: died, ends, swept_at_a_start, sent, device, took })
 }
 
 /// On the edge no content, no part and no half-written record stays behind.
@@ -224,6 +254,20 @@ fn nothing_is_left(disk: &SimDisk) -> Result<(), String> {
     if left.is_empty() { Ok(()) } else { Err(format!("orphans on the edge: {left:?}")) }
 }
 
+/// Lets the world go on until `enough`, at most [`REST`]; whether it came to that.
+fn rest(sim: &mut turmoil::Sim<'_>, enough: impl Fn() -> bool) -> Result<bool, String> {
+    let end = sim.elapsed() + REST;
+    while !enough() {
+        if sim.elapsed() >= end {
+            return Ok(false);
+        }
+        sim.step().map_err(|error| error.to_string())?;
+    }
+    Ok(true)
+}
+
+/// Longer than the pause after which a body is given up.
+const REST: Duration = Duration::from_secs(90);
 /// Longer than any life, in virtual time: what has not ended by then hangs.
 const LONGEST: Duration = Duration::from_secs(900);
 /// A step of the world. Nothing in it depends on finer time.

@@ -181,11 +181,14 @@ impl Operator {
         })
         .await?;
         let path = format!("/api/v1/sync/episodes/{episode}/status");
+        let patient = self.notes.get().patient;
         let status = self
             .until("the recording to be in the cloud", async |it| {
                 let Some(status) = it.read(&path).await? else { return Ok(Step::Again) };
                 match status["status"].as_str() {
                     Some("completed") => Ok(Step::Done(status)),
+                    // What waits for another try at no cost is said to have failed as well.
+                    Some("failed") if patient && status["next_retry_at"].is_string() => Ok(Step::Again),
                     Some("failed") => Err(format!("the upload failed: {status}")),
                     _ => Ok(Step::Again),
                 }

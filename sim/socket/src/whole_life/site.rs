@@ -13,7 +13,7 @@ use tidegate_runtime::seam::{Net, Seams};
 use tidegate_s3::{CloudConfig, CloudStore};
 
 use super::{API, BUCKET, CLOUD, DATA, EDGE_BUCKET, KEY, Notes, S3, SECRET, SITE};
-use crate::socket_world::{SimDisk, SimSeams};
+use crate::socket_world::{FailingSeams, Faults, Power, SimDisk, SimSeams};
 
 fn any(port: u16) -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], port))
@@ -49,6 +49,7 @@ fn config() -> Config {
 /// device has to know them beforehand.
 pub(super) async fn run(
     disk: SimDisk,
+    faults: Option<Faults>,
     seed: u64,
     keys: bool,
     notes: Notes,
@@ -60,20 +61,31 @@ pub(super) async fn run(
     };
     let power = disk.power().clone();
     let seams = SimSeams::new(disk, seed.wrapping_mul(31).wrapping_add(boots));
-    let ended = serve(seams, keys, &notes).await;
+    let ended = match faults.clone() {
+        Some(faults) => serve(FailingSeams::new(seams, faults), &power, keys, &notes).await,
+        None => serve(seams, &power, keys, &notes).await,
+    };
     if power.is_out() {
         // What a host without power would say is heard by nobody; the world crashes it next.
         std::future::pending::<()>().await;
     }
+    if faults.is_some() {
+        {
+            let mut notes = notes.get();
+            notes.ends.push(ended);
+            notes.ended = true;
+        }
+        std::future::pending::<()>().await;
+        return Ok(());
+    }
     Err(format!("start {boots} of the site ended with its power on: {ended}").into())
 }
 
-async fn serve(seams: SimSeams, keys: bool, notes: &Notes) -> String {
+async fn serve<S: Seams>(seams: S, power: &Power, keys: bool, notes: &Notes) -> String {
     let mut config = config();
     if keys {
         config.edge.keys = Some((KEY.to_owned(), Secret::new(SECRET)));
     }
-    let power = seams.disk().power().clone();
     let to_cloud = config.cloud.clone();
     let for_cloud = seams.clone();
     let started = boot::start(seams, config, move |source| {
