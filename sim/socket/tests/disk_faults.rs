@@ -23,7 +23,6 @@ fn fails(call: DiskCall, part: &'static str, skip: u32, times: u32, judge: impl 
         let report = report.unwrap_or_else(|why| panic!("{what}: {why}"));
         assert!(!faults.is_pending(), "{what}: it did not come to that: {faults:?}");
         assert_eq!(faults.hit().len(), usize::try_from(times).expect("few"), "{what}");
-        println!("{what}: {:?}, ended {:?}", report.took, report.ends);
         judge(&report);
     }
 }
