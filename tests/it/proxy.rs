@@ -95,7 +95,6 @@ impl Answer {
 #[derive(Clone, Debug)]
 struct Rule {
     operation: &'static str,
-    key: Option<String>,
     skip: usize,
     times: usize,
     act: Act,
@@ -177,13 +176,7 @@ impl Proxy {
     /// Lets `skip` requests of this operation pass, then acts on `times` of them. `*` is any operation. Rules are
     /// looked at in the order they were made; the first that is about a request decides.
     pub fn rule(&self, operation: &'static str, skip: usize, times: usize, act: Act) {
-        self.inside.state().rules.push_back(Rule { operation, key: None, skip, times, act });
-    }
-
-    /// The same, for requests whose path ends with `suffix` only.
-    pub fn rule_for(&self, operation: &'static str, suffix: &str, skip: usize, times: usize, act: Act) {
-        let key = Some(suffix.to_owned());
-        self.inside.state().rules.push_back(Rule { operation, key, skip, times, act });
+        self.inside.state().rules.push_back(Rule { operation, skip, times, act });
     }
 
     /// Forgets all rules. What is held stays held.
@@ -255,8 +248,7 @@ impl Inside {
         let mut state = self.state();
         let mut act = None;
         for rule in &mut state.rules {
-            let about = (rule.operation == "*" || rule.operation == seen.operation)
-                && rule.key.as_ref().is_none_or(|suffix| seen.key.ends_with(suffix.as_str()));
+            let about = rule.operation == "*" || rule.operation == seen.operation;
             if !about {
                 continue;
             }

@@ -13,7 +13,6 @@ fn seed() -> u64 {
 }
 
 /// Plays a life in which `times` calls fail, with each error of the system.
-#[expect(clippy::print_stdout, reason = "the harness captures it and shows it with the failure")]
 fn fails(call: DiskCall, part: &'static str, skip: u32, times: u32, judge: impl Fn(&Report)) {
     for errno in Errno::ALL {
         let (seed, faults) = (seed(), Faults::default());

@@ -224,6 +224,11 @@ impl Uploads {
             *self.refused.entry(key).or_default() += u32::from(failed);
         }
         let Some((job, upload)) = self.probes.remove(ticket) else { return };
+        if matches!(outcome, Outcome::Failed(Fault::Rejected(_))) {
+            // The store takes its word back: it lists nothing any more, and what it listed to an earlier claim was kept by
+            // nobody. Only what was acknowledged is known now (docs/stores.md: stores whose lists cannot be read).
+            self.proven.retain(|at| at.0 != job);
+        }
         let (Outcome::Done(ObjectReply::Parts(Some(listed))), Some(Row::Upload(row))) =
             (outcome, seen.was(&Key::Upload(job)))
         else {
