@@ -338,10 +338,11 @@ impl Rig {
         self.record("t1")?;
         self.announce("t1")?;
         self.settle(200_000)?;
-        // The way fails, then the data, and a part's answer is lost.
+        // The way fails, then our own disk, then the data, and a part's answer is lost.
         let offline = Outcome::Failed(Fault::Offline);
         self.faults.push((Store::Cloud, "head", offline.clone()));
         self.faults.push((Store::Cloud, "create", Outcome::Failed(Fault::Local("disk".into()))));
+        self.faults.push((Store::Cloud, "create", Outcome::Failed(Fault::Rejected("no".into()))));
         self.faults.push((Store::Cloud, "put_part", Outcome::Unknown));
         self.record("t2")?;
         self.settle(200_000)?;
@@ -375,7 +376,7 @@ impl Rig {
         let day = 24 * 3_600_000;
         (self.knobs.builtin.retry_base_ms, self.knobs.builtin.retry_cap_ms) = (2 * day, 3 * day);
         self.restart()?;
-        self.faults.push((Store::Cloud, "create", Outcome::Failed(Fault::Local("disk".into()))));
+        self.faults.push((Store::Cloud, "create", Outcome::Failed(Fault::Rejected("no".into()))));
         self.record("t5")?;
         self.settle(day + 600_000)?;
         self.end()
