@@ -650,6 +650,30 @@ fn without_evidence_and_without_a_copy_at_the_edge_nothing_is_acknowledged() {
     assert_eq!(seen.frames(), ["ack T"], "a digest is evidence");
 }
 
+#[test]
+fn after_an_upload_was_given_up_the_copy_is_read_again_before_it_is_acknowledged_again() {
+    // The incident: the copy here was what had failed, and a device that still had the recording was told to delete it.
+    let mut rig = Rig::new();
+    let n = rig.episode_of("T");
+    let (id, job) = (EpisodeId(n), crate::id::JobId(1));
+    rig.ask(Request::Judge { episode: id, approve: true, reason: None });
+    rig.on(|tasks, cx| tasks.on_job_queued(cx, job, id));
+    rig.on(|tasks, cx| {
+        tasks.on_job_ended(cx, job, id, crate::fact::JobEnd::Failed(crate::row::FinalWhy::Foreign))
+    });
+    let head = rig.say(&d1(), TransferMessage::UploadComplete(claim("T"))).op().0;
+    let seen = rig.done(head, ObjectReply::Head(None));
+    assert!(seen.frames().is_empty(), "the copy is gone: the device keeps its own");
+    let head = rig.say(&d1(), TransferMessage::UploadComplete(claim("T"))).op().0;
+    let digest = rig.done(head, head_reply()).op().0;
+    let seen = rig.done(digest, ObjectReply::Got(Got::Digest { len: LEN, sha256: other_sha() }));
+    assert_eq!((seen.codes(), seen.frames().len()), (std::vec!["digest_mismatch"], 0));
+    let head = rig.say(&d1(), TransferMessage::UploadComplete(claim("T"))).op().0;
+    let digest = rig.done(head, head_reply()).op().0;
+    assert_eq!(rig.done(digest, digest_reply()).frames(), ["ack T"], "it is whole");
+    assert_eq!(rig.parts.tasks.counter(), 2, "one episode");
+}
+
 /// The episode goes to the cloud, and its copy at the edge goes.
 fn removed(rig: &mut Rig, n: u64) {
     let (id, job) = (EpisodeId(n), crate::id::JobId(1));
