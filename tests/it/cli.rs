@@ -145,7 +145,7 @@ fn a_wrong_command_line_is_a_usage_error() {
 #[test]
 fn help_of_every_command_tells_its_flags() {
     run(async {
-        let commands: [(&[&str], &[&str]); 6] = [
+        let commands: [(&[&str], &[&str]); 7] = [
             (&["--help"], &["run", "status", "sync", "demo", "replay"]),
             (
                 &["run", "--help"],
@@ -155,6 +155,7 @@ fn help_of_every_command_tells_its_flags() {
             (&["sync", "--help"], &["--api", "--all", "--watch", "130"]),
             (&["demo", "--help"], &["--devices", "--recordings", "--size", "--no-crash", "--keep"]),
             (&["replay", "--help"], &["--data-dir", "--verify"]),
+            (&["quarantine", "--help"], &["list", "clear"]),
         ];
         for (arguments, words) in commands {
             let output = cli(arguments).await;
