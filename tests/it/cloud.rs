@@ -98,7 +98,7 @@ struct Hold {
 /// Logs requests and withholds answers.
 pub struct Watcher {
     requests: Mutex<Requests>,
-    hold: watch::Sender<Option<Hold>>,
+    holds: watch::Sender<Vec<Hold>>,
     held: watch::Sender<usize>,
 }
 
@@ -110,24 +110,36 @@ struct Requests {
 
 impl Watcher {
     fn new() -> Watcher {
-        Watcher { requests: Mutex::default(), hold: watch::Sender::new(None), held: watch::Sender::new(0) }
+        Watcher { requests: Mutex::default(), holds: watch::Sender::new(Vec::new()), held: watch::Sender::new(0) }
     }
 
     fn requests(&self) -> MutexGuard<'_, Requests> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Withholds the answers to `operation` from the moment `after` more of them were given.
+    /// Withholds the answers to `operation` from the moment `after` more of them were given, and no others.
     pub fn hold(&self, operation: &'static str, after: usize) {
-        let given =
-            self.requests().answered.iter().filter(|r| r.operation == operation && r.status < 300).count();
         self.held.send_replace(0);
-        self.hold.send_replace(Some(Hold { operation, after: given + after }));
+        self.holds.send_replace(Vec::new());
+        self.hold_too(operation, after);
+    }
+
+    /// Withholds the answers to one more operation.
+    pub fn hold_too(&self, operation: &'static str, after: usize) {
+        let after = self.answered(operation).len() + after;
+        self.holds.send_modify(|holds| holds.push(Hold { operation, after }));
     }
 
     /// Lets every answer pass.
     pub fn release(&self) {
-        self.hold.send_replace(None);
+        self.holds.send_replace(Vec::new());
+    }
+
+    /// Waits until an answer is withheld, for ever if none is.
+    pub async fn any_held(&self) {
+        if self.held.subscribe().wait_for(|held| *held > 0).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// Waits until so many answers are withheld.
@@ -174,13 +186,13 @@ impl Observer for Watcher {
 
     fn before_answer<'a>(&'a self, record: &'a Record) -> Boxed<'a, ()> {
         Box::pin(async move {
-            let mut hold = self.hold.subscribe();
+            let mut holds = self.holds.subscribe();
             let mut counted = false;
             loop {
-                let now = *hold.borrow_and_update();
+                let now = holds.borrow_and_update().clone();
                 {
                     let mut requests = self.requests();
-                    let held = now.is_some_and(|hold| {
+                    let held = now.iter().any(|hold| {
                         let given = |r: &&Record| r.operation == hold.operation && r.status < 300;
                         hold.operation == record.operation
                             && record.status < 300
@@ -195,7 +207,7 @@ impl Observer for Watcher {
                     counted = true;
                     self.held.send_modify(|held| *held += 1);
                 }
-                if hold.changed().await.is_err() {
+                if holds.changed().await.is_err() {
                     return;
                 }
             }

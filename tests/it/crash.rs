@@ -85,20 +85,25 @@ async fn kill_at_random(
     rng: &mut fastrand::Rng,
 ) -> bool {
     let parts_left = left.div_ceil(PART);
+    // The store may end a part of the last life after its connection is gone, and then less is left than was counted
+    // here: the moment chosen below may never come. Completing the upload is the last one that surely does.
+    cloud.watcher.hold("CompleteMultipartUpload", 0);
     if parts_left >= 2 && rng.bool() {
         // Between two parts: one is stored, and its answer never arrives.
-        cloud.watcher.hold("UploadPart", rng.usize(0..usize::try_from(parts_left).expect("few") - 1));
+        cloud.watcher.hold_too("UploadPart", rng.usize(0..usize::try_from(parts_left).expect("few") - 1));
     } else if parts_left >= 1 {
         cloud.meter.stall_at(cloud.meter.total() + rng.u64(1..left));
-    } else {
-        cloud.watcher.hold("CompleteMultipartUpload", 0);
     }
     let limit = cloud.meter.limit();
     site.ensure_started().await;
     let (status, body) = site.post(&format!("/api/v1/sync/episodes/{episode}"), &json!({})).await;
     assert!(matches!(status, 202 | 409), "{status} {body}");
     match limit {
-        Some(limit) => cloud.meter.reaches(limit).await,
+        Some(limit) => tokio::select! {
+            biased;
+            () = cloud.watcher.any_held() => {}
+            () = cloud.meter.reaches(limit) => {}
+        },
         None => cloud.watcher.held(1).await,
     }
     let unfinished = site.sync_status(episode).await["status"] != "completed";
@@ -134,7 +139,6 @@ fn kill_nine_at_random_moments_leaves_one_whole_object_and_sends_nothing_twice()
                 let left = LEN as u64 - stored.values().sum::<u64>();
                 let counts: Vec<(u16, usize)> =
                     stored.keys().map(|part| (*part, times_received(&cloud, &key, *part))).collect();
-                let completing = left == 0;
                 assert!(
                     kill_at_random(&mut site, &cloud, episode, left, &mut rng).await,
                     "killed in mid-upload"
@@ -155,7 +159,7 @@ fn kill_nine_at_random_moments_leaves_one_whole_object_and_sends_nothing_twice()
                 cloud.watcher.release();
                 cloud.meter.flow();
                 cloud.meter.settled().await;
-                if completing {
+                if cloud.watcher.received("CompleteMultipartUpload").iter().any(|r| r.key.as_deref() == Some(&key)) {
                     break;
                 }
             }
