@@ -11,7 +11,7 @@ use crate::fact::Fact;
 use crate::id::{Boot, ConnId, RequestId, Ticket};
 use crate::knobs::Knobs;
 use crate::object::ObjectOp;
-use crate::policy::{Author, Policies, Ruled, Ruling, Situation, Slot};
+use crate::policy::{Author, Clamped, Decision, Policies, Question, Ruled, Ruling, Situation, Verdict};
 use crate::quarantine;
 use crate::refusal::Refusal;
 use crate::row::Key;
@@ -177,17 +177,33 @@ impl Cx<'_> {
         self.chance
     }
 
-    /// Asks the policies, and records the verdict after `clamp` made it safe. `clamp` gets the raw verdict and
-    /// returns the one to obey with a short text for people.
-    pub fn rule<R, V>(
+    /// Asks the policies, and records the decision after `clamp` made the verdict safe.
+    pub fn rule<R: Clone + Into<Verdict>, V>(
         &mut self,
-        slot: Slot,
+        question: Question,
         ask: impl FnOnce(&mut dyn Policies) -> Ruling<R>,
-        clamp: impl FnOnce(R) -> (V, String),
+        clamp: impl FnOnce(R) -> Clamped<V>,
     ) -> (V, Author) {
         let ruling = ask(self.policies);
-        let (verdict, text) = clamp(ruling.verdict);
-        self.out.rulings.push(Ruled { slot, by: ruling.by.clone(), verdict: text });
+        let Clamped { verdict, text, reason, clamped } = clamp(ruling.verdict.clone());
+        let (slot, reason) = (question.slot(), String::from(ruling.word(reason)));
+        self.out.rulings.push(Ruled {
+            slot,
+            by: ruling.by.clone(),
+            verdict: text.clone(),
+            reason: Some(reason.clone()),
+            clamped: Some(clamped),
+        });
+        self.out.decisions.push(Decision {
+            set: ruling.by.set(),
+            by: ruling.by.clone(),
+            module: None,
+            question,
+            verdict: ruling.verdict.into(),
+            enacted: text,
+            reason,
+            clamped,
+        });
         (verdict, ruling.by)
     }
 }

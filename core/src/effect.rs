@@ -309,6 +309,8 @@ pub struct Output {
     pub effects: Vec<Effect>,
     /// Verdicts of policies, in order.
     pub rulings: Vec<crate::policy::Ruled>,
+    /// The same verdicts with their questions, for the record of recent decisions.
+    pub decisions: Vec<crate::policy::Decision>,
 }
 
 impl Output {
@@ -318,5 +320,6 @@ impl Output {
         self.rows.clear();
         self.effects.clear();
         self.rulings.clear();
+        self.decisions.clear();
     }
 }

@@ -25,7 +25,7 @@ use crate::refusal::{Broken, Illegal, Refusal};
 use crate::route;
 use crate::row::{Key, MetaRow, Row};
 use crate::task::Tasks;
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Wall};
 use crate::timers::{TimerKey, Timers};
 use crate::upload::Uploads;
 
@@ -210,13 +210,14 @@ impl Machine {
     fn situation(&self, now: Now) -> Situation {
         let counts = self.parts.queue.counts(now);
         Situation {
-            wall_ms: now.wall.0,
+            minute_of_week: minute_of_week(now.wall),
             due: counts.due,
             waiting: counts.waiting,
             uploading: counts.uploading,
             parked: counts.parked,
             recording: self.parts.hub.recording(),
             streak: self.parts.queue.streak(),
+            ..Situation::default()
         }
     }
 
@@ -316,6 +317,12 @@ impl Machine {
         self.parts.uploads.check()?;
         crate::check::relations(&self.parts, &self.timers)
     }
+}
+
+/// Monday 00:00 is 0. 1970 began on a Thursday.
+fn minute_of_week(wall: Wall) -> u16 {
+    const WEEK: i64 = 7 * 24 * 60;
+    u16::try_from((wall.0.div_euclid(60_000) + 3 * 24 * 60).rem_euclid(WEEK)).unwrap_or(0)
 }
 
 /// Whether nothing begins any more after this input.

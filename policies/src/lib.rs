@@ -8,8 +8,8 @@ use std::fmt;
 
 use tidegate_core::id::PolicySetId;
 use tidegate_core::policy::{
-    Author, Bandwidth, Builtin, Candidate, Choice, Policies, PolicyFault, RetryQuery, RetryVerdict, Ruling,
-    Settings, Situation, UploadLimits, Waiting,
+    Author, Bandwidth, Builtin, Candidate, Chosen, Ordering, Policies, PolicyFault, RetryQuery, RetryVerdict,
+    Ruling, Settings, Situation, UploadLimits, Waiting,
 };
 
 /// The sets that are loaded.
@@ -71,12 +71,12 @@ struct StandIn {
 impl StandIn {
     fn sign<T>(&self, ruling: Ruling<T>) -> Ruling<T> {
         let by = Author::Builtin { instead_of: self.instead_of, why: PolicyFault::Missing };
-        Ruling { verdict: ruling.verdict, by }
+        Ruling { by, ..ruling }
     }
 }
 
 impl Policies for StandIn {
-    fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Choice>> {
+    fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Chosen>> {
         let ruling = self.floor.select(situation, candidates);
         self.sign(ruling)
     }
@@ -96,7 +96,7 @@ impl Policies for StandIn {
         self.sign(ruling)
     }
 
-    fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Vec<i64>> {
+    fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Ordering> {
         let ruling = self.floor.score(situation, waiting);
         self.sign(ruling)
     }
@@ -105,15 +105,28 @@ impl Policies for StandIn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_core::id::JobId;
-    use tidegate_core::outcome::Fault;
+    use tidegate_core::policy::{ErrorClass, Known, LinkKind, Subject};
 
     fn settings(attempts: u32) -> Settings {
         Settings { attempts, retry_jitter_ms: 0, ..Settings::default() }
     }
 
     fn query(spent: u32) -> RetryQuery {
-        RetryQuery { job: JobId(1), fault: Fault::Offline, spent, len: 1, seed: 7 }
+        RetryQuery {
+            job: 1,
+            spent,
+            class: ErrorClass::Damaged,
+            subject: Subject::Part,
+            code: String::from("part_damaged"),
+            elapsed_ms: 0,
+            last_delay_ms: 0,
+            size: 1,
+            sent: 0,
+            link: LinkKind::Unknown,
+            metered: Known::Unknown,
+            memo: 0,
+            seed: 7,
+        }
     }
 
     #[test]

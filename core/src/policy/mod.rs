@@ -3,23 +3,30 @@
 //! A policy proposes, the core disposes: every verdict is clamped, recorded with its author, and none can lose a
 //! job. Policies are arguments of a step: a synchronous call, one set per step.
 
-mod builtin;
+pub mod builtin;
+mod floor;
 mod query;
+pub mod question;
+mod set;
 #[cfg(test)]
 mod tests;
 
-pub use builtin::{Builtin, Settings};
+pub use floor::{Builtin, Settings};
 pub use query::{
-    Author, Bandwidth, Candidate, Choice, GiveUp, PolicyFault, RetryQuery, RetryVerdict, Ruled, Ruling,
-    Situation, Slot, UploadLimits, Waiting,
+    Author, Clamped, Decision, PolicyFault, Question, Ruled, Ruling, Slot, UNKNOWN, UNSPECIFIED, Verdict,
 };
+pub use question::{
+    Bandwidth, Candidate, Choice, Chosen, DISK_UNKNOWN, ErrorClass, GiveUp, Known, LinkKind, Ordering, Power,
+    RetryAction, RetryQuery, RetryVerdict, Situation, Subject, UploadLimits, Waiting,
+};
+pub use set::{Binding, ModuleFacts, PolicySet, Seat, SettingValue};
 
 use alloc::vec::Vec;
 
 /// The five questions. Implementations are pure: equal questions, equal answers.
 pub trait Policies {
     /// Which approved episodes that nobody asked for are queued now? One answer per candidate, in order.
-    fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Choice>>;
+    fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Chosen>>;
     /// An attempt failed at the cost of the job: when again, if at all?
     fn retry(&mut self, query: &RetryQuery) -> Ruling<RetryVerdict>;
     /// How many uploads at once?
@@ -27,5 +34,5 @@ pub trait Policies {
     /// How many bytes per second in all?
     fn budget(&mut self, situation: &Situation) -> Ruling<Bandwidth>;
     /// In which order? One score per waiting job, in order; the highest goes first, ties go to the oldest.
-    fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Vec<i64>>;
+    fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Ordering>;
 }

@@ -1,10 +1,15 @@
-//! Questions to policies and their verdicts, in core vocabulary. Integers only.
+//! Hooks, authors and records of decisions.
 
 use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
-use crate::id::{DeviceId, EpisodeId, JobId, PolicySetId};
-use crate::outcome::Fault;
+use crate::digest::Sha256;
+use crate::id::PolicySetId;
+use crate::policy::question::{
+    Bandwidth, Candidate, Chosen, Ordering, RetryQuery, RetryVerdict, Situation, UploadLimits, Waiting,
+};
 
 /// A hook that a policy may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -27,6 +32,15 @@ pub enum Slot {
 }
 
 impl Slot {
+    /// Every hook.
+    pub const ALL: [Slot; 5] = [Slot::AutoScan, Slot::Retry, Slot::Concurrency, Slot::Bandwidth, Slot::Order];
+
+    /// Reads [`Slot::name`].
+    #[must_use]
+    pub fn of(name: &str) -> Option<Slot> {
+        Slot::ALL.into_iter().find(|slot| slot.name() == name)
+    }
+
     /// The word in configuration, API and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -47,7 +61,38 @@ pub struct Ruling<T> {
     pub verdict: T,
     /// Who gave it.
     pub by: Author,
+    /// The author's words for reasons: reason n is the n-th, 0 is unspecified.
+    pub words: Arc<[String]>,
 }
+
+/// A verdict made safe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clamped<V> {
+    /// What to obey.
+    pub verdict: V,
+    /// A short text of it for people.
+    pub text: String,
+    /// The reason of the raw verdict.
+    pub reason: u16,
+    /// Whether it is another than the raw one.
+    pub clamped: bool,
+}
+
+impl<T> Ruling<T> {
+    /// The word of a reason.
+    #[must_use]
+    pub fn word(&self, reason: u16) -> &str {
+        match usize::from(reason).checked_sub(1) {
+            None => UNSPECIFIED,
+            Some(n) => self.words.get(n).map_or(UNKNOWN, String::as_str),
+        }
+    }
+}
+
+/// The word of reason 0.
+pub const UNSPECIFIED: &str = "unspecified";
+/// The word of a reason that its author has no word for: no policy comes this far with one.
+pub const UNKNOWN: &str = "unknown";
 
 /// Who gave a verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -93,6 +138,27 @@ pub enum PolicyFault {
     /// The set is not loaded.
     #[n(3)]
     Missing,
+    /// It took too long by the clock: the backstop when fuel is not what ended it. Not repeatable.
+    #[n(4)]
+    Timeout,
+    /// It let nothing begin for longer than it may, though nothing else stood in the way.
+    #[n(5)]
+    Stalled,
+}
+
+impl PolicyFault {
+    /// A short stable word for metrics, logs and the API.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            PolicyFault::Trap => "trap",
+            PolicyFault::Exhausted => "exhausted",
+            PolicyFault::Shape => "shape",
+            PolicyFault::Missing => "missing",
+            PolicyFault::Timeout => "timeout",
+            PolicyFault::Stalled => "stalled",
+        }
+    }
 }
 
 /// One verdict as the journal keeps it.
@@ -107,114 +173,105 @@ pub struct Ruled {
     /// The verdict after clamping, as a short text for people.
     #[n(2)]
     pub verdict: String,
+    /// The author's word for why.
+    #[n(3)]
+    pub reason: Option<String>,
+    /// Whether clamping changed the verdict.
+    #[n(4)]
+    pub clamped: Option<bool>,
 }
 
-/// The site as policies see it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Situation {
-    /// Wall time, milliseconds since 1970.
-    pub wall_ms: i64,
-    /// Jobs that wait and are due.
-    pub due: u32,
-    /// Jobs that wait for a later time.
-    pub waiting: u32,
-    /// Jobs being uploaded.
-    pub uploading: u32,
-    /// Jobs parked.
-    pub parked: u32,
-    /// Devices that record right now.
-    pub recording: u32,
-    /// Failures of the way in a row, 0 when it works.
-    pub streak: u32,
-}
-
-/// An approved episode without a job.
+/// A question with everything in it that its answer may depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// The episode.
-    pub episode: EpisodeId,
-    /// Whose recording.
-    pub device: DeviceId,
-    /// Bytes.
-    pub len: u64,
-    /// Milliseconds since it was approved.
-    pub approved_ago_ms: u64,
+pub enum Question {
+    /// [`crate::policy::Policies::select`]
+    AutoScan(Situation, Vec<Candidate>),
+    /// [`crate::policy::Policies::retry`]
+    Retry(RetryQuery),
+    /// [`crate::policy::Policies::limits`]
+    Concurrency(Situation),
+    /// [`crate::policy::Policies::budget`]
+    Bandwidth(Situation),
+    /// [`crate::policy::Policies::score`]
+    Order(Situation, Vec<Waiting>),
 }
 
-/// What to do with a candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// Queue it.
-    Enqueue,
-    /// Ask again at the next scan.
-    Later,
+impl Question {
+    /// Its hook.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        match self {
+            Question::AutoScan(..) => Slot::AutoScan,
+            Question::Retry(_) => Slot::Retry,
+            Question::Concurrency(_) => Slot::Concurrency,
+            Question::Bandwidth(_) => Slot::Bandwidth,
+            Question::Order(..) => Slot::Order,
+        }
+    }
 }
 
-/// An attempt that failed.
+/// An answer, not clamped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetryQuery {
-    /// The job.
-    pub job: JobId,
-    /// Why it failed.
-    pub fault: Fault,
-    /// Attempts spent, this one included.
-    pub spent: u32,
-    /// Bytes of the object.
-    pub len: u64,
-    /// A seed of this question alone, for jitter.
-    pub seed: u64,
+pub enum Verdict {
+    /// To [`Question::AutoScan`].
+    AutoScan(Vec<Chosen>),
+    /// To [`Question::Retry`].
+    Retry(RetryVerdict),
+    /// To [`Question::Concurrency`].
+    Concurrency(UploadLimits),
+    /// To [`Question::Bandwidth`].
+    Bandwidth(Bandwidth),
+    /// To [`Question::Order`].
+    Order(Ordering),
 }
 
-/// What to do after a failed attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryVerdict {
-    /// Try again.
-    After {
-        /// Milliseconds from now.
-        delay_ms: u64,
-    },
-    /// Wait for an operator.
-    Park,
-    /// Give up.
-    GiveUp(GiveUp),
-}
-
-/// Why a policy gives up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GiveUp {
-    /// Attempts used up.
-    Exhausted,
-    /// This fault never passes.
-    Hopeless,
-}
-
-/// How many uploads at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UploadLimits {
-    /// Uploads at once.
-    pub uploads: u32,
-}
-
-/// How fast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bandwidth {
-    /// Bytes per second over all uploads; `None` is no limit.
-    pub bytes_per_second: Option<u64>,
-}
-
-/// A job that is due.
+/// One decision, whole: what was asked, what was answered, by whom, and what the core made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// The job.
-    pub job: JobId,
-    /// Whose recording.
-    pub device: DeviceId,
-    /// Bytes.
-    pub len: u64,
-    /// Attempts spent.
-    pub spent: u32,
-    /// Milliseconds since it was queued.
-    pub queued_ago_ms: u64,
-    /// Milliseconds since the episode was approved.
-    pub approved_ago_ms: u64,
+pub struct Decision {
+    /// The set whose turn it was.
+    pub set: PolicySetId,
+    /// Who answered.
+    pub by: Author,
+    /// The module that sits in the slot, if it is one.
+    pub module: Option<Sha256>,
+    /// What was asked.
+    pub question: Question,
+    /// What was answered, not clamped.
+    pub verdict: Verdict,
+    /// What the core made of it, as a short text for people.
+    pub enacted: String,
+    /// The author's word for why; of a list, the most frequent.
+    pub reason: String,
+    /// Whether clamping changed the verdict.
+    pub clamped: bool,
+}
+
+impl From<Vec<Chosen>> for Verdict {
+    fn from(verdict: Vec<Chosen>) -> Verdict {
+        Verdict::AutoScan(verdict)
+    }
+}
+
+impl From<RetryVerdict> for Verdict {
+    fn from(verdict: RetryVerdict) -> Verdict {
+        Verdict::Retry(verdict)
+    }
+}
+
+impl From<UploadLimits> for Verdict {
+    fn from(verdict: UploadLimits) -> Verdict {
+        Verdict::Concurrency(verdict)
+    }
+}
+
+impl From<Bandwidth> for Verdict {
+    fn from(verdict: Bandwidth) -> Verdict {
+        Verdict::Bandwidth(verdict)
+    }
+}
+
+impl From<Ordering> for Verdict {
+    fn from(verdict: Ordering) -> Verdict {
+        Verdict::Order(verdict)
+    }
 }

@@ -12,16 +12,27 @@ use crate::policy::{
 use crate::upload::rig::{MIB, Model, Rig};
 
 fn query(spent: u32, seed: u64) -> RetryQuery {
-    RetryQuery { job: JobId(1), fault: Fault::Damaged(What::Part), spent, len: 10, seed }
-}
-
-fn device() -> DeviceId {
-    DeviceId::new("robot").unwrap()
+    RetryQuery {
+        job: 1,
+        spent,
+        class: ErrorClass::Damaged,
+        subject: Subject::Part,
+        code: "part_damaged".into(),
+        elapsed_ms: 0,
+        last_delay_ms: 0,
+        size: 10,
+        sent: 0,
+        link: LinkKind::Unknown,
+        metered: Known::Unknown,
+        memo: 0,
+        seed,
+    }
 }
 
 #[test]
 fn auto_scan_is_off_unless_switched_on_and_answers_for_every_candidate() {
-    let candidate = |n| Candidate { episode: EpisodeId(n), device: device(), len: 1, approved_ago_ms: n };
+    let candidate =
+        |n| Candidate { episode: n, device: "robot".into(), size: 1, age_ms: n, tries: 0, labels: vec![] };
     let candidates = [candidate(1), candidate(2), candidate(3)];
     for (auto_scan, choice) in [(false, Choice::Later), (true, Choice::Enqueue)] {
         let mut policies = Builtin::new(Settings { auto_scan, ..Settings::default() });

@@ -1,6 +1,7 @@
 //! When a due job may begin: the way, the policies, the one deadline of the queue. Never ends a job.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::bug::{planted, scattered};
@@ -9,7 +10,7 @@ use crate::cx::Cx;
 use crate::effect::{Notice, QueueCounts};
 use crate::id::{Fence, JobId};
 use crate::limits;
-use crate::policy::{Situation, Slot, Waiting};
+use crate::policy::{Clamped, Ordering, Question, Situation, Waiting};
 use crate::queue::Queue;
 use crate::queue::claim::{self, Due};
 use crate::row::JobState;
@@ -42,11 +43,12 @@ impl Queue {
         let situation = self.situation(cx, counts);
         let most = if planted!(cx.knobs, H17) { limits::UPLOADS_MAX } else { cx.knobs.uploads_max() };
         let (limit, mut by) = cx.rule(
-            Slot::Concurrency,
+            Question::Concurrency(situation.clone()),
             |p| p.limits(&situation),
             |v| {
-                let limit = v.uploads.min(most);
-                (limit, format!("{limit} at once"))
+                let verdict = v.uploads.min(most);
+                let text = format!("{verdict} at once");
+                Clamped { verdict, text, reason: v.reason, clamped: verdict != v.uploads }
             },
         );
         self.allowed = Some((now, limit));
@@ -59,12 +61,12 @@ impl Queue {
         if due.len() > free {
             let shown: Vec<Waiting> = due.iter().map(|d| d.shown.clone()).collect();
             let (ruled, author) = cx.rule(
-                Slot::Order,
+                Question::Order(situation.clone(), shown.clone()),
                 |p| p.score(&situation, &shown),
-                |scores| {
+                |Ordering { scores, reason }| {
                     let fits = scores.len() == shown.len();
                     let text = format!("{} scores for {}", scores.len(), shown.len());
-                    (fits.then_some(scores), text)
+                    Clamped { verdict: fits.then_some(scores), text, reason, clamped: !fits }
                 },
             );
             scores = ruled.unwrap_or(scores);
@@ -96,12 +98,13 @@ impl Queue {
                 | JobState::Failed { .. } => return None,
             };
             let shown = Waiting {
-                job,
-                device: row.device.clone(),
-                len: row.source.len,
+                job: job.0,
+                device: String::from(row.device.as_str()),
+                size: row.source.len,
                 spent: row.spent,
-                queued_ago_ms: ago(row.queued_at),
-                approved_ago_ms: ago(row.approved_at),
+                queued_ms: ago(row.queued_at),
+                age_ms: ago(row.approved_at),
+                labels: Vec::new(),
             };
             Some(Due { shown, overdue: waited > limits::WAIT_MAX })
         };

@@ -16,7 +16,7 @@ pub(super) struct Due {
 
 /// The built-in order: by approval, the oldest first.
 pub(super) fn built_in(due: &[Due]) -> Vec<i64> {
-    due.iter().map(|d| i64::try_from(d.shown.approved_ago_ms).unwrap_or(i64::MAX)).collect()
+    due.iter().map(|d| i64::try_from(d.shown.age_ms).unwrap_or(i64::MAX)).collect()
 }
 
 /// The best `free` jobs: overdue ones first, then by score, ties by number.
@@ -28,7 +28,7 @@ pub(super) fn choose(due: &[Due], scores: &[i64], free: usize) -> Vec<JobId> {
         .map(|(d, score)| {
             // Among overdue jobs a score has no say: longest in the queue first.
             let score = if d.overdue { i64::MAX } else { *score };
-            (!d.overdue, core::cmp::Reverse(score), d.shown.job)
+            (!d.overdue, core::cmp::Reverse(score), JobId(d.shown.job))
         })
         .collect();
     ranked.sort_unstable();

@@ -27,7 +27,7 @@ use crate::fact::{Fact, JobEnd, Wanted};
 use crate::id::{EpisodeId, Fence, JobId, PolicySetId, RequestId};
 use crate::limits;
 use crate::outcome::{Budget, Fault};
-use crate::policy::{GiveUp, RetryQuery, Slot};
+use crate::policy::{GiveUp, Question, RetryQuery};
 use crate::refusal::{Broken, Illegal, Refusal};
 use crate::row::{Cause, FinalWhy, JobRow, JobState, Key, ParkWhy, Row};
 use crate::time::{Mono, Now};
@@ -463,12 +463,25 @@ impl Queue {
     fn on_data_fault(&mut self, cx: &mut Cx<'_>, job: JobId, fault: &Fault) {
         let Some(row) = self.jobs.get(&job) else { return };
         let spent = row.spent + 1;
-        let len = row.source.len;
-        let seed = cx.chance().next_u64();
-        let query = RetryQuery { job, fault: fault.clone(), spent, len, seed };
+        let (class, subject, code) = retry::shown(fault);
+        let query = RetryQuery {
+            job: job.0,
+            spent,
+            class,
+            subject,
+            code,
+            elapsed_ms: 0,
+            last_delay_ms: 0,
+            size: row.source.len,
+            sent: row.bytes_sent,
+            link: cx.situation.link,
+            metered: cx.situation.metered,
+            memo: 0,
+            seed: cx.chance().next_u64(),
+        };
         let unclamped = planted!(cx.knobs, X12);
         let clamp = |v| if unclamped { retry::obey(v, spent) } else { retry::clamp(v, spent) };
-        let (course, by) = cx.rule(Slot::Retry, |p| p.retry(&query), clamp);
+        let (course, by) = cx.rule(Question::Retry(query.clone()), |p| p.retry(&query), clamp);
         let ruled_by = Some(by.set()).filter(|_| !planted!(cx.knobs, X20));
         match course {
             Course::After(delay) => {

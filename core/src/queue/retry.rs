@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use crate::limits;
 use crate::outcome::{Fault, What};
-use crate::policy::{GiveUp, RetryVerdict};
+use crate::policy::{Clamped, ErrorClass, GiveUp, RetryAction, RetryVerdict, Subject};
 use crate::row::FinalWhy;
 
 /// A verdict made safe.
@@ -21,32 +21,67 @@ pub(super) enum Course {
 }
 
 /// Makes a verdict safe: a delay within bounds, and an end to attempts whatever a policy says.
-pub(super) fn clamp(verdict: RetryVerdict, spent: u32) -> (Course, String) {
-    match verdict {
-        RetryVerdict::After { .. } if spent >= limits::ATTEMPTS_MAX => {
+pub(super) fn clamp(verdict: RetryVerdict, spent: u32) -> Clamped<Course> {
+    let (course, text) = course(verdict.action, spent);
+    let as_asked = match (&course, verdict.action) {
+        (Course::After(delay), RetryAction::After { delay_ms }) => delay.as_millis() == u128::from(delay_ms),
+        (Course::Park, RetryAction::Park) | (Course::GiveUp(_), RetryAction::GiveUp(_)) => true,
+        _ => false,
+    };
+    Clamped { verdict: course, text, reason: verdict.reason, clamped: !as_asked }
+}
+
+fn course(action: RetryAction, spent: u32) -> (Course, String) {
+    match action {
+        RetryAction::After { .. } if spent >= limits::ATTEMPTS_MAX => {
             (Course::GiveUp(GiveUp::Exhausted), String::from("give up: most attempts"))
         }
-        RetryVerdict::After { delay_ms } => {
+        RetryAction::After { delay_ms } => {
             let delay = Duration::from_millis(delay_ms).clamp(limits::DELAY_MIN, limits::DELAY_MAX);
             (Course::After(delay), format!("after {} ms", delay.as_millis()))
         }
-        RetryVerdict::Park => (Course::Park, String::from("park")),
-        RetryVerdict::GiveUp(GiveUp::Exhausted) => {
+        RetryAction::Park => (Course::Park, String::from("park")),
+        RetryAction::GiveUp(GiveUp::Exhausted) => {
             (Course::GiveUp(GiveUp::Exhausted), String::from("give up: exhausted"))
         }
-        RetryVerdict::GiveUp(GiveUp::Hopeless) => {
+        RetryAction::GiveUp(GiveUp::Hopeless) => {
             (Course::GiveUp(GiveUp::Hopeless), String::from("give up: hopeless"))
         }
     }
 }
 
 /// A verdict as it is, where a bug obeys it.
-pub(super) fn obey(verdict: RetryVerdict, spent: u32) -> (Course, String) {
-    match verdict {
-        RetryVerdict::After { delay_ms } => {
-            (Course::After(Duration::from_millis(delay_ms)), format!("after {delay_ms} ms"))
-        }
-        RetryVerdict::Park | RetryVerdict::GiveUp(_) => clamp(verdict, spent),
+pub(super) fn obey(verdict: RetryVerdict, spent: u32) -> Clamped<Course> {
+    match verdict.action {
+        RetryAction::After { delay_ms } => Clamped {
+            verdict: Course::After(Duration::from_millis(delay_ms)),
+            text: format!("after {delay_ms} ms"),
+            reason: verdict.reason,
+            clamped: false,
+        },
+        RetryAction::Park | RetryAction::GiveUp(_) => clamp(verdict, spent),
+    }
+}
+
+/// A fault of the data as policies see it.
+pub(super) fn shown(fault: &Fault) -> (ErrorClass, Subject, String) {
+    let subject = |what: &What| match what {
+        What::Object => Subject::Object,
+        What::Upload => Subject::Upload,
+        What::Part => Subject::Part,
+        What::Source => Subject::Source,
+    };
+    match fault {
+        Fault::Vanished(what) => (ErrorClass::Vanished, subject(what), fault.code().into()),
+        Fault::Damaged(what) => (ErrorClass::Damaged, subject(what), fault.code().into()),
+        Fault::Rejected(code) => (ErrorClass::Rejected, Subject::Object, code.clone()),
+        Fault::Offline
+        | Fault::Throttled { .. }
+        | Fault::Unavailable { .. }
+        | Fault::Auth
+        | Fault::ClockSkew
+        | Fault::NoDestination
+        | Fault::Local(_) => (ErrorClass::Other, Subject::Object, fault.code().into()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! runs.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -13,7 +14,7 @@ use crate::effect::Response;
 use crate::fact::{Fact, JobEnd, Wanted};
 use crate::id::{EpisodeId, JobId, ObjectKey, RequestId};
 use crate::limits;
-use crate::policy::{Candidate, Choice, Slot};
+use crate::policy::{Candidate, Choice, Chosen, Clamped, Question};
 use crate::refusal::{Illegal, Refusal};
 use crate::row::{BindingRow, EpisodeRow, Key, Qa, Source, SyncMark, shorten};
 use crate::timers::TimerKey;
@@ -190,11 +191,12 @@ impl Tasks {
         let now = cx.now.wall;
         let rows: Vec<&EpisodeRow> = self.waiting().into_iter().take(limits::CANDIDATES).collect();
         let candidate = |row: &&EpisodeRow| Candidate {
-            episode: row.id,
-            device: row.device.clone(),
-            len: row.len,
-            approved_ago_ms: u64::try_from(row.qa_at.unwrap_or(now).until(now).as_millis())
-                .unwrap_or(u64::MAX),
+            episode: row.id.0,
+            device: String::from(row.device.as_str()),
+            size: row.len,
+            age_ms: u64::try_from(row.qa_at.unwrap_or(now).until(now).as_millis()).unwrap_or(u64::MAX),
+            tries: 0,
+            labels: Vec::new(),
         };
         let candidates: Vec<Candidate> = rows.iter().map(candidate).collect();
         if candidates.is_empty() {
@@ -202,15 +204,19 @@ impl Tasks {
         }
         let (situation, asked) = (cx.situation.clone(), candidates.len());
         let batch = usize::try_from(cx.knobs.batch).unwrap_or(usize::MAX);
-        let clamp = |choices: Vec<Choice>| {
+        let clamp = |answers: Vec<Chosen>| {
             // An answer that is missing is `Later`; one too many answers nothing.
-            let chosen = choices.into_iter().take(asked).enumerate();
-            let chosen = chosen.filter(|(_, choice)| *choice == Choice::Enqueue).map(|(n, _)| n);
-            let chosen: Vec<usize> = chosen.take(batch).collect();
-            let text = alloc::format!("enqueue {} of {asked}", chosen.len());
-            (chosen, text)
+            let reason = answers.first().map_or(0, |answer| answer.reason);
+            let wanted = answers.iter().take(asked).filter(|a| a.choice == Choice::Enqueue).count();
+            let chosen = answers.iter().take(asked).enumerate();
+            let chosen = chosen.filter(|(_, answer)| answer.choice == Choice::Enqueue).map(|(n, _)| n);
+            let verdict: Vec<usize> = chosen.take(batch).collect();
+            let text = alloc::format!("enqueue {} of {asked}", verdict.len());
+            let clamped = verdict.len() != wanted || answers.len() != asked;
+            Clamped { verdict, text, reason, clamped }
         };
-        let (chosen, _) = cx.rule(Slot::AutoScan, |policies| policies.select(&situation, &candidates), clamp);
+        let question = Question::AutoScan(situation.clone(), candidates.clone());
+        let (chosen, _) = cx.rule(question, |policies| policies.select(&situation, &candidates), clamp);
         for n in chosen {
             let wanted = wanted(cx, rows[n], None);
             cx.tell(Fact::EpisodeWanted(wanted.into()));

@@ -34,7 +34,7 @@ use crate::fact::Fact;
 use crate::id::{Fence, JobId, Ticket};
 use crate::object::{ObjectOp, ObjectReply};
 use crate::outcome::{Fault, Outcome, What};
-use crate::policy::Slot;
+use crate::policy::{Clamped, Question};
 use crate::refusal::{Broken, Illegal};
 use crate::row::{JobRow, Key, Phase, Row, UploadRow};
 use crate::timers::TimerKey;
@@ -350,11 +350,17 @@ impl Uploads {
                 if self.pace.is_stale(now) {
                     let situation = cx.situation.clone();
                     let (limit, _) = cx.rule(
-                        Slot::Bandwidth,
+                        Question::Bandwidth(situation.clone()),
                         |p| p.budget(&situation),
-                        |v| match v.bytes_per_second {
-                            Some(limit) => (Some(limit.max(1)), format!("{} B/s", limit.max(1))),
-                            None => (None, "no limit".into()),
+                        |v| {
+                            let verdict = v.bytes_per_second.map(|limit| limit.max(1));
+                            let text = verdict.map_or("no limit".into(), |limit| format!("{limit} B/s"));
+                            Clamped {
+                                verdict,
+                                text,
+                                reason: v.reason,
+                                clamped: verdict != v.bytes_per_second,
+                            }
                         },
                     );
                     self.pace.set(limit, now);

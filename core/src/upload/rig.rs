@@ -23,8 +23,8 @@ use crate::object::{
 };
 use crate::outcome::{Fault, Outcome, What};
 use crate::policy::{
-    Bandwidth, Builtin, Candidate, Choice, Policies, RetryQuery, RetryVerdict, Ruling, Settings, Situation,
-    Slot, UploadLimits, Waiting,
+    Bandwidth, Builtin, Candidate, Chosen, Ordering, Policies, RetryQuery, RetryVerdict, Ruling, Settings,
+    Situation, Slot, UploadLimits, Waiting,
 };
 use crate::queue::Queue;
 use crate::refusal::Refusal;
@@ -60,7 +60,7 @@ fn put_in<T>(mut ruling: Ruling<T>, answer: Option<T>) -> Ruling<T> {
 }
 
 impl Policies for Scripted {
-    fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Choice>> {
+    fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Chosen>> {
         self.asked.push(Slot::AutoScan);
         self.builtin.select(situation, candidates)
     }
@@ -70,16 +70,27 @@ impl Policies for Scripted {
     }
     fn limits(&mut self, situation: &Situation) -> Ruling<UploadLimits> {
         self.asked.push(Slot::Concurrency);
-        put_in(self.builtin.limits(situation), self.uploads.map(|uploads| UploadLimits { uploads }))
+        put_in(
+            self.builtin.limits(situation),
+            self.uploads.map(|uploads| UploadLimits { uploads, recheck_ms: 0, memo: 0, reason: 0 }),
+        )
     }
     fn budget(&mut self, situation: &Situation) -> Ruling<Bandwidth> {
         self.asked.push(Slot::Bandwidth);
-        let answer = self.bandwidth.map(|b| Bandwidth { bytes_per_second: Some(b) });
+        let answer = self.bandwidth.map(|b| Bandwidth {
+            bytes_per_second: Some(b),
+            recheck_ms: 0,
+            memo: 0,
+            reason: 0,
+        });
         put_in(self.builtin.budget(situation), answer)
     }
-    fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Vec<i64>> {
+    fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Ordering> {
         self.asked.push(Slot::Order);
-        put_in(self.builtin.score(situation, waiting), self.scores.clone())
+        put_in(
+            self.builtin.score(situation, waiting),
+            self.scores.clone().map(|scores| Ordering { scores, reason: 0 }),
+        )
     }
 }
 

@@ -3,8 +3,8 @@
 
 use tidegate_core::limits;
 use tidegate_core::policy::{
-    Bandwidth, Builtin, Candidate, Choice, Policies, RetryQuery, RetryVerdict, Ruling, Settings, Situation,
-    UploadLimits, Waiting,
+    Bandwidth, Builtin, Candidate, Chosen, Ordering, Policies, RetryQuery, RetryVerdict, Ruling, Settings,
+    Situation, UploadLimits, Waiting,
 };
 
 use crate::scenario::Manner;
@@ -25,7 +25,7 @@ impl Guest {
 }
 
 impl Policies for Guest {
-    fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Choice>> {
+    fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Chosen>> {
         self.floor.select(situation, candidates)
     }
 
@@ -49,7 +49,7 @@ impl Policies for Guest {
         self.floor.budget(situation)
     }
 
-    fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Vec<i64>> {
+    fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Ordering> {
         self.floor.score(situation, waiting)
     }
 }
