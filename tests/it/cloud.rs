@@ -110,7 +110,11 @@ struct Requests {
 
 impl Watcher {
     fn new() -> Watcher {
-        Watcher { requests: Mutex::default(), holds: watch::Sender::new(Vec::new()), held: watch::Sender::new(0) }
+        Watcher {
+            requests: Mutex::default(),
+            holds: watch::Sender::new(Vec::new()),
+            held: watch::Sender::new(0),
+        }
     }
 
     fn requests(&self) -> MutexGuard<'_, Requests> {

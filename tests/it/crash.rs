@@ -159,7 +159,12 @@ fn kill_nine_at_random_moments_leaves_one_whole_object_and_sends_nothing_twice()
                 cloud.watcher.release();
                 cloud.meter.flow();
                 cloud.meter.settled().await;
-                if cloud.watcher.received("CompleteMultipartUpload").iter().any(|r| r.key.as_deref() == Some(&key)) {
+                if cloud
+                    .watcher
+                    .received("CompleteMultipartUpload")
+                    .iter()
+                    .any(|r| r.key.as_deref() == Some(&key))
+                {
                     break;
                 }
             }
