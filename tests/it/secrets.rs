@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::cloud::Cloud;
-use crate::rig::{EDGE_SECRET, Plan, run, sha256};
+use crate::rig::{EDGE_SECRET, Plan, run};
 use crate::script::{Recorder, Take, Uploader};
 
 const TOKEN: &str = "s3cr3t-token-value";
@@ -100,7 +100,5 @@ fn a_user_token_reaches_its_device_and_nothing_else() {
         for secret in [TOKEN, EDGE_SECRET, crate::cloud::SECRET] {
             assert!(!log.contains(secret), "the log shows a secret");
         }
-        // Its hash may be there; that it is not the token itself is what this test is about.
-        assert_ne!(sha256(TOKEN.as_bytes()), TOKEN);
     });
 }
