@@ -179,7 +179,10 @@ impl State {
             }
             PolicyChange::Faulted(mark) => {
                 self.row.faults.push(*mark);
-                let of_slot = |row: &PolicyRow| row.faults.iter().filter(|m| m.slot == mark.slot).count();
+                let of_slot = |row: &PolicyRow| {
+                    let marks = row.faults.iter().filter(|m| m.slot == mark.slot);
+                    u32::try_from(marks.count()).unwrap_or(u32::MAX)
+                };
                 if of_slot(&self.row) > limits::POLICY_FAULTS
                     && let Some(oldest) = self.row.faults.iter().position(|m| m.slot == mark.slot)
                 {
