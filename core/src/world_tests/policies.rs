@@ -137,7 +137,10 @@ impl World {
         let Some((ticket, outcome)) = self.policy_past.clone() else { return Ok(()) };
         let entries = self.journal.len();
         self.input(Input::Policy { ticket, outcome })?;
-        let silent = self.journal.get(entries).is_none_or(|entry| entry.changes.is_empty());
+        let silent = self
+            .journal
+            .get(entries)
+            .is_none_or(|entry| !matches!(entry.input, Input::Policy { .. }) || entry.changes.is_empty());
         demand("I14", silent, || format!("{ticket:?} did something again"))
     }
 

@@ -315,3 +315,19 @@ fn a_shadow_ends_with_its_module_and_is_told_again_to_a_new_process() {
     assert_eq!(rig.swap.policy_row().shadow, None);
     assert_eq!(rig.seat(SLOT), Some(module(2)));
 }
+
+#[test]
+fn a_module_that_is_admitted_after_it_could_not_be_prepared_is_admitted() {
+    let mut rig = Rig::with(Knobs { default_module: Some(DEFAULT), ..Knobs::default() });
+    let (prepare, admit) = {
+        let mut tickets = rig.asked.keys().copied();
+        (tickets.next().unwrap(), tickets.next().unwrap())
+    };
+    rig.broken.insert(DEFAULT, "unreadable");
+    rig.answer(prepare);
+    assert!(matches!(rig.state(DEFAULT), Some(ModuleState::Rejected { .. })));
+    rig.broken.clear();
+    rig.answer(admit);
+    assert_eq!(rig.state(DEFAULT), Some(ModuleState::Admitted));
+    assert!(rig.seat(SLOT).is_none(), "its slots it gets back when somebody asks");
+}
