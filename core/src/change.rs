@@ -14,7 +14,7 @@ use crate::id::{
 use crate::input::Input;
 use crate::object::PartFacts;
 use crate::outcome::Fault;
-use crate::policy::Ruled;
+use crate::policy::{Memo, Ruled};
 use crate::row::{
     Cause, EpisodeRow, FinalWhy, Inspection, JobRow, Key, ParkWhy, Qa, RecordingFacts, Row, UploadRow,
 };
@@ -296,6 +296,8 @@ pub enum JobChange {
         at: Wall,
         #[n(5)]
         ruled_by: Option<PolicySetId>,
+        #[n(6)]
+        memo: Option<Memo>,
     },
     /// Claimed, Pending → Parked
     #[n(4)]
@@ -312,6 +314,8 @@ pub enum JobChange {
         fault: Option<Fault>,
         #[n(5)]
         ruled_by: Option<PolicySetId>,
+        #[n(6)]
+        memo: Option<Memo>,
     },
     /// Claimed → Completed
     #[n(5)]

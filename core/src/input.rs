@@ -10,6 +10,7 @@ use crate::id::{
 use crate::knobs::Knobs;
 use crate::object::ObjectReply;
 use crate::outcome::Outcome;
+use crate::policy::Surroundings;
 use crate::quarantine::Subject;
 use crate::row::{RecordingFacts, TaskState};
 use crate::wire::{RecorderMessage, TransferMessage};
@@ -137,6 +138,9 @@ pub enum Input {
         #[n(0)]
         free: u64,
     },
+    /// What surrounds the site is now this, as far as anybody knows.
+    #[n(13)]
+    Surroundings(#[n(0)] Surroundings),
 }
 
 impl Input {
@@ -156,6 +160,7 @@ impl Input {
             Input::Shutdown => "shutdown",
             Input::Quarantined { .. } => "quarantined",
             Input::Space { .. } => "space",
+            Input::Surroundings(_) => "surroundings",
         }
     }
 }

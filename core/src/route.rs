@@ -32,6 +32,8 @@ pub(crate) fn deliver(parts: &mut Parts, cx: &mut Cx<'_>, fact: Fact) {
         Fact::LinkUp { device, role, conn } => parts.tasks.on_link_up(cx, &device, role, conn),
         Fact::RecorderReported { device, report } => parts.tasks.on_recorder_reported(cx, &device, &report),
         Fact::TransferSaid { device, conn, message } => parts.tasks.on_transfer(cx, &device, conn, &message),
+        // Counted, like every fact.
+        Fact::PolicyFaulted { .. } | Fact::PolicyStalled { .. } => {}
         Fact::JobAbandoned { job } => parts.uploads.on_abandoned(cx, job),
         Fact::JobClaimed { fence, row } => parts.uploads.on_claimed(cx, fence, &row),
     }
@@ -112,6 +114,7 @@ pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeS
         | Input::Knock { .. }
         | Input::Lost { .. }
         | Input::Space { .. }
+        | Input::Surroundings(_)
         | Input::Shutdown
         | Input::Quarantined { .. } => {}
     }

@@ -380,6 +380,7 @@ impl Hub {
             | Input::Object { .. }
             | Input::Stored { .. }
             | Input::Space { .. }
+            | Input::Surroundings(_)
             | Input::Quarantined {
                 subject:
                     Subject::Knock { .. }

@@ -61,6 +61,7 @@ impl Coverage {
             | Input::Request { .. }
             | Input::Stored { .. }
             | Input::Space { .. }
+            | Input::Surroundings(_)
             | Input::Quarantined { .. }
             | Input::Shutdown => {}
         }

@@ -242,6 +242,7 @@ impl LinkWatch {
             | Input::Object { .. }
             | Input::Stored { .. }
             | Input::Space { .. }
+            | Input::Surroundings(_)
             | Input::Quarantined { .. } => Ok(()),
         }
     }
