@@ -1,5 +1,9 @@
 //! Everything that can become durable. State changes only by applying one of these, in life and in replay.
 
+mod policy;
+
+pub use policy::PolicyChange;
+
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec;
@@ -14,7 +18,7 @@ use crate::id::{
 use crate::input::Input;
 use crate::object::PartFacts;
 use crate::outcome::Fault;
-use crate::policy::Ruled;
+use crate::policy::{Memo, Ruled};
 use crate::row::{
     Cause, EpisodeRow, FinalWhy, Inspection, JobRow, Key, ParkWhy, Qa, RecordingFacts, Row, UploadRow,
 };
@@ -35,6 +39,9 @@ pub enum Change {
     /// Of an upload session.
     #[n(3)]
     Upload(#[n(0)] UploadChange),
+    /// Of modules and of the set of policies.
+    #[n(4)]
+    Policy(#[n(0)] PolicyChange),
 }
 
 /// What moved a task.
@@ -296,6 +303,8 @@ pub enum JobChange {
         at: Wall,
         #[n(5)]
         ruled_by: Option<PolicySetId>,
+        #[n(6)]
+        memo: Option<Memo>,
     },
     /// Claimed, Pending → Parked
     #[n(4)]
@@ -312,6 +321,8 @@ pub enum JobChange {
         fault: Option<Fault>,
         #[n(5)]
         ruled_by: Option<PolicySetId>,
+        #[n(6)]
+        memo: Option<Memo>,
     },
     /// Claimed → Completed
     #[n(5)]
@@ -500,6 +511,20 @@ impl Change {
                 UploadChange::Ended { .. } => "upload.ended",
                 UploadChange::Distrusted { .. } => "upload.distrusted",
             },
+            Change::Policy(change) => match change {
+                PolicyChange::Staged { .. } => "policy.staged",
+                PolicyChange::Admitted { .. } => "policy.admitted",
+                PolicyChange::Rejected { .. } => "policy.rejected",
+                PolicyChange::Activated { .. } => "policy.activated",
+                PolicyChange::Probed { .. } => "policy.probed",
+                PolicyChange::Faulted(_) => "policy.faulted",
+                PolicyChange::Reverted { .. } => "policy.reverted",
+                PolicyChange::Quarantined { .. } => "policy.quarantined",
+                PolicyChange::Released { .. } => "policy.released",
+                PolicyChange::Shadowed(_) => "policy.shadowed",
+                PolicyChange::ShadowEnded => "policy.shadow_ended",
+                PolicyChange::Retired { .. } => "policy.retired",
+            },
         }
     }
 }
@@ -523,6 +548,7 @@ impl Change {
             },
             Change::Job(change) => vec![Key::Job(crate::queue::job_of(change))],
             Change::Upload(change) => vec![Key::Upload(crate::upload::job_of(change))],
+            Change::Policy(change) => change.touches(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::id::{Boot, PolicySetId, RequestId, Role, Ticket};
 use crate::input::{Action, Input, Request};
 use crate::knobs::{Knobs, Room};
 use crate::limits;
-use crate::policy::{Builtin, Policies, Situation};
+use crate::policy::{Active, Policies, PolicySet, Situation, Surroundings, Swap};
 use crate::quarantine::{self, Subject};
 use crate::queue::Queue;
 use crate::refusal::{Broken, Illegal, Refusal};
@@ -43,6 +43,8 @@ pub struct Parts {
     pub queue: Queue,
     /// Upload sessions.
     pub uploads: Uploads,
+    /// Modules and the set of policies.
+    pub policies: Swap,
 }
 
 /// Counters for metrics, since the boot.
@@ -66,10 +68,14 @@ pub struct Machine {
     parts: Parts,
     timers: Timers,
     chance: Chance,
+    seeds: Chance,
     tickets: Tickets,
     facts: VecDeque<Fact>,
     knobs: Knobs,
-    active: PolicySetId,
+    active: Active,
+    surroundings: Surroundings,
+    /// The set that the last step was given.
+    asked: PolicySetId,
     stopping: bool,
     stats: Stats,
     stepping: String,
@@ -86,13 +92,17 @@ impl Machine {
     #[must_use]
     pub fn new() -> Machine {
         let knobs = Knobs::default();
+        let active = Active::native(knobs.builtin.clone());
         Machine {
             parts: Parts::default(),
             timers: Timers::default(),
             chance: Chance::new(0),
+            seeds: seeds(0),
             tickets: Tickets::new(Boot(0)),
             facts: VecDeque::new(),
-            active: Builtin::new(knobs.builtin.clone()).id(),
+            asked: active.set,
+            active,
+            surroundings: Surroundings::default(),
             knobs,
             stopping: false,
             stats: Stats::default(),
@@ -112,6 +122,7 @@ impl Machine {
             }
             (Key::Job(_), row) => self.parts.queue.load(key, row),
             (Key::Upload(_) | Key::Part(..), row) => self.parts.uploads.load(key, row),
+            (Key::Policy | Key::Module(_), row) => self.parts.policies.load(key, row),
             (Key::Meta, row) => panic!("a {:?} record lies under the key of the counters", row.kind()),
         }
     }
@@ -120,7 +131,7 @@ impl Machine {
     #[must_use]
     pub fn is_hot(row: &Row) -> bool {
         match row {
-            Row::Meta(_) | Row::Upload(_) | Row::Part(_) => true,
+            Row::Meta(_) | Row::Upload(_) | Row::Part(_) | Row::Policy(_) | Row::Module(_) => true,
             Row::Task(row) => Tasks::is_hot_task(row),
             Row::Episode(row) => Tasks::is_hot_episode(row),
             Row::Job(row) => !row.state.is_final(),
@@ -156,14 +167,22 @@ impl Machine {
             }
         }
         let mut touched = BTreeSet::new();
+        let before = self.surroundings;
+        if let Input::Surroundings(surroundings) = input {
+            self.surroundings = *surroundings;
+        }
+        let turned = self.surroundings.turned(&before) || self.asked != self.active.set;
+        self.asked = self.active.set;
         let situation = self.situation(now);
         let mut cx = Cx {
             now,
             knobs: &self.knobs,
             situation,
+            active: &self.active,
             stopping: self.stopping || stops(input),
             timers: &mut self.timers,
             chance: &mut self.chance,
+            seeds: &mut self.seeds,
             tickets: &mut self.tickets,
             facts: &mut self.facts,
             touched: &mut touched,
@@ -171,10 +190,23 @@ impl Machine {
             out,
         };
         self.parts.tasks.begin_step(cold);
+        self.parts.policies.begin_step();
         dispatch(&mut self.parts, &mut self.stats, &mut self.stepping, &mut cx, input);
+        if turned {
+            self.parts.uploads.on_turned();
+            self.parts.queue.on_turned(&mut cx);
+        }
         drain(&mut self.parts, &mut self.stats, &mut cx);
+        self.parts.policies.hear(&out.rulings);
         if stops(input) {
             self.stopping = true;
+        }
+        if out.changes.iter().any(|change| matches!(change, Change::Policy(_))) {
+            self.active = self.parts.policies.active();
+            if self.active.set != self.asked && !self.stopping {
+                // The new set is asked at once, not when something else happens.
+                self.timers.set(TimerKey::Queue, now.mono);
+            }
         }
         for change in &out.changes {
             *self.stats.changes.entry(change.name()).or_default() += 1;
@@ -194,10 +226,14 @@ impl Machine {
         self.parts.uploads.forget_volatile();
         self.timers = Timers::default();
         self.chance = Chance::new(seed);
+        self.seeds = seeds(seed);
         self.tickets = Tickets::new(boot);
         self.facts.clear();
         self.knobs = knobs.clone();
-        self.active = Builtin::new(knobs.builtin.clone()).id();
+        self.parts.policies.forget_volatile(knobs);
+        self.active = self.parts.policies.active();
+        self.asked = self.active.set;
+        self.surroundings = Surroundings::default();
         self.stopping = false;
         #[cfg(tidegate_bugs)]
         {
@@ -209,15 +245,22 @@ impl Machine {
 
     fn situation(&self, now: Now) -> Situation {
         let counts = self.parts.queue.counts(now);
+        let around = &self.surroundings;
         Situation {
-            minute_of_week: minute_of_week(now.wall),
+            link: around.link,
+            metered: around.metered,
+            power: around.power,
+            minute_of_week: minute_of_week(now.wall, around.utc_offset_min),
             due: counts.due,
             waiting: counts.waiting,
             uploading: counts.uploading,
             parked: counts.parked,
             recording: self.parts.hub.recording(),
             streak: self.parts.queue.streak(),
-            ..Situation::default()
+            goodput: self.parts.queue.goodput(now.mono),
+            disk_free: around.disk_free,
+            memo: 0,
+            seed: 0,
         }
     }
 
@@ -228,6 +271,7 @@ impl Machine {
             Change::Episode(change) => self.parts.tasks.apply_episode(change),
             Change::Job(change) => self.parts.queue.apply(change),
             Change::Upload(change) => self.parts.uploads.apply(change),
+            Change::Policy(change) => self.parts.policies.apply(change),
         }
     }
 
@@ -242,6 +286,7 @@ impl Machine {
             Key::Task(_) | Key::Episode(_) | Key::Alias(_) | Key::Binding(_) => self.parts.tasks.row(key),
             Key::Job(_) => self.parts.queue.row(key),
             Key::Upload(_) | Key::Part(..) => self.parts.uploads.row(key),
+            Key::Policy | Key::Module(_) => self.parts.policies.row(key),
         }
     }
 
@@ -282,7 +327,19 @@ impl Machine {
     /// Which policies the next step must be given.
     #[must_use]
     pub fn active_policy(&self) -> PolicySetId {
-        self.active
+        self.parts.policies.id()
+    }
+
+    /// Who sits in which slot of [`Machine::active_policy`].
+    #[must_use]
+    pub fn active_set(&self) -> &PolicySet {
+        self.parts.policies.set()
+    }
+
+    /// Which policies a boot with this configuration must be given: those that count once it was stepped.
+    #[must_use]
+    pub fn set_at_boot(&self, knobs: &Knobs) -> PolicySet {
+        self.parts.policies.set_under(knobs)
     }
 
     /// The boot, 0 before the first.
@@ -315,14 +372,21 @@ impl Machine {
         self.parts.tasks.check()?;
         self.parts.queue.check()?;
         self.parts.uploads.check()?;
+        self.parts.policies.check()?;
         crate::check::relations(&self.parts, &self.timers)
     }
 }
 
-/// Monday 00:00 is 0. 1970 began on a Thursday.
-fn minute_of_week(wall: Wall) -> u16 {
+/// In local time. Monday 00:00 is 0; 1970 began on a Thursday.
+fn minute_of_week(wall: Wall, utc_offset_min: i16) -> u16 {
     const WEEK: i64 = 7 * 24 * 60;
-    u16::try_from((wall.0.div_euclid(60_000) + 3 * 24 * 60).rem_euclid(WEEK)).unwrap_or(0)
+    let minute = wall.0.div_euclid(60_000) + i64::from(utc_offset_min) + 3 * 24 * 60;
+    u16::try_from(minute.rem_euclid(WEEK)).unwrap_or(0)
+}
+
+/// The seeds of questions in a boot with this seed: another stream than that of its other chances.
+fn seeds(seed: u64) -> Chance {
+    Chance::new(!seed)
 }
 
 /// Whether nothing begins any more after this input.
@@ -334,6 +398,7 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, stepping: &mut String, cx: &mu
     match input {
         Input::Boot { .. } => {
             cx.effect(Effect::Gate(Gate::Open));
+            parts.policies.on_boot(cx);
             parts.tasks.on_boot(cx);
             parts.uploads.on_boot(cx);
             parts.queue.on_boot(cx);
@@ -383,10 +448,18 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, stepping: &mut String, cx: &mu
             parts.tasks.on_room(cx, room);
         }
         Input::Space { .. } => {}
+        Input::Policy { ticket, outcome } => {
+            if !parts.policies.on_outcome(cx, *ticket, outcome) {
+                stats.stale_outcomes += 1;
+            }
+        }
+        // Taken already: it is what policies are told from now on.
+        Input::Surroundings(_) => {}
         Input::Shutdown => {
             cx.effect(Effect::Gate(Gate::Stopping));
             parts.tasks.on_shutdown(cx);
             parts.uploads.on_shutdown(cx);
+            parts.policies.on_shutdown(cx);
             parts.hub.on_shutdown(cx);
         }
         Input::Quarantined { subject, reason } => {
@@ -433,6 +506,7 @@ fn request_in(parts: &mut Parts, cx: &mut Cx<'_>, id: RequestId, request: &Reque
         }
         Request::Sync { episode } => parts.tasks.on_sync(cx, id, *episode),
         Request::SyncBatch => parts.tasks.on_sync_batch(cx, id),
+        Request::Policy(request) => parts.policies.on_request(cx, id, request),
     }
 }
 
@@ -477,5 +551,6 @@ pub fn describe(notice: &Notice) -> alloc::string::String {
         }
         Notice::ProgressEnded { episode } => alloc::format!("episode {episode}: no upload"),
         Notice::Queue(counts) => alloc::format!("queue: {counts:?}"),
+        Notice::Policy { news, .. } => alloc::format!("policies: {news}"),
     }
 }

@@ -32,6 +32,8 @@ pub(crate) fn deliver(parts: &mut Parts, cx: &mut Cx<'_>, fact: Fact) {
         Fact::LinkUp { device, role, conn } => parts.tasks.on_link_up(cx, &device, role, conn),
         Fact::RecorderReported { device, report } => parts.tasks.on_recorder_reported(cx, &device, &report),
         Fact::TransferSaid { device, conn, message } => parts.tasks.on_transfer(cx, &device, conn, &message),
+        Fact::PolicyFaulted { slot, why } => parts.policies.on_faulted(cx, slot, why),
+        Fact::PolicyStalled { slot } => parts.policies.on_stalled(cx, slot),
         Fact::JobAbandoned { job } => parts.uploads.on_abandoned(cx, job),
         Fact::JobClaimed { fence, row } => parts.uploads.on_claimed(cx, fence, &row),
     }
@@ -49,6 +51,7 @@ pub(crate) fn wake(parts: &mut Parts, cx: &mut Cx<'_>, key: &TimerKey) {
         TimerKey::Queue => parts.queue.on_due(cx),
         TimerKey::Upload(job) => parts.uploads.on_due(cx, *job),
         TimerKey::Janitor(job) => parts.uploads.on_janitor_due(cx, *job),
+        TimerKey::Policy => parts.policies.on_due(cx),
     }
 }
 
@@ -79,7 +82,8 @@ pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeS
                 }
             }
             Request::Judge { episode, .. } | Request::Sync { episode } => tasks.want_episode(*episode, keys),
-            Request::RefreshState { .. } | Request::SyncBatch => {}
+            // Records of policies are always in memory.
+            Request::RefreshState { .. } | Request::SyncBatch | Request::Policy(_) => {}
         },
         Input::Recorder { message, .. } => {
             if let Some(task) = crate::wire::recorder::names(message) {
@@ -112,6 +116,8 @@ pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeS
         | Input::Knock { .. }
         | Input::Lost { .. }
         | Input::Space { .. }
+        | Input::Policy { .. }
+        | Input::Surroundings(_)
         | Input::Shutdown
         | Input::Quarantined { .. } => {}
     }

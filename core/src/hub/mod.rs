@@ -380,12 +380,15 @@ impl Hub {
             | Input::Object { .. }
             | Input::Stored { .. }
             | Input::Space { .. }
+            | Input::Policy { .. }
+            | Input::Surroundings(_)
             | Input::Quarantined {
                 subject:
                     Subject::Knock { .. }
                     | Subject::Lost { .. }
                     | Subject::Request { .. }
                     | Subject::Object { .. }
+                    | Subject::Policy { .. }
                     | Subject::Stored { .. },
                 ..
             } => Vec::new(),

@@ -1,6 +1,8 @@
 //! Tests of the queue: what runs next, who pays for a failure, what survives a restart.
 #![allow(clippy::unwrap_used, reason = "a test fails by it, at the right line")]
 
+mod asking;
+
 use std::vec;
 use std::vec::Vec;
 
@@ -13,7 +15,7 @@ use crate::id::{Boot, ETag, EpisodeId, Fence, JobId, PolicySetId};
 use crate::limits;
 use crate::object::ObjectReply;
 use crate::outcome::{Fault, What};
-use crate::policy::{GiveUp, RetryVerdict, Slot};
+use crate::policy::{GiveUp, RetryAction, Slot};
 use crate::queue::Queue;
 use crate::refusal::Refusal;
 use crate::row::{Cause, FinalWhy, JobRow, JobState, Key, ParkWhy, Row};
@@ -297,13 +299,13 @@ fn a_fault_of_the_data_spends_an_attempt_and_the_policy_says_when_again() {
 fn verdicts_on_a_retry_are_clamped() {
     for (delay_ms, waits) in [(0, limits::DELAY_MIN), (u64::MAX, limits::DELAY_MAX)] {
         let mut rig = one_at_a_time();
-        rig.policies.retry = Some(RetryVerdict::After { delay_ms });
+        rig.policies.retry = Some(RetryAction::After { delay_ms });
         rig.want(1, 10, false);
         rig.failed(1, DATA);
         assert_eq!(rig.due_in(1), waits);
     }
     let mut rig = one_at_a_time();
-    rig.policies.retry = Some(RetryVerdict::After { delay_ms: 0 });
+    rig.policies.retry = Some(RetryAction::After { delay_ms: 0 });
     rig.want(1, 10, false);
     for _ in 1..limits::ATTEMPTS_MAX {
         rig.failed(1, DATA);
@@ -316,7 +318,7 @@ fn verdicts_on_a_retry_are_clamped() {
 #[test]
 fn a_policy_may_park_a_job_and_an_operator_takes_it_up() {
     let mut rig = one_at_a_time();
-    rig.policies.retry = Some(RetryVerdict::Park);
+    rig.policies.retry = Some(RetryAction::Park);
     rig.want(1, 10, false);
     rig.failed(1, DATA);
     let job = rig.job(1);
@@ -332,7 +334,7 @@ fn a_policy_may_park_a_job_and_an_operator_takes_it_up() {
 #[test]
 fn a_policy_may_give_up_at_once() {
     let mut rig = one_at_a_time();
-    rig.policies.retry = Some(RetryVerdict::GiveUp(GiveUp::Hopeless));
+    rig.policies.retry = Some(RetryAction::GiveUp(GiveUp::Hopeless));
     rig.want(1, 10, false);
     rig.failed(1, DATA);
     assert_eq!(rig.ended[&JobId(1)], JobEnd::Failed(FinalWhy::GivenUp(DATA)));
@@ -588,11 +590,11 @@ fn a_job_moves_along_the_declared_graph_and_nowhere_else() {
     let again = Fence { boot: Boot(2), ..held };
     let back = |spent| {
         let cause = Cause::Retry(DATA);
-        JobChange::Returned { job, due: at, cause, spent, at, ruled_by: None }
+        JobChange::Returned { job, due: at, cause, spent, at, ruled_by: None, memo: None }
     };
     let parked = |spent| {
         let why = ParkWhy::NoDestination;
-        JobChange::Parked { job, why, spent, at, fault: None, ruled_by: None }
+        JobChange::Parked { job, why, spent, at, fault: None, ruled_by: None, memo: None }
     };
     let failed = |why, spent| JobChange::Failed { job, why, spent, at, ruled_by: None };
     let none = [false; 5];

@@ -1,11 +1,14 @@
 //! Round trips of every key and record, their order, and the bytes that old files hold.
 
+mod policy;
+
 use super::*;
 use crate::digest::Sha256;
 use crate::id::Boot;
 use crate::id::{ETag, Fence, PolicySetId, UploadId};
 use crate::object::{Flaw, McapFacts};
 use crate::outcome::{Fault, What};
+use crate::policy::Memo;
 use crate::time::Wall;
 use proptest::prelude::*;
 use std::string::String;
@@ -80,6 +83,7 @@ fn golden_rows() -> Vec<Row> {
         removed_at: Some(Wall(11)),
         recorder_version: Some("v".into()),
         inspection: None,
+        tries: 0,
     };
     let job = JobRow {
         id: JobId(3),
@@ -101,6 +105,8 @@ fn golden_rows() -> Vec<Row> {
         bytes_sent: 6,
         first_claimed_at: Some(Wall(7)),
         note: Some("n".into()),
+        memo: None,
+        retry_delay_ms: None,
     };
     let upload = UploadRow {
         fence: fence(),
@@ -219,6 +225,7 @@ fn keys_have_these_bytes() {
         (Key::Part(JobId(1), PartNo(258)), "00000000000000010102"),
         (Key::Alias(wire_id("T.2")), "542e32"),
         (Key::Binding(object_key("a/b")), "612f62"),
+        (Key::Policy, ""),
     ] {
         assert_eq!(hex(&key.to_bytes()), golden, "{key:?}");
         assert_eq!(Key::from_bytes(key.kind(), &bytes(golden)), Ok(key));
@@ -228,7 +235,7 @@ fn keys_have_these_bytes() {
 #[test]
 fn ordinals_of_kinds_never_change() {
     let ordinals: Vec<u8> = Kind::ALL.iter().map(|kind| *kind as u8).collect();
-    assert_eq!(ordinals, [1, 3, 4, 5, 7, 8, 14, 15]);
+    assert_eq!(ordinals, [1, 3, 4, 5, 7, 8, 11, 14, 15, 16]);
 }
 
 #[test]
@@ -243,6 +250,7 @@ fn broken_bytes_are_refused_and_say_of_which_table() {
         (Kind::Part, &[0; 9]),
         (Kind::Alias, b""),
         (Kind::Binding, b"a//b"),
+        (Kind::Module, &[0; 31]),
     ] {
         assert_eq!(Key::from_bytes(kind, bytes), Err(BadRow { kind, why: "key" }));
     }
@@ -405,7 +413,8 @@ fn any_episode() -> impl Strategy<Value = Row> {
     let data = (maybe(sidecar_source()), any::<u64>(), sha(), any::<Option<u64>>(), any::<Option<u64>>());
     let times = (maybe(wall()), wall(), maybe(wall()), maybe(wall()));
     let marks = (0..Qa::ALL.len(), maybe(text()), any_mark(), any::<bool>(), maybe(text()));
-    (ids, data, times, marks, maybe(any_inspection())).prop_map(|(ids, data, times, marks, inspection)| {
+    let last = (maybe(any_inspection()), any::<u32>());
+    (ids, data, times, marks, last).prop_map(|(ids, data, times, marks, (inspection, tries))| {
         Row::Episode(EpisodeRow {
             id: EpisodeId(ids.0),
             public_id: ids.1,
@@ -428,6 +437,7 @@ fn any_episode() -> impl Strategy<Value = Row> {
             removed_at: times.3,
             recorder_version: marks.4,
             inspection,
+            tries,
         })
     })
 }
@@ -469,7 +479,8 @@ fn any_job() -> impl Strategy<Value = Row> {
     let counts = (any_job_state(), any::<u32>(), any::<u32>(), any::<u64>());
     let times = (wall(), wall(), maybe(wall()), maybe(wall()));
     let rest = (maybe(fault()), maybe(any::<[u8; 32]>().prop_map(PolicySetId)), maybe(text()));
-    (ids, counts, times, rest).prop_map(|(ids, counts, times, rest)| {
+    let last = (maybe((text(), any::<u64>())), any::<Option<u64>>());
+    (ids, counts, times, rest, last).prop_map(|(ids, counts, times, rest, last)| {
         Row::Job(JobRow {
             id: JobId(ids.0),
             episode: EpisodeId(ids.1),
@@ -487,6 +498,8 @@ fn any_job() -> impl Strategy<Value = Row> {
             bytes_sent: counts.3,
             first_claimed_at: times.3,
             note: rest.2,
+            memo: last.0.map(|(policy, value)| Memo { policy, value }),
+            retry_delay_ms: last.1,
         })
     })
 }
@@ -525,12 +538,16 @@ fn any_row() -> impl Strategy<Value = Row> {
         (task(), wire(), any::<Option<u64>>()).prop_map(|(task, wire, n)| {
             Row::Binding(BindingRow { task, wire, episode: n.map(EpisodeId) })
         }),
+        policy::any_policy(),
+        policy::any_module(),
     ]
 }
 
 fn any_key() -> impl Strategy<Value = Key> {
     prop_oneof![
         Just(Key::Meta),
+        Just(Key::Policy),
+        sha().prop_map(Key::Module),
         task().prop_map(Key::Task),
         any::<u64>().prop_map(|n| Key::Episode(EpisodeId(n))),
         any::<u64>().prop_map(|n| Key::Job(JobId(n))),
@@ -551,6 +568,7 @@ fn two_keys_of_a_kind() -> impl Strategy<Value = (Key, Key)> {
         }),
         (wire(), wire()).prop_map(|(a, b)| (Key::Alias(a), Key::Alias(b))),
         (key_text(), key_text()).prop_map(|(a, b)| (Key::Binding(a), Key::Binding(b))),
+        (sha(), sha()).prop_map(|(a, b)| (Key::Module(a), Key::Module(b))),
     ]
 }
 

@@ -4,6 +4,7 @@
 //! that every upload works under the fence its job holds.
 #![allow(clippy::unwrap_used, reason = "a test fails by it, at the right line")]
 
+use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::format;
 use std::string::String;
@@ -23,8 +24,8 @@ use crate::object::{
 };
 use crate::outcome::{Fault, Outcome, What};
 use crate::policy::{
-    Bandwidth, Builtin, Candidate, Chosen, Ordering, Policies, RetryQuery, RetryVerdict, Ruling, Settings,
-    Situation, Slot, UploadLimits, Waiting,
+    Active, Author, Bandwidth, Builtin, Candidate, Chosen, Ordering, Policies, RetryAction, RetryQuery,
+    RetryVerdict, Ruling, Settings, Situation, Slot, UploadLimits, Waiting,
 };
 use crate::queue::Queue;
 use crate::refusal::Refusal;
@@ -40,57 +41,108 @@ pub(crate) struct Scripted {
     builtin: Builtin,
     pub(crate) uploads: Option<u32>,
     pub(crate) scores: Option<Vec<i64>>,
-    pub(crate) retry: Option<RetryVerdict>,
+    pub(crate) retry: Option<RetryAction>,
     pub(crate) bandwidth: Option<u64>,
+    /// Of concurrency and bandwidth.
+    pub(crate) recheck_ms: u64,
+    /// Of whatever a test answers.
+    pub(crate) memo: u64,
+    /// Who answers, if not the set itself.
+    pub(crate) by: Option<Author>,
     pub(crate) asked: Vec<Slot>,
+    /// The situations of the questions on concurrency, bandwidth and order, in order.
+    pub(crate) situations: Vec<(Slot, Situation)>,
+    pub(crate) queries: Vec<RetryQuery>,
+    pub(crate) waiting: Vec<Vec<Waiting>>,
+    /// Answers everything, if it is there.
+    pub(crate) instead: Option<Box<dyn Policies>>,
 }
 
 impl Scripted {
     pub(crate) fn new(settings: Settings) -> Scripted {
         let builtin = Builtin::new(settings);
-        Scripted { builtin, uploads: None, scores: None, retry: None, bandwidth: None, asked: vec![] }
+        Scripted {
+            builtin,
+            uploads: None,
+            scores: None,
+            retry: None,
+            bandwidth: None,
+            recheck_ms: 0,
+            memo: 0,
+            by: None,
+            asked: vec![],
+            situations: vec![],
+            queries: vec![],
+            waiting: vec![],
+            instead: None,
+        }
     }
-}
 
-fn put_in<T>(mut ruling: Ruling<T>, answer: Option<T>) -> Ruling<T> {
-    if let Some(answer) = answer {
-        ruling.verdict = answer;
+    fn put_in<T>(&self, mut ruling: Ruling<T>, answer: Option<T>) -> Ruling<T> {
+        if let Some(answer) = answer {
+            ruling.verdict = answer;
+        }
+        if let Some(by) = &self.by {
+            ruling.by = by.clone();
+        }
+        ruling
     }
-    ruling
 }
 
 impl Policies for Scripted {
     fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Chosen>> {
+        if let Some(set) = &mut self.instead {
+            return set.select(situation, candidates);
+        }
         self.asked.push(Slot::AutoScan);
         self.builtin.select(situation, candidates)
     }
     fn retry(&mut self, query: &RetryQuery) -> Ruling<RetryVerdict> {
+        if let Some(set) = &mut self.instead {
+            return set.retry(query);
+        }
         self.asked.push(Slot::Retry);
-        put_in(self.builtin.retry(query), self.retry)
+        self.queries.push(query.clone());
+        let answer = self.retry.map(|action| RetryVerdict { action, memo: self.memo, reason: 0 });
+        let ruling = self.builtin.retry(query);
+        self.put_in(ruling, answer)
     }
     fn limits(&mut self, situation: &Situation) -> Ruling<UploadLimits> {
+        if let Some(set) = &mut self.instead {
+            return set.limits(situation);
+        }
         self.asked.push(Slot::Concurrency);
-        put_in(
-            self.builtin.limits(situation),
-            self.uploads.map(|uploads| UploadLimits { uploads, recheck_ms: 0, memo: 0, reason: 0 }),
-        )
+        self.situations.push((Slot::Concurrency, situation.clone()));
+        let (recheck_ms, memo) = (self.recheck_ms, self.memo);
+        let answer = self.uploads.map(|uploads| UploadLimits { uploads, recheck_ms, memo, reason: 0 });
+        let ruling = self.builtin.limits(situation);
+        self.put_in(ruling, answer)
     }
     fn budget(&mut self, situation: &Situation) -> Ruling<Bandwidth> {
+        if let Some(set) = &mut self.instead {
+            return set.budget(situation);
+        }
         self.asked.push(Slot::Bandwidth);
         let answer = self.bandwidth.map(|b| Bandwidth {
             bytes_per_second: Some(b),
-            recheck_ms: 0,
-            memo: 0,
+            recheck_ms: self.recheck_ms,
+            memo: self.memo,
             reason: 0,
         });
-        put_in(self.builtin.budget(situation), answer)
+        self.situations.push((Slot::Bandwidth, situation.clone()));
+        let ruling = self.builtin.budget(situation);
+        self.put_in(ruling, answer)
     }
     fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Ordering> {
+        if let Some(set) = &mut self.instead {
+            return set.score(situation, waiting);
+        }
         self.asked.push(Slot::Order);
-        put_in(
-            self.builtin.score(situation, waiting),
-            self.scores.clone().map(|scores| Ordering { scores, reason: 0 }),
-        )
+        self.situations.push((Slot::Order, situation.clone()));
+        self.waiting.push(waiting.to_vec());
+        let answer = self.scores.clone().map(|scores| Ordering { scores, reason: 0 });
+        let ruling = self.builtin.score(situation, waiting);
+        self.put_in(ruling, answer)
     }
 }
 
@@ -147,12 +199,16 @@ pub(crate) struct Rig {
     shadow: (Queue, Uploads),
     pub(crate) timers: Timers,
     chance: Chance,
+    seeds: Chance,
     tickets: Tickets,
     pub(crate) knobs: Knobs,
     pub(crate) now: Now,
     pub(crate) boot: u64,
     pub(crate) stopping: bool,
     pub(crate) policies: Scripted,
+    pub(crate) active: Active,
+    /// What surrounds the site.
+    pub(crate) situation: Situation,
     /// What is durable.
     pub(crate) rows: BTreeMap<Key, Row>,
     /// Operations that wait for an outcome.
@@ -224,8 +280,11 @@ impl Rig {
             shadow: Default::default(),
             timers: Timers::default(),
             chance: Chance::new(1),
+            seeds: Chance::new(2),
             tickets: Tickets::new(Boot(1)),
             policies: Scripted::new(knobs.builtin.clone()),
+            active: Active::native(knobs.builtin.clone()),
+            situation: Situation::default(),
             knobs,
             now: Now { wall: Wall(1_800_000_000_000), mono: Mono(0) },
             boot: 0,
@@ -280,6 +339,12 @@ impl Rig {
         })
     }
 
+    /// Everything left to chance follows from this.
+    pub(crate) fn seed(&mut self, seed: u64) {
+        self.chance = Chance::new(seed);
+        self.seeds = Chance::new(!seed);
+    }
+
     /// One step and everything the facts of it lead to.
     pub(crate) fn step(&mut self, act: impl FnOnce(&mut Queue, &mut Uploads, &mut Cx<'_>)) -> Step {
         let (mut out, mut facts, mut touched) = (Output::default(), VecDeque::new(), BTreeSet::new());
@@ -287,10 +352,12 @@ impl Rig {
         let mut cx = Cx {
             now: self.now,
             knobs: &self.knobs,
-            situation: Situation::default(),
+            situation: self.situation.clone(),
+            active: &self.active,
             stopping: self.stopping,
             timers: &mut self.timers,
             chance: &mut self.chance,
+            seeds: &mut self.seeds,
             tickets: &mut self.tickets,
             facts: &mut facts,
             touched: &mut touched,
@@ -312,7 +379,7 @@ impl Rig {
                 Fact::JobEnded { job, end, .. } => {
                     assert!(self.ended.insert(job, end).is_none(), "a job ends once");
                 }
-                Fact::JobQueued { .. } => {}
+                Fact::JobQueued { .. } | Fact::PolicyFaulted { .. } | Fact::PolicyStalled { .. } => {}
                 other => panic!("neither queue nor uploads tell {other:?}"),
             }
         }

@@ -1,6 +1,8 @@
 //! Tests of uploads: what is asked of the store, in which order, whatever the store answers and whenever we stop.
 #![allow(clippy::unwrap_used, reason = "a test fails by it, at the right line")]
 
+mod bandwidth;
+
 use std::collections::BTreeSet;
 use std::vec;
 use std::vec::Vec;
@@ -75,6 +77,8 @@ fn rows(len: u64, phase: Phase, stored: &[u16]) -> Vec<(Key, Row)> {
         bytes_sent: 0,
         first_claimed_at: Some(Wall(5)),
         note: None,
+        memo: None,
+        retry_delay_ms: None,
     };
     let upload = UploadRow {
         fence,
@@ -1051,7 +1055,7 @@ fn a_job_that_gives_up_after_an_interrupted_create_sweeps_its_key_but_not_what_a
     });
     let (mut rig, _) = Rig::finds(durable);
     // The attempt fails for good before it could look; a new job of the same episode runs at once.
-    rig.policies.retry = Some(crate::policy::RetryVerdict::GiveUp(crate::policy::GiveUp::Hopeless));
+    rig.policies.retry = Some(crate::policy::RetryAction::GiveUp(crate::policy::GiveUp::Hopeless));
     let step = rig.fails(Fault::Rejected("no".into()));
     assert_eq!(step.verbs(), ["list_uploads"]);
     assert_eq!(rig.session(1).unwrap().phase, Phase::Abandoning { upload: None });
