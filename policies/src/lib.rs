@@ -3,6 +3,8 @@
 //!
 //! Live, in replay and in the simulator the same question goes to the same set: the id in the journal names it.
 
+pub mod author;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
