@@ -2,7 +2,6 @@
 
 use tidegate_core::digest::Sha256;
 use tidegate_core::policy::SettingValue;
-use tidegate_policies::author;
 
 use crate::rig::{self, RETRY, SELECT};
 
@@ -271,18 +270,4 @@ fn modules_that_sleep_or_stall_pass_admission_for_only_a_site_can_tell() {
     for name in ["sleeper", "idle", "fickle"] {
         rig::admitted(&host, name);
     }
-}
-
-#[test]
-fn a_component_is_left_as_it_is_by_the_builder() {
-    let bytes = rig::fixture("suite");
-    assert_eq!(author::component(&bytes).unwrap(), bytes);
-    assert_eq!(
-        author::component(&wat::parse_str("(module)").unwrap()).unwrap_err().to_string(),
-        "exports no function of a hook; a guest without bindings exports names like `tidegate:policy/retry@0.1.0#next`"
-    );
-    assert!(author::component(b"\0asm\x01\0\0\0garbage").is_err());
-    let odd = r#"(module (func (export "tidegate:policy/retry@0.1.0#next") (result i64) (i64.const 0)))"#;
-    let error = author::component(&wat::parse_str(odd).unwrap()).unwrap_err().to_string();
-    assert!(error.starts_with("does not fit the contract: "), "{error}");
 }
