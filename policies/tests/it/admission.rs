@@ -137,10 +137,15 @@ fn wrong_types_are_named_with_their_place() {
         "types",
         "retry.next: type mismatch for field class: expected enum of 4 names, found 2 names (in its parameters)",
     );
+    let renamed = rig::made_for(
+        &plain().replace("#next", "#follow"),
+        ("next: func(attempt: attempt)", "follow: func(attempt: attempt)"),
+        world,
+    );
     check(
-        &module(("next: func(attempt: attempt) -> decision;", "follow: func(attempt: attempt) -> decision;")),
+        &renamed,
         "types",
-        "retry.next: ",
+        "retry.next: instance export `tidegate:policy/retry@0.1.0` does not have export `next`",
     );
 }
 
