@@ -78,7 +78,8 @@ impl Guest {
         })
     }
 
-    /// What the module is built from: its own files, the contract, and what its language adds.
+    /// What the module is built from: its own files and the contract. The SDK is among its own files, as in a new
+    /// project: a link, because cargo's hashes of what lies outside of a project depend on where the project lies.
     pub fn sources(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         walk(&self.folder, &mut files);
@@ -91,10 +92,6 @@ impl Guest {
             )
         });
         files.push(policies().join("wit/policy.wit"));
-        if !self.in_c {
-            walk(&policies().join("sdk/src"), &mut files);
-            files.push(policies().join("sdk/Cargo.toml"));
-        }
         if self.place == "default" {
             // The site's own rules, which this module includes.
             let core = policies().parent().expect("policies/ lies in the root").join("core/src/policy");
