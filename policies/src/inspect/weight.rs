@@ -9,8 +9,9 @@ use crate::module::Rejection;
 const FUNCTIONS_MAX: u32 = 2_000;
 /// Types of all core modules.
 const TYPES_MAX: u32 = 1_000;
-/// Bytes of one function: what is alive at once costs the square of it.
-const BODY_MAX: usize = 32 << 10;
+/// Bytes of one function: what is alive at once costs the square of it. The longest of the default policies has a quarter
+/// of it, at most.
+const BODY_MAX: usize = 16 << 10;
 /// Branches times values that may flow along each, summed over all functions. The default policies have a tenth of it; at
 /// this weight the worst code known takes about a second and 50 MiB.
 const WEIGHT_MAX: u64 = 250_000;
@@ -95,15 +96,19 @@ mod tests {
 
     #[test]
     fn the_default_policies_weigh_a_tenth_of_what_may_be() {
-        let mut weight = Weight::default();
+        let (mut weight, mut longest) = (Weight::default(), 0);
         for payload in Parser::new(0).parse_all(crate::DEFAULT) {
             match payload.unwrap() {
                 Payload::TypeSection(types) => weight.types(types).unwrap(),
-                Payload::CodeSectionEntry(body) => weight.function(&body).unwrap(),
+                Payload::CodeSectionEntry(body) => {
+                    longest = longest.max(body.range().len());
+                    weight.function(&body).unwrap();
+                }
                 _ => {}
             }
         }
         assert!(weight.branches > 100 && weight.branches <= WEIGHT_MAX / 10, "{weight:?}");
         assert!(weight.functions <= FUNCTIONS_MAX / 10, "{weight:?}");
+        assert!(longest <= BODY_MAX / 4, "its longest function has {longest} bytes");
     }
 }
