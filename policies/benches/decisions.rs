@@ -13,14 +13,12 @@ use tidegate_core::policy::{
     Builtin, Candidate, ErrorClass, Known, LinkKind, Policies, Question, RetryQuery, Settings, Situation,
     Slot, Subject, Waiting,
 };
-use tidegate_policies::{Ceilings, Host};
+use tidegate_policies::{Ceilings, DEFAULT, Host};
 
 fn main() {
     // `cargo bench` adds an argument of its own.
     let path = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/suite.wasm");
-    let path = path.unwrap_or_else(|| String::from(fixture));
-    let bytes = std::fs::read(&path).unwrap();
+    let bytes = path.map_or_else(|| DEFAULT.to_vec(), |path| std::fs::read(&path).unwrap());
 
     let empty = resident_kib();
     let began = Instant::now();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tidegate_core::policy::{
     Candidate, ErrorClass, Known, LinkKind, Question, RetryQuery, Situation, Subject, Waiting,
 };
-use tidegate_policies::{Ceilings, Host, Module, author};
+use tidegate_policies::{Ceilings, Host, Module, WIT, author};
 
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -19,7 +19,7 @@ fn text(name: &str) -> String {
 pub fn core(body: &str) -> Vec<u8> {
     // Imports stand first in a module.
     let (imports, rest): (Vec<_>, Vec<_>) = body.lines().partition(|line| line.trim().starts_with("(import"));
-    let memory = if body.contains("(memory") { String::new() } else { text("memory") };
+    let memory = if body.contains("(memory (export") { String::new() } else { text("memory") };
     let meta = if body.contains("#describe") { String::new() } else { text("meta") };
     let whole = format!("(module\n{}\n{memory}\n{meta}\n{}\n)", imports.join("\n"), rest.join("\n"));
     wat::parse_str(&whole).unwrap_or_else(|error| panic!("{error}\n{whole}"))
@@ -116,9 +116,9 @@ pub fn retry_after(wait: &str) -> String {
     )
 }
 
-/// A fixture's version of the contract with one thing changed, and a module made for it.
+/// A module for the contract with one thing changed.
 pub fn made_for(body: &str, change: (&str, &str), world: &str) -> Vec<u8> {
-    let wit = tidegate_policies::WIT.replacen(change.0, change.1, 1);
-    assert_ne!(wit, tidegate_policies::WIT, "the contract has {:?}", change.0);
+    let wit = WIT.replacen(change.0, change.1, 1);
+    assert_ne!(wit, WIT, "the contract has {:?}", change.0);
     author::component_for(&core(body), &wit, world).expect("it fits its own contract")
 }
