@@ -20,4 +20,5 @@ pub mod seam;
 pub mod server;
 mod space;
 pub mod store;
+mod surroundings;
 pub mod telemetry;

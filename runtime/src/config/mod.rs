@@ -5,6 +5,7 @@
 //! a section is separated from its key by two underscores: `TIDEGATE_SYNC__PART_SIZE=16MiB`.
 
 mod layers;
+mod policies;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use tidegate_core::policy::Settings;
 
 pub(crate) use layers::read_text;
 pub use layers::{Layers, Problem, Problems, Source};
+pub use policies::{Policies, Surroundings};
 pub use units::{duration_text, parse_duration, parse_size, size_text};
 
 /// A value that is never printed, logged or written: all it shows is `***`.
@@ -78,6 +80,10 @@ pub struct Config {
     pub edge: Edge,
     /// `[qa]`
     pub qa: Quality,
+    /// `[policies]`
+    pub policies: Policies,
+    /// `[surroundings]`
+    pub surroundings: Surroundings,
     /// `[cloud]`; `None` parks uploads.
     pub cloud: Option<Cloud>,
     /// `[log]`
@@ -271,6 +277,8 @@ impl Default for Config {
                 abandoned_after: Some(Duration::from_secs(7 * 86_400)),
             },
             qa: Quality { auto_approve: false },
+            policies: Policies::default(),
+            surroundings: Surroundings::default(),
             cloud: None,
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
             journal: Journal { limit: crate::store::JOURNAL_LIMIT },

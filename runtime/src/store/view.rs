@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
 use tidegate_core::change::JournalEntry;
 use tidegate_core::id::Seq;
 use tidegate_core::row::{Key, Kind, Row};
@@ -76,12 +76,16 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
+    pub(super) fn transaction(&self) -> &ReadTransaction {
+        &self.tx
+    }
+
     /// One record; `None` is not there.
     ///
     /// # Errors
     /// Those of the database and of a damaged record.
     pub fn get(&self, key: &Key) -> Result<Option<Row>, StoreError> {
-        let table = self.tx.open_table(table_of(key.kind()))?;
+        let Some(table) = self.records(table_of(key.kind()))? else { return Ok(None) };
         let Some(bytes) = table.get(key.to_bytes().as_slice())? else { return Ok(None) };
         Row::from_bytes(key.kind(), bytes.value()).map(Some).map_err(StoreError::Record)
     }
@@ -152,6 +156,18 @@ impl Snapshot {
         Ok(())
     }
 
+    /// A table of records; `None` if the store is of an earlier format that had none.
+    fn records(
+        &self,
+        table: RowTable,
+    ) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+        match self.tx.open_table(table) {
+            Ok(table) => Ok(Some(table)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn walk_table(
         &self,
         table: RowTable,
@@ -159,7 +175,7 @@ impl Snapshot {
         reverse: bool,
         mut visit: impl FnMut(Key, Row) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let table = self.tx.open_table(table)?;
+        let Some(table) = self.records(table)? else { return Ok(()) };
         let mut range = table.iter()?;
         loop {
             let Some(item) = (if reverse { range.next_back() } else { range.next() }) else { return Ok(()) };
