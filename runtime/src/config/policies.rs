@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use tidegate_core::digest::Sha256;
 use tidegate_core::policy::{Known, LinkKind, Power};
 
 use super::layers::Value;
@@ -117,11 +118,13 @@ fn read_keys(r: &mut Reader<'_>, keys: &mut BTreeMap<String, [u8; 32]>) {
             continue;
         }
         let Some(text) = r.opt_text(&key) else { continue };
-        match STANDARD.decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
+        let hex = || Sha256::from_hex(text.trim()).map(|bytes| bytes.0);
+        let base64 = || STANDARD.decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        match hex().or_else(base64) {
             Some(public) => {
                 keys.insert(name, public);
             }
-            None => r.problem(&key, "must be a public ed25519 key: 32 bytes in base64"),
+            None => r.problem(&key, "must be a public ed25519 key: 64 hexadecimal digits, or 32 bytes in base64"),
         }
     }
     if keys.len() > KEYS_MAX {

@@ -4,12 +4,14 @@
 //! ```text
 //! <data_dir>/policies/<sha256>.wasm   a module
 //! <data_dir>/policies/<sha256>.sig    the signature that came with it, if one did
+//! <data_dir>/policies/counters.json    the highest counter seen of each signer's key
 //! <data_dir>/policies/<n>.new         a write that was interrupted; swept at the next start
 //! ```
 //!
 //! A file appears under its name only once it is whole and durable, and its name is durable when [`Blobs::put`]
 //! returns. So a record that names a module is never older than its bytes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -179,6 +181,31 @@ impl Blobs {
         }
     }
 
+    /// The highest counter seen of each signer's key.
+    ///
+    /// # Errors
+    /// Those of the disk; a file that cannot be read is one of them, for without it an old module could come back.
+    pub fn counters(&self) -> io::Result<BTreeMap<String, u64>> {
+        match self.0.read(COUNTERS) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps the counter of a key, unless a higher one was seen.
+    ///
+    /// # Errors
+    /// Those of [`Blobs::counters`].
+    pub fn count(&self, key: &str, counter: u64) -> io::Result<()> {
+        let mut counters = self.counters()?;
+        if counters.get(key).is_some_and(|seen| *seen >= counter) {
+            return Ok(());
+        }
+        counters.insert(key.to_owned(), counter);
+        self.0.write(COUNTERS, &serde_json::to_vec(&counters)?)
+    }
+
     /// Removes a module and its signature. One that is not there is no error.
     ///
     /// # Errors
@@ -207,6 +234,7 @@ fn signature_name(module: Sha256) -> String {
     format!("{module}.sig")
 }
 
+const COUNTERS: &str = "counters.json";
 const FOLDER: &str = "policies";
 const NEW: &str = "new";
 /// More than any ceiling for modules that can be configured.
@@ -242,6 +270,19 @@ mod tests {
         again.remove(one).unwrap();
         assert!(matches!(again.read(one), Err(Unread::Missing)));
         assert_eq!(files(dir.path()), [format!("{two}.wasm")]);
+    }
+
+    #[test]
+    fn the_counter_of_a_key_only_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(&RealDisk, dir.path()).unwrap();
+        for (key, counter) in [("a", 3), ("b", 1), ("a", 2), ("b", 9)] {
+            blobs.count(key, counter).unwrap();
+        }
+        let again = Blobs::open(&RealDisk, dir.path()).unwrap();
+        assert_eq!(again.counters().unwrap(), [("a".to_owned(), 3), ("b".to_owned(), 9)].into());
+        std::fs::write(dir.path().join(FOLDER).join(COUNTERS), "{").unwrap();
+        assert!(again.counters().is_err() && again.count("a", 4).is_err());
     }
 
     #[test]
