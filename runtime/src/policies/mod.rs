@@ -4,6 +4,7 @@
 
 mod loader;
 pub(crate) mod record;
+mod recorder;
 mod tasks;
 pub(crate) mod trial;
 mod watched;
@@ -13,6 +14,8 @@ use std::sync::OnceLock;
 use tidegate_core::digest::Sha256;
 
 pub use loader::{Loader, Ready, Unloaded};
+pub use recorder::Clamps;
+pub(crate) use recorder::Recorder;
 pub(crate) use tasks::{keep_ticking, perform};
 pub(crate) use watched::Watch;
 pub use watched::{Watched, WatchedFile};

@@ -7,8 +7,8 @@ use tidegate_core::input::Input;
 use tidegate_policies::TICK;
 use tokio::sync::{mpsc, watch};
 
-use super::{Loader, Ready};
-use crate::inbox::Inbox;
+use super::Loader;
+use crate::inbox::{Inbox, Letter};
 use crate::seam::{Blocking, Clock, Seams};
 
 /// Performs operations one after the other, and tells the driver of each together with what it made ready. Ends with the
@@ -23,7 +23,8 @@ pub(crate) async fn perform<S: Seams>(
         let (name, loader) = (op.name(), loader.clone());
         let (outcome, ready) = seams.blocking().run(move || loader.perform(op)).await;
         tracing::debug!(op = name, ?outcome, "an operation on policies ended");
-        if inbox.policy(Input::Policy { ticket, outcome }, ready).await.is_err() {
+        let input = Input::Policy { ticket, outcome };
+        if inbox.letter(Letter::Policy { input, ready }).await.is_err() {
             return;
         }
     }
@@ -54,11 +55,4 @@ pub(crate) async fn keep_ticking<S: Seams>(seams: S, loader: Loader, mut closed:
         }
     });
     ticking.await;
-}
-
-impl Inbox {
-    /// Hands over the outcome of an operation on policies, and what goes on the shelf before it is stepped.
-    async fn policy(&self, input: Input, ready: Ready) -> Result<(), crate::inbox::Gone> {
-        self.letter(crate::inbox::Letter::Policy { input, ready }).await
-    }
 }
