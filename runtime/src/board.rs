@@ -186,6 +186,12 @@ impl Board {
         }
     }
 
+    /// Modules and the set of policies; `None` before the boot told of them.
+    #[must_use]
+    pub fn policies(&self) -> Option<Box<PolicyView>> {
+        self.inner().policies.clone()
+    }
+
     /// Notes whether devices may upload.
     pub fn gate(&self, gate: Gate) {
         self.inner().gate = gate;

@@ -108,7 +108,7 @@ impl<C: Clock> Driver<C> {
         let mut machine = Machine::new();
         store.load(&mut machine)?;
         let Input::Boot { knobs, .. } = &begin else { unreachable!("it was made a boot above") };
-        let set = machine.set_under(knobs);
+        let set = machine.parts().policies.set_under(knobs);
         let mut engine = Engine {
             clock,
             store,
@@ -322,7 +322,7 @@ impl<C: Clock> Engine<C> {
         let cold = self.prefetch(now, &input)?;
         let policies = match &input {
             // The machine learns of its configuration in this very step.
-            Input::Boot { knobs, .. } => self.machine.set_under(knobs).id(),
+            Input::Boot { knobs, .. } => self.machine.parts().policies.set_under(knobs).id(),
             _ => self.machine.active_policy(),
         };
         self.out.clear();

@@ -92,6 +92,14 @@ impl Answer {
         Answer::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error)
     }
 
+    /// The site runs no modules.
+    #[must_use]
+    pub fn native() -> Answer {
+        let text = "this site runs no policy modules: remove policies.native from its configuration (if it is not there, \
+                    see the log of its start)";
+        Answer::new(StatusCode::CONFLICT, "policies_native", text)
+    }
+
     /// Its status.
     #[must_use]
     pub fn status(&self) -> StatusCode {

@@ -11,8 +11,8 @@ use tidegate_core::effect::PolicyOp;
 use tidegate_core::input::PolicyReply;
 use tidegate_core::outcome::{Fault, Outcome};
 use tidegate_core::policy::{Binding, PolicySet, Seat, Slot};
-use tidegate_policies::sign::{self, PublicKey, TrustedKey};
-use tidegate_policies::{Host, Module, Rejection, SeatedSet, Sitting};
+use tidegate_policies::sign::{self, PublicKey, Signature, TrustedKey};
+use tidegate_policies::{Host, Manifest, Module, Rejection, SeatedSet, Sitting};
 use tokio::sync::watch;
 
 use crate::store::{Blobs, Unread};
@@ -32,11 +32,13 @@ pub enum Ready {
 }
 
 /// Why a module is not there to be asked.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Unloaded {
     /// The host does not take it, or its bytes are not what they must be.
+    #[error("{0}")]
     Rejected(Rejection),
     /// The site's own disk failed; it may pass.
+    #[error("the disk failed: {0}")]
     Disk(String),
 }
 
@@ -59,13 +61,19 @@ pub struct Loader(Arc<Inner>);
 struct Inner {
     host: Option<Host>,
     blobs: Option<Blobs>,
-    /// Names and keys; the counters are on the disk.
-    keys: Vec<(String, PublicKey)>,
-    /// The module that comes with the program: there whatever the disk says, and signed by nobody.
-    built_in: Option<(Sha256, &'static [u8])>,
+    signers: Signers,
     compiled: Mutex<Compiled>,
     /// Whether anything was compiled: from then on the clock of the host must tick.
     running: watch::Sender<bool>,
+}
+
+/// Whose signatures count.
+enum Signers {
+    /// These names and keys, the counters are on the disk. Without any a module needs no signature; one that it has all
+    /// the same only holds it to its limits.
+    Known(Vec<(String, PublicKey)>),
+    /// Whoever signed: what was taken once is taken again, within the limits it had.
+    Whoever,
 }
 
 #[derive(Default)]
@@ -84,24 +92,25 @@ impl Loader {
     /// A loader for a site that runs no modules.
     #[must_use]
     pub fn native() -> Loader {
-        Loader::made(None, None, Vec::new(), None)
+        Loader::made(None, None, Signers::Whoever)
     }
 
     /// A loader on this engine and these bytes. As soon as there is a key, modules that none of them signed are refused.
     #[must_use]
     pub fn new(host: Host, blobs: Blobs, keys: &BTreeMap<String, [u8; 32]>) -> Loader {
         let keys = keys.iter().map(|(name, key)| (name.clone(), PublicKey(*key))).collect();
-        Loader::made(Some(host), Some(blobs), keys, Some((super::default_module(), super::DEFAULT)))
+        Loader::made(Some(host), Some(blobs), Signers::Known(keys))
     }
 
-    fn made(
-        host: Option<Host>,
-        blobs: Option<Blobs>,
-        keys: Vec<(String, PublicKey)>,
-        built_in: Option<(Sha256, &'static [u8])>,
-    ) -> Loader {
+    /// A loader that repeats what a site did, whichever keys it knew.
+    #[must_use]
+    pub fn repeating(host: Host, blobs: Blobs) -> Loader {
+        Loader::made(Some(host), Some(blobs), Signers::Whoever)
+    }
+
+    fn made(host: Option<Host>, blobs: Option<Blobs>, signers: Signers) -> Loader {
         let (running, _) = watch::channel(false);
-        Loader(Arc::new(Inner { host, blobs, keys, built_in, compiled: Mutex::default(), running }))
+        Loader(Arc::new(Inner { host, blobs, signers, compiled: Mutex::default(), running }))
     }
 
     /// The engine, unless the site runs no modules.
@@ -194,43 +203,48 @@ impl Loader {
         let (Some(host), Some(blobs)) = (&self.0.host, &self.0.blobs) else {
             return Err(rejected("native", "this site runs no modules: policies.native is set").into());
         };
-        let loaded = match self.0.built_in {
-            Some((hash, bytes)) if hash == module => host.admit(bytes)?,
-            _ => {
-                let bytes = blobs.read(module).map_err(unread)?;
-                let (manifest, counter) = match blobs.signature(module)? {
-                    None => (sign::unsigned(&self.trusted(false)?)?, None),
-                    // A site that trusts nobody has no use for signatures.
-                    Some(_) if self.0.keys.is_empty() => (sign::unsigned(&[])?, None),
-                    Some(file) => {
-                        let signed = sign::verify(&bytes, &file, &self.trusted(is_new)?)?;
-                        (signed.manifest, Some((signed.key, signed.counter)))
-                    }
-                };
-                let loaded = host.admit_with(&bytes, &manifest)?;
-                if let Some((key, counter)) = counter.filter(|_| is_new) {
-                    blobs.count(&key.to_hex(), counter)?;
-                }
-                loaded
+        // It comes with the program: it is there whatever the disk says, and needs no signature.
+        let loaded = if module == super::default_module() {
+            host.admit(super::DEFAULT)?
+        } else {
+            let bytes = blobs.read(module).map_err(unread)?;
+            let (manifest, counter) = self.vouched(blobs, module, &bytes, is_new)?;
+            let loaded = host.admit_with(&bytes, &manifest)?;
+            if let Some((key, counter)) = counter.filter(|_| is_new) {
+                blobs.count(&key.to_hex(), counter)?;
             }
+            loaded
         };
         self.0.running.send_if_modified(|running| !std::mem::replace(running, true));
         self.compiled().put(loaded.clone());
         Ok(loaded)
     }
 
-    /// The keys, with the counters that were seen of them if those matter.
-    fn trusted(&self, counted: bool) -> Result<Vec<TrustedKey>, Unloaded> {
-        let counters = match &self.0.blobs {
-            Some(blobs) if counted => blobs.counters()?,
-            Some(_) | None => BTreeMap::new(),
+    /// What a module is held to by whoever signed it, and the signer's counter if that matters.
+    fn vouched(
+        &self,
+        blobs: &Blobs,
+        module: Sha256,
+        bytes: &[u8],
+        is_new: bool,
+    ) -> Result<(Manifest, Option<(PublicKey, u64)>), Unloaded> {
+        let file = blobs.signature(module)?;
+        let (Signers::Known(keys), Some(file)) = (&self.0.signers, &file) else {
+            let trusted = match &self.0.signers {
+                Signers::Known(keys) => trusted(keys, &BTreeMap::new()),
+                Signers::Whoever => Vec::new(),
+            };
+            return Ok(match file {
+                None => (sign::unsigned(&trusted)?, None),
+                Some(file) => (of_whoever(bytes, &file)?, None),
+            });
         };
-        let trusted = |(name, key): &(String, PublicKey)| TrustedKey {
-            name: name.clone(),
-            key: *key,
-            counter: counters.get(&key.to_hex()).copied().unwrap_or(0),
-        };
-        Ok(self.0.keys.iter().map(trusted).collect())
+        if keys.is_empty() {
+            return Ok((of_whoever(bytes, file)?, None));
+        }
+        let counters = if is_new { blobs.counters()? } else { BTreeMap::new() };
+        let signed = sign::verify(bytes, file, &trusted(keys, &counters))?;
+        Ok((signed.manifest, Some((signed.key, signed.counter))))
     }
 
     fn retire(&self, module: Sha256) -> Outcome<PolicyReply> {
@@ -264,6 +278,26 @@ impl Compiled {
             }
         }
     }
+}
+
+/// The keys, with the highest counters seen of them.
+fn trusted(keys: &[(String, PublicKey)], counters: &BTreeMap<String, u64>) -> Vec<TrustedKey> {
+    let trusted = |(name, key): &(String, PublicKey)| TrustedKey {
+        name: name.clone(),
+        key: *key,
+        counter: counters.get(&key.to_hex()).copied().unwrap_or(0),
+    };
+    keys.iter().map(trusted).collect()
+}
+
+/// What a signature holds its module to, whoever made it: it must fit the module, and vouches for nothing.
+fn of_whoever(bytes: &[u8], file: &[u8]) -> Result<Manifest, Rejection> {
+    let signature: Option<Signature> = serde_json::from_slice(file).ok();
+    let key = signature.and_then(|signature| PublicKey::from_hex(&signature.key));
+    let trusted: Vec<TrustedKey> =
+        key.map(|key| TrustedKey { name: String::new(), key, counter: 0 }).into_iter().collect();
+    let signed = sign::verify(bytes, file, &trusted)?;
+    Ok(Manifest { signed_by: None, ..signed.manifest })
 }
 
 /// The code of a module whose bytes are not to be had, as the core knows it.

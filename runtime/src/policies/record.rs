@@ -6,7 +6,7 @@ use tidegate_core::policy::{Author, Decision, Question, Slot, Verdict};
 use tidegate_core::time::Wall;
 use tidegate_policies::json;
 
-use crate::api::shapes::moment;
+use crate::api::shapes::{moment, set_id};
 
 /// Episodes or jobs that a recorded question may hold. A larger one is not recorded: it would cost the batch that it is
 /// committed with more than the rest of it.
@@ -28,7 +28,7 @@ pub(crate) fn line(at: Wall, decision: &Decision) -> Vec<u8> {
     let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
     put("at", moment(at).into());
     put("slot", decision.question.slot().name().into());
-    put("set", decision.set.to_string().into());
+    put("set", set_id(decision.set).into());
     if let Some(module) = decision.module {
         put("module", module.to_string().into());
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
 use tidegate_core::change::JournalEntry;
 use tidegate_core::id::Seq;
+use tidegate_core::policy::Slot;
 use tidegate_core::row::{Key, Kind, Row};
 
 use super::format::{self, BASE, EARLIER, FORMAT, INFO, JOURNAL, RowTable, VERSION, base_of, table_of};
@@ -198,6 +199,10 @@ impl api::Reads for View {
 impl api::Snapshot for Snapshot {
     fn get(&self, key: &Key) -> Result<Option<Row>, api::Unreadable> {
         Snapshot::get(self, key).map_err(unreadable)
+    }
+
+    fn decisions(&self, slot: Slot, most: usize) -> Result<Vec<Vec<u8>>, api::Unreadable> {
+        Snapshot::decisions(self, slot, most).map_err(unreadable)
     }
 
     fn walk(

@@ -5,7 +5,7 @@ use tidegate_core::digest::Sha256;
 use tidegate_core::policy::{Binding, ModuleFacts, PolicyView, Seat, SeatView, SettingValue, Slot};
 use tidegate_core::row::{Blame, FaultMark, ModuleRow, ModuleState, Shadow, Turn, TurnWhat};
 
-use crate::api::shapes::{Object, moment};
+use crate::api::shapes::{Object, moment, set_id};
 
 /// Settings as an object: truths, whole numbers and texts.
 #[must_use]
@@ -65,7 +65,8 @@ fn blame(of: &Blame) -> Map<String, Value> {
     .fields()
 }
 
-fn slot(seat: &SeatView) -> Object {
+/// A slot and who sits in it.
+pub(super) fn slot(seat: &SeatView) -> Object {
     let object = Object::new().put("slot", seat.slot.name());
     match &seat.seat {
         Seat::Module(of) => object.put("by", "module").all(binding(of).fields()),
@@ -127,7 +128,7 @@ pub fn turn(turn: &Turn) -> Value {
     let object = Object::new()
         .put("generation", turn.generation)
         .put("at", moment(turn.at))
-        .put("set", turn.set.to_string())
+        .put("set", set_id(turn.set))
         .put("what", turn.what.name());
     let object = match &turn.what {
         TurnWhat::Configured => object,
@@ -162,7 +163,7 @@ pub fn view(view: &PolicyView) -> Object {
     });
     Object::new()
         .put("generation", view.generation)
-        .put("set", view.set.to_string())
+        .put("set", set_id(view.set))
         .put("prepared", view.prepared)
         .maybe("preparing", view.preparing.as_ref().map(TurnWhat::name))
         .maybe("default", view.default.map(|module| module.to_string()))
