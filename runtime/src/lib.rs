@@ -13,6 +13,7 @@ pub mod ingest;
 pub mod link;
 pub mod metrics;
 pub mod object;
+pub mod policies;
 pub mod real;
 pub mod release;
 pub mod replay;

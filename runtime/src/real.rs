@@ -204,6 +204,12 @@ impl Disk for RealDisk {
     }
 
     #[cfg(unix)]
+    fn file_number(&self, path: &Path) -> Option<u64> {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).ok().map(|found| found.ino())
+    }
+
+    #[cfg(unix)]
     fn total_bytes(&self, path: &Path) -> Option<u64> {
         let found = rustix::fs::statvfs(path).ok()?;
         Some(found.f_blocks.saturating_mul(found.f_frsize))

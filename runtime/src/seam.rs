@@ -130,6 +130,11 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Self::Lock>;
     /// Bytes free for this process on the file system of `path`; `None` where it cannot be known.
     fn free_bytes(&self, path: &Path) -> Option<u64>;
+    /// The number of a file within its file system, another one after it was replaced; `None` where there is no such
+    /// thing.
+    fn file_number(&self, _path: &Path) -> Option<u64> {
+        None
+    }
     /// Bytes of the file system of `path`, used or not; `None` where it cannot be known.
     fn total_bytes(&self, _path: &Path) -> Option<u64> {
         None

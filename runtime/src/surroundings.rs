@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
-use tidegate_core::input::{Input, Surroundings};
-use tidegate_core::policy::{DISK_UNKNOWN, Known, LinkKind, Power};
+use tidegate_core::input::Input;
+use tidegate_core::policy::{DISK_UNKNOWN, Known, LinkKind, Power, Surroundings};
 use tidegate_core::time::Wall;
 
 use crate::config;
@@ -70,7 +70,8 @@ fn look<S: Seams>(seams: &S, dir: &Path, said: &config::Surroundings, now: Wall)
         link: said.link.unwrap_or_else(|| system.link()),
         metered: said.metered.unwrap_or(Known::Unknown),
         power: said.power.unwrap_or_else(|| system.power()),
-        utc_offset_min: zone.and_then(|zone| offset_min(&zone, now)),
+        // Where nobody says which time zone it is, local time is UTC.
+        utc_offset_min: zone.and_then(|zone| offset_min(&zone, now)).unwrap_or(0),
         disk_free: thousandths(disk.free_bytes(dir), disk.total_bytes(dir)),
     }
 }

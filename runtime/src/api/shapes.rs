@@ -85,6 +85,12 @@ pub fn set_id(set: PolicySetId) -> String {
     Sha256(set.0).to_string()
 }
 
+/// A module as metrics and logs name it: the first twelve digits of its hash.
+#[must_use]
+pub fn short(module: Sha256) -> String {
+    module.to_string().chars().take(12).collect()
+}
+
 /// A JSON text of ours, back as JSON.
 #[must_use]
 pub fn parsed(text: &str) -> Value {

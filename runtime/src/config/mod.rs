@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tidegate_core::knobs::{BadKnob, Knobs};
+use tidegate_core::labels::LabelRule;
 use tidegate_core::policy::Settings;
 
 pub(crate) use layers::read_text;
@@ -289,6 +290,10 @@ impl Default for Config {
     }
 }
 
+fn label_rule((devices, labels): &(String, Vec<(String, String)>)) -> LabelRule {
+    LabelRule { devices: devices.clone(), labels: labels.clone() }
+}
+
 impl Config {
     /// What the core is told.
     ///
@@ -308,6 +313,12 @@ impl Config {
             batch: self.sync.batch,
             auto_approve: self.qa.auto_approve,
             reserve: self.edge.reserve,
+            default_module: (!self.policies.native).then(crate::policies::default_module),
+            policy_faults: self.policies.faults,
+            policy_window_ms: ms(self.policies.fault_window),
+            probation_ms: ms(self.policies.probation),
+            patience_ms: ms(self.policies.patience),
+            labels: self.policies.labels.iter().map(label_rule).collect(),
             builtin: Settings {
                 auto_scan: self.sync.auto_scan,
                 retry_base_ms: ms(self.sync.retry_base),

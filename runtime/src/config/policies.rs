@@ -92,9 +92,8 @@ const LABELS_MAX: usize = 16;
 
 pub(super) fn read_policies(r: &mut Reader<'_>, policies: &mut Policies) {
     r.flag("policies.native", &mut policies.native);
-    const WEEK: u64 = 7 * 86_400_000;
-    r.duration("policies.probation", &mut policies.probation, 1_000, WEEK, "between 1s and 7d");
-    r.duration("policies.patience", &mut policies.patience, 60_000, WEEK, "between 1m and 7d");
+    r.duration("policies.probation", &mut policies.probation, 1_000, 86_400_000, "between 1s and 1d");
+    r.duration("policies.patience", &mut policies.patience, 60_000, 8 * 86_400_000, "between 1m and 8d");
     r.number("policies.faults", &mut policies.faults);
     if !(1..=100).contains(&policies.faults) {
         r.problem("policies.faults", "must be between 1 and 100");
@@ -162,7 +161,7 @@ fn read_labels(r: &mut Reader<'_>, rules: &mut Vec<(String, Vec<(String, String)
                 &key,
                 &format!(
                     "must be 1 to {LABELS_MAX} labels such as {{ team = \"a\", deadline-hours = 4 }} or \"team=a, \
-                     deadline-hours=4\": names of lower-case letters, digits and hyphens, values of at most 128 bytes"
+                     deadline-hours=4\": names of lower-case letters, digits and hyphens, values of at most 64 bytes"
                 ),
             ),
         }
@@ -187,7 +186,7 @@ fn is_word(text: &str) -> bool {
 }
 
 fn is_label(text: &str) -> bool {
-    text.len() <= 128 && !text.chars().any(char::is_control)
+    text.len() <= 64 && !text.chars().any(char::is_control)
 }
 
 pub(super) fn read_surroundings(r: &mut Reader<'_>, said: &mut Surroundings) {

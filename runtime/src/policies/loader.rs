@@ -324,3 +324,6 @@ fn outcome(slot: Option<Slot>, unloaded: Unloaded) -> Outcome<PolicyReply> {
         Unloaded::Disk(error) => Outcome::Failed(Fault::Local(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 //! recorded and tried out, and a folder may be watched. What a module may do, and whether it counts, is decided elsewhere:
 //! in the host's crate and in the core.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod loader;
 pub(crate) mod record;
 mod recorder;
@@ -16,7 +18,8 @@ use tidegate_core::digest::Sha256;
 pub use loader::{Loader, Ready, Unloaded};
 pub use recorder::Clamps;
 pub(crate) use recorder::Recorder;
-pub(crate) use tasks::{keep_ticking, perform};
+pub(crate) use tasks::{keep_logging, keep_ticking, perform};
+pub use tidegate_policies::Shelf;
 pub(crate) use watched::Watch;
 pub use watched::{Watched, WatchedFile};
 

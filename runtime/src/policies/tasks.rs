@@ -1,13 +1,16 @@
-//! The two tasks that modules need: one performs the core's operations where blocking is allowed, in their order, and one
-//! moves the clock that ends what fuel did not.
+//! The tasks that modules need: one performs the core's operations where blocking is allowed, in their order, one moves the
+//! clock that ends what fuel did not, and one carries what modules say to the log.
+
+use std::time::Duration;
 
 use tidegate_core::effect::PolicyOp;
 use tidegate_core::id::Ticket;
 use tidegate_core::input::Input;
-use tidegate_policies::TICK;
+use tidegate_policies::{FiguresReader, Level, TICK};
 use tokio::sync::{mpsc, watch};
 
 use super::Loader;
+use crate::api::shapes::short;
 use crate::inbox::{Inbox, Letter};
 use crate::seam::{Blocking, Clock, Seams};
 
@@ -55,4 +58,33 @@ pub(crate) async fn keep_ticking<S: Seams>(seams: S, loader: Loader, mut closed:
         }
     });
     ticking.await;
+}
+
+/// How often what modules wrote to their logs is fetched. Between two times at most a few hundred lines are kept.
+const FETCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Writes what modules say to the log of the site.
+pub(crate) async fn keep_logging<S: Seams>(
+    seams: S,
+    figures: FiguresReader,
+    closed: impl Future<Output = ()>,
+) {
+    let fetch = async {
+        loop {
+            seams.clock().sleep(FETCH_EVERY).await;
+            for line in figures.said() {
+                let (slot, module, text) = (line.slot.name(), short(line.module), line.text);
+                match line.level {
+                    Level::Debug => tracing::debug!(slot, module, text, "a policy says"),
+                    Level::Info => tracing::info!(slot, module, text, "a policy says"),
+                    Level::Warn | Level::Panic => tracing::warn!(slot, module, text, "a policy says"),
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = closed => {}
+        () = fetch => {}
+    }
 }

@@ -64,8 +64,10 @@ pub(super) fn table_of(kind: Kind) -> RowTable {
         Kind::Job => "k5",
         Kind::Upload => "k7",
         Kind::Part => "k8",
+        Kind::Policy => "k11",
         Kind::Alias => "k14",
         Kind::Binding => "k15",
+        Kind::Module => "k16",
     })
 }
 
@@ -78,8 +80,10 @@ pub(super) fn base_of(kind: Kind) -> RowTable {
         Kind::Job => "b5",
         Kind::Upload => "b7",
         Kind::Part => "b8",
+        Kind::Policy => "b11",
         Kind::Alias => "b14",
         Kind::Binding => "b15",
+        Kind::Module => "b16",
     })
 }
 

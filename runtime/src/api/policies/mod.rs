@@ -2,8 +2,6 @@
 //! before the core hears of them; whether a module counts is the core's to say.
 
 pub mod shapes;
-#[cfg(test)]
-mod tests;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -20,7 +18,9 @@ use tidegate_core::limits::{REASON_BYTES, SETTINGS_BYTES, SETTINGS_MAX};
 use tidegate_core::policy::{Binding, PolicyView, SettingValue, Slot};
 use tidegate_core::refusal::{PolicyRefusal, Refusal};
 use tidegate_core::row::{Key, ModuleRow, Row, shorten};
-use tidegate_policies::{FiguresReader, Histogram, SeatFigures, ShadowFigures, Sitting, json as words};
+use tidegate_policies::{
+    FiguresReader, Histogram, SeatFigures, SettingDoc, ShadowFigures, json as words,
+};
 
 use super::ApiState;
 use super::error::{Answer, json as answer, refused};
@@ -88,7 +88,7 @@ impl ApiState {
     ) -> Result<Result<Trial, Unloaded>, Answer> {
         let (loader, clock) = (self.0.policies.loader.clone(), self.0.clock.clone());
         blocking(&self.0.runner, move || {
-            loader.seat(slot, &binding).map(|sitting: Sitting| Trial::run(&sitting, &lines, &clock))
+            loader.seat(slot, &binding).map(|sitting| Trial::run(&sitting, &lines, &clock))
         })
         .await
     }
@@ -186,9 +186,8 @@ pub(super) async fn module(State(state): State<ApiState>, hash: Segment) -> Resu
     let object = match (&loaded, &row) {
         (Ok(module), _) => {
             let about = module.about();
-            let doc = |doc: &tidegate_policies::SettingDoc| {
-                let default = [(String::new(), doc.default.clone())];
-                json!({ "key": doc.key, "help": doc.help, "default": shapes::settings(&default)[""] })
+            let doc = |doc: &SettingDoc| {
+                json!({ "key": doc.key, "help": doc.help, "default": words::setting(&doc.default) })
             };
             object
                 .all(shapes::facts(module.facts()))
@@ -287,7 +286,10 @@ fn settings_beside(headers: &HeaderMap, params: &Params) -> Result<Vec<(String, 
 }
 
 fn settings(said: &Value) -> Result<Vec<(String, SettingValue)>, Answer> {
-    let settings = shapes::read_settings(said).map_err(|must| Answer::bad_field("settings", must))?;
+    let settings = words::read_settings(said).map_err(|error| {
+        let text = format!("settings must be an object of truths, whole numbers and texts: {error}");
+        Answer::new(StatusCode::BAD_REQUEST, "bad_field", text).with("field", "settings")
+    })?;
     let bytes = settings.iter().map(|(key, value)| {
         key.len() + if let SettingValue::Text(text) = value { text.len() } else { 0 }
     });

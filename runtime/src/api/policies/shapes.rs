@@ -2,48 +2,16 @@
 
 use serde_json::{Map, Value, json};
 use tidegate_core::digest::Sha256;
-use tidegate_core::policy::{Binding, ModuleFacts, PolicyView, Seat, SeatView, SettingValue, Slot};
+use tidegate_core::policy::{Binding, ModuleFacts, PolicyView, Seat, SeatView, Slot};
 use tidegate_core::row::{Blame, FaultMark, ModuleRow, ModuleState, Shadow, Turn, TurnWhat};
+use tidegate_policies::json as words;
 
 use crate::api::shapes::{Object, moment, set_id};
-
-/// Settings as an object: truths, whole numbers and texts.
-#[must_use]
-pub fn settings(settings: &[(String, SettingValue)]) -> Value {
-    let value = |value: &SettingValue| match value {
-        SettingValue::Flag(yes) => Value::from(*yes),
-        SettingValue::Int(number) => Value::from(*number),
-        SettingValue::Text(text) => Value::from(text.as_str()),
-    };
-    Value::Object(settings.iter().map(|(key, of)| (key.clone(), value(of))).collect())
-}
-
-/// Reads [`settings`], sorted by key; the error is what they must be.
-///
-/// # Errors
-/// What is wrong, for people.
-pub fn read_settings(said: &Value) -> Result<Vec<(String, SettingValue)>, &'static str> {
-    const MUST: &str =
-        "an object of settings such as {\"uploads\": 4, \"quiet\": true, \"zone\": \"a\"}: truths, whole numbers and texts";
-    let Value::Object(fields) = said else { return Err(MUST) };
-    let mut settings = Vec::new();
-    for (key, value) in fields {
-        let value = match value {
-            Value::Bool(yes) => SettingValue::Flag(*yes),
-            Value::Number(number) => SettingValue::Int(number.as_i64().ok_or(MUST)?),
-            Value::String(text) => SettingValue::Text(text.clone()),
-            Value::Null | Value::Array(_) | Value::Object(_) => return Err(MUST),
-        };
-        settings.push((key.clone(), value));
-    }
-    settings.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(settings)
-}
 
 fn binding(binding: &Binding) -> Object {
     Object::new()
         .put("module", binding.module.to_string())
-        .put("settings", settings(&binding.settings))
+        .put("settings", words::settings(&binding.settings))
 }
 
 fn bindings(slots: &[(Slot, Binding)]) -> Value {
