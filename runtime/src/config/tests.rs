@@ -284,7 +284,7 @@ fn policies_have_keys_labels_and_bounds() {
     let file = format!(
         "[policies]\nnative = false\nprobation = \"1h\"\nfaults = 5\nmax_bytes = \"64KiB\"\nwatch = \"in\"\n\
          [policies.keys]\nrelease = \"{hex}\"\nspare = \"{base64}\"\n\
-         [policies.labels]\n\"robot-*\" = {{ team = \"a\", deadline-hours = 4, spare = true }}\n\"*\" = \"fleet=all, b=c\"\n"
+         [policies.labels]\n\"robot-*\" = {{ team = \"a\", deadline-hours = 4, spare = true }}\n\"*\" = \"fleet=all, b=c\"\ncam-1 = \"k=v\"\n\"cam-1*\" = \"k=w\"\n"
     );
     let config = load(&file, &[("TIDEGATE_POLICIES__PATIENCE", "2h")], "policies.labels.cam-1 = \"kind=eye\"").unwrap();
     let policies = &config.policies;
@@ -294,6 +294,7 @@ fn policies_have_keys_labels_and_bounds() {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let labels = [
         ("*".to_owned(), vec![pair("b", "c"), pair("fleet", "all")]),
+        ("cam-1*".to_owned(), vec![pair("k", "w")]),
         ("cam-1".to_owned(), vec![pair("kind", "eye")]),
         ("robot-*".to_owned(), vec![pair("deadline-hours", "4"), pair("spare", "true"), pair("team", "a")]),
     ];
