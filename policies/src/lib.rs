@@ -31,7 +31,7 @@ pub use call::{Asked, Held, Trouble};
 pub use ceilings::{Ceilings, Limits};
 pub use compare::differ;
 pub use engine::{Host, HostError, Level, TICK};
-pub use figures::{Figures, FiguresReader, Histogram, PER_SEAT_MAX, Said, SeatFigures};
+pub use figures::{Figures, FiguresReader, Histogram, SEATS_MAX, Said, SeatFigures};
 pub use module::{About, Manifest, Module, Rejection, SettingDoc, Sitting};
 pub use seated::SeatedSet;
 pub use shadow::{Difference, Shadow, ShadowFigures};

@@ -127,7 +127,7 @@ fn wrong_types_are_named_with_their_place() {
             "record decision { action: action, memo: u64 }",
         )),
         "types",
-        "retry.next: expected record of 3 fields, found 2 fields",
+        "retry.next: expected record of 3 fields, found 2 fields (in its result)",
     );
     check(
         &module((
@@ -135,12 +135,17 @@ fn wrong_types_are_named_with_their_place() {
             "enum error-class { vanished, other }",
         )),
         "types",
-        "retry.next: expected enum of 4 names, found 2 names",
+        "retry.next: type mismatch for field class: expected enum of 4 names, found 2 names (in its parameters)",
+    );
+    let renamed = rig::made_for(
+        &plain().replace("#next", "#follow"),
+        ("next: func(attempt: attempt)", "follow: func(attempt: attempt)"),
+        world,
     );
     check(
-        &module(("next: func(attempt: attempt) -> decision;", "follow: func(attempt: attempt) -> decision;")),
+        &renamed,
         "types",
-        "retry.next: ",
+        "retry.next: instance export `tidegate:policy/retry@0.1.0` does not have export `next`",
     );
 }
 
