@@ -302,6 +302,9 @@ fn refused_policy(refusal: &PolicyRefusal) -> Answer {
                 .with("module", module.to_string())
                 .with("slot", slot.name())
         }
+        PolicyRefusal::BadSettings(_) => {
+            Answer::new(S::BAD_REQUEST, "policy_bad_settings", text).with("field", "settings")
+        }
         PolicyRefusal::Busy => Answer::new(S::CONFLICT, "policy_busy", text).retry_after(1),
         PolicyRefusal::Overtaken => Answer::new(S::CONFLICT, "policy_overtaken", text),
         PolicyRefusal::Full => Answer::new(S::CONFLICT, "policy_full", text),

@@ -154,6 +154,11 @@ fn about_policies() -> Vec<(PolicyRefusal, u16, Value)> {
             422,
             json!({"code": "policy_hook_missing", "slot": "order", "module": hash}),
         ),
+        (
+            PolicyRefusal::BadSettings("few"),
+            400,
+            json!({"code": "policy_bad_settings", "field": "settings"}),
+        ),
         (PolicyRefusal::Busy, 409, json!({"code": "policy_busy"})),
         (PolicyRefusal::Overtaken, 409, json!({"code": "policy_overtaken"})),
         (PolicyRefusal::Full, 409, json!({"code": "policy_full"})),
