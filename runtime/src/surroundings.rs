@@ -265,7 +265,8 @@ mod tests {
         let lo = format!("{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200 lo\n");
         let way = format!("{zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00000003 wlan0\n");
         let files = |table| [("/proc/net/ipv6_route", table), ("/sys/class/net/wlan0/wireless/x", "")];
-        assert_eq!(with(&files(&format!("{lo}{way}")), |system| system.link()), LinkKind::Wifi);
+        let both = format!("{lo}{way}");
+        assert_eq!(with(&files(&both), |system| system.link()), LinkKind::Wifi);
         assert_eq!(with(&files(&lo), |system| system.link()), LinkKind::None);
     }
 
