@@ -4,11 +4,13 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::digest::Sha256;
 use crate::id::{
     ConnId, DeviceId, EpisodeId, JobId, ObjectKey, RequestId, Role, SecretRef, SocketId, Ticket,
 };
 use crate::input::Action;
 use crate::object::ObjectOp;
+use crate::policy::{Binding, PolicyNews, PolicySet, PolicyView, Slot};
 use crate::refusal::Refusal;
 use crate::row::{EpisodeRow, TaskRow, TaskState};
 use crate::time::Wall;
@@ -73,6 +75,50 @@ pub enum Effect {
         /// Which.
         key: ObjectKey,
     },
+    /// Do something with modules; the outcome comes back under the ticket as [`crate::input::Input::Policy`]. Two at
+    /// once are done in this order, or as if.
+    Policy {
+        /// Names the operation.
+        ticket: Ticket,
+        /// What.
+        op: PolicyOp,
+    },
+}
+
+/// What to do with modules. Bytes are named by their hash and lie in the site's own store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyOp {
+    /// Look at a module. → `Admitted`, `Rejected`
+    Admit {
+        /// Which.
+        module: Sha256,
+    },
+    /// Make a set ready to be asked, and keep it until another set counts. → `Prepared`, `Rejected`
+    Prepare {
+        /// Which.
+        set: Box<PolicySet>,
+    },
+    /// Remove a module's bytes; gone already is done. → `Done`
+    Retire {
+        /// Which.
+        module: Sha256,
+    },
+    /// Let this module decide beside the set, in the place of another one that does; `None` lets none. A rejected one
+    /// changes nothing. → `Done`, `Rejected`
+    Shadow(Option<(Slot, Binding)>),
+}
+
+impl PolicyOp {
+    /// A short stable word for logs and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            PolicyOp::Admit { .. } => "admit",
+            PolicyOp::Prepare { .. } => "prepare",
+            PolicyOp::Retire { .. } => "retire",
+            PolicyOp::Shadow(_) => "shadow",
+        }
+    }
 }
 
 /// A text frame for a device. Secrets stand in it as `"tidegate-secret:<handle>"` and are written in by the edge.
@@ -148,6 +194,8 @@ pub enum Response {
         /// How many.
         count: u32,
     },
+    /// Modules and the set of policies as they are now.
+    Policy(Box<PolicyView>),
 }
 
 /// What came of a finish callback.
@@ -283,6 +331,13 @@ pub enum Notice {
     },
     /// How many jobs are where.
     Queue(QueueCounts),
+    /// Something happened to modules or to the set of policies. Told at every boot as well.
+    Policy {
+        /// What.
+        news: PolicyNews,
+        /// Everything as it is now.
+        view: Box<PolicyView>,
+    },
 }
 
 /// How many jobs are where.

@@ -5,11 +5,13 @@ use minicbor::{Decode, Encode};
 
 use crate::digest::Sha256;
 use crate::id::{
-    Boot, ConnId, DeviceId, EpisodeId, ObjectKey, RequestId, Role, SecretRef, SocketId, TaskId, Ticket,
+    Boot, ConnId, DeviceId, EpisodeId, ObjectKey, PolicySetId, RequestId, Role, SecretRef, SocketId, TaskId,
+    Ticket,
 };
 use crate::knobs::Knobs;
 use crate::object::ObjectReply;
 use crate::outcome::Outcome;
+use crate::policy::{Binding, ModuleFacts, Slot};
 use crate::quarantine::Subject;
 use crate::row::{RecordingFacts, TaskState};
 use crate::wire::{RecorderMessage, TransferMessage};
@@ -137,6 +139,16 @@ pub enum Input {
         #[n(0)]
         free: u64,
     },
+    /// An operation on policies ended.
+    #[n(12)]
+    Policy {
+        /// The ticket of the operation.
+        #[n(0)]
+        ticket: Ticket,
+        /// How.
+        #[n(1)]
+        outcome: Outcome<PolicyReply>,
+    },
 }
 
 impl Input {
@@ -156,6 +168,7 @@ impl Input {
             Input::Shutdown => "shutdown",
             Input::Quarantined { .. } => "quarantined",
             Input::Space { .. } => "space",
+            Input::Policy { .. } => "policy",
         }
     }
 }
@@ -362,4 +375,129 @@ pub enum Request {
     /// Carry approved episodes that have no job to the cloud, oldest first, at most a batch.
     #[n(8)]
     SyncBatch,
+    /// Change modules or the set of policies.
+    #[n(9)]
+    Policy(#[n(0)] PolicyRequest),
+}
+
+/// What somebody asks of policies. Answered by the state that came of it, once it is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum PolicyRequest {
+    /// Look at a module whose bytes lie under this hash already, durably.
+    #[n(0)]
+    Admit {
+        /// Of its bytes.
+        #[n(0)]
+        module: Sha256,
+        /// Bytes.
+        #[n(1)]
+        size: u64,
+    },
+    /// Put a module into a slot.
+    #[n(1)]
+    Activate {
+        /// Which slot.
+        #[n(0)]
+        slot: Slot,
+        /// Who.
+        #[n(1)]
+        binding: Binding,
+    },
+    /// Give a slot back to the site's default.
+    #[n(2)]
+    Reset {
+        /// Which slot.
+        #[n(0)]
+        slot: Slot,
+    },
+    /// Let a module decide beside the set, without effect. It takes the place of another one that does.
+    #[n(3)]
+    Shadow {
+        /// Which slot.
+        #[n(0)]
+        slot: Slot,
+        /// Who.
+        #[n(1)]
+        binding: Binding,
+    },
+    /// Let none decide beside the set.
+    #[n(4)]
+    ShadowEnd,
+    /// Go back to an earlier set.
+    #[n(5)]
+    Rollback {
+        /// Of which generation; `None` is the last that passed its probation.
+        #[n(0)]
+        to: Option<u64>,
+    },
+    /// Take a module out of every slot and never use it again.
+    #[n(6)]
+    Quarantine {
+        /// Which.
+        #[n(0)]
+        module: Sha256,
+        /// Why, for people.
+        #[n(1)]
+        reason: String,
+    },
+    /// Let a module be used again.
+    #[n(7)]
+    Unquarantine {
+        /// Which.
+        #[n(0)]
+        module: Sha256,
+    },
+    /// Forget a module that nothing uses.
+    #[n(8)]
+    Remove {
+        /// Which.
+        #[n(0)]
+        module: Sha256,
+    },
+}
+
+impl PolicyRequest {
+    /// A short stable word for logs, metrics and coverage.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            PolicyRequest::Admit { .. } => "admit policy",
+            PolicyRequest::Activate { .. } => "activate policy",
+            PolicyRequest::Reset { .. } => "reset policy",
+            PolicyRequest::Shadow { .. } => "shadow policy",
+            PolicyRequest::ShadowEnd => "end shadow policy",
+            PolicyRequest::Rollback { .. } => "roll policies back",
+            PolicyRequest::Quarantine { .. } => "quarantine policy",
+            PolicyRequest::Unquarantine { .. } => "unquarantine policy",
+            PolicyRequest::Remove { .. } => "remove policy",
+        }
+    }
+}
+
+/// What became of an operation on policies.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum PolicyReply {
+    /// To `Admit`: the host takes the module.
+    #[n(0)]
+    Admitted(#[n(0)] ModuleFacts),
+    /// To `Admit`, `Prepare` and `Shadow`: the host does not take it. Not for failures of the site's own disk that
+    /// may pass: those are [`Outcome::Failed`].
+    #[n(1)]
+    Rejected {
+        /// To `Prepare`: in which slot. A module in several slots is named by the first.
+        #[n(0)]
+        slot: Option<Slot>,
+        /// A short stable word; `unreadable` if the bytes are not there or do not have their hash.
+        #[n(1)]
+        code: String,
+        /// The same for people.
+        #[n(2)]
+        why: String,
+    },
+    /// To `Prepare`: whoever asks for this set from now on gets it.
+    #[n(2)]
+    Prepared(#[n(0)] PolicySetId),
+    /// To `Shadow` and `Retire`.
+    #[n(3)]
+    Done,
 }

@@ -110,9 +110,27 @@ pub const BANDWIDTH_AGAIN: Duration = Duration::from_secs(1);
 pub const PART_TIME_MAX: Duration = Duration::from_secs(600);
 /// Forgotten multipart uploads of one key that are looked at in one go.
 pub const STRAYS_MAX: usize = 100;
+/// Modules of policies the site knows: many more than slots, so that earlier ones are there to go back to. Beyond it the
+/// oldest that nothing uses is forgotten.
+pub const MODULES_MAX: usize = 64;
+/// Changes of the set of policies that are remembered, with all that sat in it.
+pub const POLICY_HISTORY: usize = 64;
+/// Faults remembered per slot of policies; so many at most make one ejection.
+pub const POLICY_FAULTS: usize = 16;
+/// Settings of one module in one slot.
+pub const SETTINGS_MAX: usize = 32;
+/// Bytes of the keys and texts of these settings together: they stand in every remembered change of the set.
+pub const SETTINGS_BYTES: usize = 2 << 10;
+/// Requests that wait until the same module was looked at.
+pub const WAITERS_PER_MODULE: usize = 16;
+/// Wait before the host of policies is asked again what it did not answer; it doubles each time in a row.
+pub const POLICY_RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest such wait.
+pub const POLICY_RETRY_MAX: Duration = Duration::from_secs(600);
 
 const _: () = assert!(DELAY_MIN.as_millis() <= DELAY_MAX.as_millis());
 const _: () = assert!(WAY_DELAY_MIN.as_millis() <= WAY_DELAY_MAX.as_millis());
+const _: () = assert!(POLICY_RETRY_MIN.as_millis() <= POLICY_RETRY_MAX.as_millis());
 const _: () = assert!(SEND_AGAIN <= ASK_AGAIN);
 const _: () = assert!(PART_BYTES_MIN <= PART_BYTES_MAX);
 const _: () = assert!(PART_BYTES_MAX <= IN_FLIGHT_BYTES_MAX, "one part of any size must be possible");

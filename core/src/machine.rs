@@ -18,7 +18,7 @@ use crate::id::{Boot, PolicySetId, RequestId, Role, Ticket};
 use crate::input::{Action, Input, Request};
 use crate::knobs::{Knobs, Room};
 use crate::limits;
-use crate::policy::{Builtin, Policies, Situation};
+use crate::policy::{Policies, PolicySet, Situation, Swap};
 use crate::quarantine::{self, Subject};
 use crate::queue::Queue;
 use crate::refusal::{Broken, Illegal, Refusal};
@@ -43,6 +43,8 @@ pub struct Parts {
     pub queue: Queue,
     /// Upload sessions.
     pub uploads: Uploads,
+    /// Modules and the set of policies.
+    pub policies: Swap,
 }
 
 /// Counters for metrics, since the boot.
@@ -69,7 +71,6 @@ pub struct Machine {
     tickets: Tickets,
     facts: VecDeque<Fact>,
     knobs: Knobs,
-    active: PolicySetId,
     stopping: bool,
     stats: Stats,
     stepping: String,
@@ -92,7 +93,6 @@ impl Machine {
             chance: Chance::new(0),
             tickets: Tickets::new(Boot(0)),
             facts: VecDeque::new(),
-            active: Builtin::new(knobs.builtin.clone()).id(),
             knobs,
             stopping: false,
             stats: Stats::default(),
@@ -112,6 +112,7 @@ impl Machine {
             }
             (Key::Job(_), row) => self.parts.queue.load(key, row),
             (Key::Upload(_) | Key::Part(..), row) => self.parts.uploads.load(key, row),
+            (Key::Policy | Key::Module(_), row) => self.parts.policies.load(key, row),
             (Key::Meta, row) => panic!("a {:?} record lies under the key of the counters", row.kind()),
         }
     }
@@ -120,7 +121,7 @@ impl Machine {
     #[must_use]
     pub fn is_hot(row: &Row) -> bool {
         match row {
-            Row::Meta(_) | Row::Upload(_) | Row::Part(_) => true,
+            Row::Meta(_) | Row::Upload(_) | Row::Part(_) | Row::Policy(_) | Row::Module(_) => true,
             Row::Task(row) => Tasks::is_hot_task(row),
             Row::Episode(row) => Tasks::is_hot_episode(row),
             Row::Job(row) => !row.state.is_final(),
@@ -197,7 +198,7 @@ impl Machine {
         self.tickets = Tickets::new(boot);
         self.facts.clear();
         self.knobs = knobs.clone();
-        self.active = Builtin::new(knobs.builtin.clone()).id();
+        self.parts.policies.forget_volatile(knobs);
         self.stopping = false;
         #[cfg(tidegate_bugs)]
         {
@@ -228,6 +229,7 @@ impl Machine {
             Change::Episode(change) => self.parts.tasks.apply_episode(change),
             Change::Job(change) => self.parts.queue.apply(change),
             Change::Upload(change) => self.parts.uploads.apply(change),
+            Change::Policy(change) => self.parts.policies.apply(change),
         }
     }
 
@@ -242,6 +244,7 @@ impl Machine {
             Key::Task(_) | Key::Episode(_) | Key::Alias(_) | Key::Binding(_) => self.parts.tasks.row(key),
             Key::Job(_) => self.parts.queue.row(key),
             Key::Upload(_) | Key::Part(..) => self.parts.uploads.row(key),
+            Key::Policy | Key::Module(_) => self.parts.policies.row(key),
         }
     }
 
@@ -282,7 +285,13 @@ impl Machine {
     /// Which policies the next step must be given.
     #[must_use]
     pub fn active_policy(&self) -> PolicySetId {
-        self.active
+        self.parts.policies.id()
+    }
+
+    /// Who sits in which slot of [`Machine::active_policy`].
+    #[must_use]
+    pub fn active_set(&self) -> &PolicySet {
+        self.parts.policies.set()
     }
 
     /// The boot, 0 before the first.
@@ -315,6 +324,7 @@ impl Machine {
         self.parts.tasks.check()?;
         self.parts.queue.check()?;
         self.parts.uploads.check()?;
+        self.parts.policies.check()?;
         crate::check::relations(&self.parts, &self.timers)
     }
 }
@@ -334,6 +344,7 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, stepping: &mut String, cx: &mu
     match input {
         Input::Boot { .. } => {
             cx.effect(Effect::Gate(Gate::Open));
+            parts.policies.on_boot(cx);
             parts.tasks.on_boot(cx);
             parts.uploads.on_boot(cx);
             parts.queue.on_boot(cx);
@@ -383,10 +394,16 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, stepping: &mut String, cx: &mu
             parts.tasks.on_room(cx, room);
         }
         Input::Space { .. } => {}
+        Input::Policy { ticket, outcome } => {
+            if !parts.policies.on_outcome(cx, *ticket, outcome) {
+                stats.stale_outcomes += 1;
+            }
+        }
         Input::Shutdown => {
             cx.effect(Effect::Gate(Gate::Stopping));
             parts.tasks.on_shutdown(cx);
             parts.uploads.on_shutdown(cx);
+            parts.policies.on_shutdown(cx);
             parts.hub.on_shutdown(cx);
         }
         Input::Quarantined { subject, reason } => {
@@ -433,6 +450,7 @@ fn request_in(parts: &mut Parts, cx: &mut Cx<'_>, id: RequestId, request: &Reque
         }
         Request::Sync { episode } => parts.tasks.on_sync(cx, id, *episode),
         Request::SyncBatch => parts.tasks.on_sync_batch(cx, id),
+        Request::Policy(request) => parts.policies.on_request(cx, id, request),
     }
 }
 
@@ -477,5 +495,6 @@ pub fn describe(notice: &Notice) -> alloc::string::String {
         }
         Notice::ProgressEnded { episode } => alloc::format!("episode {episode}: no upload"),
         Notice::Queue(counts) => alloc::format!("queue: {counts:?}"),
+        Notice::Policy { news, .. } => alloc::format!("policies: {news}"),
     }
 }

@@ -77,6 +77,13 @@ pub enum Subject {
     /// The wish to stop: nothing begins any more, and nobody is told.
     #[n(7)]
     Shutdown,
+    /// The outcome of an operation on policies: as if nobody had answered.
+    #[n(8)]
+    Policy {
+        /// The operation.
+        #[n(0)]
+        ticket: Ticket,
+    },
 }
 
 impl Subject {
@@ -93,6 +100,7 @@ impl Subject {
             Input::Request { id, .. } => Some(Subject::Request { id: *id }),
             Input::Object { ticket, .. } => Some(Subject::Object { ticket: *ticket }),
             Input::Stored { key, .. } => Some(Subject::Stored { key: key.clone() }),
+            Input::Policy { ticket, .. } => Some(Subject::Policy { ticket: *ticket }),
             Input::Shutdown => Some(Subject::Shutdown),
             Input::Boot { .. } | Input::Wake | Input::Quarantined { .. } | Input::Space { .. } => None,
         }
@@ -122,6 +130,7 @@ pub fn likeness(input: &Input, about: &str) -> Sha256 {
             add(&mut bytes, &("uploads", found.len() as u64));
         }
         Input::Object { outcome, .. } => add(&mut bytes, outcome),
+        Input::Policy { outcome, .. } => add(&mut bytes, outcome),
         Input::Stored { len, sha256, .. } => add(&mut bytes, &(*len, *sha256)),
         Input::Wake
         | Input::Knock { .. }
@@ -169,12 +178,14 @@ pub(crate) fn about(parts: &Parts, tickets: &Tickets, input: &Input, text: &mut 
         }
         Input::Request { request, .. } => about_request(request, text),
         Input::Object { ticket, .. } => text.push_str(tickets.about(*ticket)),
+        Input::Policy { ticket, .. } => parts.policies.about(*ticket, text),
         Input::Stored { key, .. } => text.push_str(key.as_str()),
         Input::Quarantined { subject, .. } => match subject {
             Subject::Knock { .. } => text.push_str("a knock"),
             Subject::Frame { conn } | Subject::Lost { conn } => about_link(parts, *conn, text),
             Subject::Request { .. } => text.push_str("a request"),
             Subject::Object { ticket } => text.push_str(tickets.about(*ticket)),
+            Subject::Policy { ticket } => parts.policies.about(*ticket, text),
             Subject::Timer(key) => about_timer(parts, key, text),
             Subject::Stored { key } => text.push_str(key.as_str()),
             Subject::Shutdown => text.push_str("the end"),
@@ -201,6 +212,7 @@ fn about_request(request: &Request, text: &mut String) {
         Request::Judge { .. } => ["judge", ""],
         Request::Sync { .. } => ["sync", ""],
         Request::SyncBatch => ["sync batch", ""],
+        Request::Policy(request) => [request.name(), ""],
     };
     text.push_str(words[0]);
     match request {
@@ -212,6 +224,7 @@ fn about_request(request: &Request, text: &mut String) {
         | Request::CreateTask { .. }
         | Request::CancelTask { .. }
         | Request::SyncBatch => add_text(text, &words[1]),
+        Request::Policy(_) => {}
     }
 }
 
@@ -237,6 +250,7 @@ pub(crate) fn about_timer(parts: &Parts, key: &TimerKey, text: &mut String) {
         TimerKey::Inspect => text.push_str("check of recordings"),
         TimerKey::Queue => text.push_str("queue"),
         TimerKey::Scan => text.push_str("scan"),
+        TimerKey::Policy => text.push_str("policies"),
         TimerKey::Upload(job) => {
             text.push_str("upload of job");
             add_text(text, job);
@@ -282,6 +296,7 @@ pub(crate) fn decide(parts: &mut Parts, cx: &mut Cx<'_>, subject: &Subject, reas
             Some(Owner::Uploads) => parts.uploads.on_quarantined(cx, *ticket, reason),
             None => return false,
         },
+        Subject::Policy { ticket } => return parts.policies.on_quarantined(cx, *ticket, reason),
         Subject::Timer(key) => {
             cx.disarm(key);
             match key {
@@ -296,6 +311,7 @@ pub(crate) fn decide(parts: &mut Parts, cx: &mut Cx<'_>, subject: &Subject, reas
                 | TimerKey::Inspect
                 | TimerKey::Queue
                 | TimerKey::Scan
+                | TimerKey::Policy
                 | TimerKey::Janitor(_) => {}
             }
         }

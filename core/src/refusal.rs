@@ -2,9 +2,11 @@
 
 use alloc::string::String;
 
+use crate::digest::Sha256;
 use crate::effect::RecorderView;
 use crate::id::EpisodeId;
 use crate::input::Action;
+use crate::policy::Slot;
 use crate::row::{JobState, Qa, TaskState};
 
 /// Why we say no.
@@ -96,6 +98,118 @@ pub enum Refusal {
     Quarantined(String),
     /// An internal rule was broken; nothing was changed.
     Internal(&'static str),
+    /// A wish about policies cannot be met; nothing was changed.
+    Policy(PolicyRefusal),
+}
+
+/// Why a wish about policies cannot be met. The set that decides is what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyRefusal {
+    /// No such module.
+    UnknownModule(Sha256),
+    /// Nobody looked at the module yet.
+    NotAdmitted(Sha256),
+    /// The host does not take the module, or not with these settings.
+    Rejected {
+        /// Which.
+        module: Sha256,
+        /// The host's word for why.
+        code: String,
+        /// The same for people.
+        why: String,
+    },
+    /// The module may not be used.
+    Quarantined {
+        /// Which.
+        module: Sha256,
+        /// A short word for why.
+        code: String,
+    },
+    /// The module does not serve the slot.
+    HookMissing {
+        /// Which.
+        module: Sha256,
+        /// Which slot.
+        slot: Slot,
+    },
+    /// Another set is being prepared, or too many wait for the same module.
+    Busy,
+    /// The set changed while the one that was asked for was being prepared, or a module in it was quarantined.
+    Overtaken,
+    /// No more modules, and each is in use or quarantined.
+    Full,
+    /// No such generation in the history.
+    UnknownGeneration(u64),
+    /// The module is in use.
+    InUse {
+        /// Which.
+        module: Sha256,
+        /// By what.
+        by: &'static str,
+    },
+    /// The host did not say how it ended.
+    Unanswered(String),
+}
+
+impl PolicyRefusal {
+    /// A short stable word for the API.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            PolicyRefusal::UnknownModule(_) => "policy_unknown_module",
+            PolicyRefusal::NotAdmitted(_) => "policy_not_admitted",
+            PolicyRefusal::Rejected { .. } => "policy_rejected",
+            PolicyRefusal::Quarantined { .. } => "policy_quarantined",
+            PolicyRefusal::HookMissing { .. } => "policy_hook_missing",
+            PolicyRefusal::Busy => "policy_busy",
+            PolicyRefusal::Overtaken => "policy_overtaken",
+            PolicyRefusal::Full => "policy_full",
+            PolicyRefusal::UnknownGeneration(_) => "policy_unknown_generation",
+            PolicyRefusal::InUse { .. } => "policy_in_use",
+            PolicyRefusal::Unanswered(_) => "policy_unanswered",
+        }
+    }
+}
+
+impl core::fmt::Display for PolicyRefusal {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            PolicyRefusal::UnknownModule(module) => {
+                write!(f, "no module {module}: load its bytes first")
+            }
+            PolicyRefusal::NotAdmitted(module) => {
+                write!(f, "module {module} is still being looked at: ask again in a moment, or load it again")
+            }
+            PolicyRefusal::Rejected { module, code, why } => write!(f, "module {module}: {code}: {why}"),
+            PolicyRefusal::Quarantined { module, code } => write!(
+                f,
+                "module {module} is quarantined ({code}): mend it and load the new bytes, or unquarantine it"
+            ),
+            PolicyRefusal::HookMissing { module, slot } => {
+                write!(f, "module {module} does not serve {}: choose a slot that it exports", slot.name())
+            }
+            PolicyRefusal::Busy => {
+                write!(f, "another change of policies is under way: ask again in a moment")
+            }
+            PolicyRefusal::Overtaken => {
+                write!(f, "the policies changed while this change was being prepared: look, and ask again")
+            }
+            PolicyRefusal::Full => write!(
+                f,
+                "the site keeps {} modules, and each is in use or quarantined: unquarantine and remove one",
+                crate::limits::MODULES_MAX
+            ),
+            PolicyRefusal::UnknownGeneration(generation) => write!(
+                f,
+                "no generation {generation} among the last {}: see the history",
+                crate::limits::POLICY_HISTORY
+            ),
+            PolicyRefusal::InUse { module, by } => write!(f, "module {module} is in use: {by}"),
+            PolicyRefusal::Unanswered(why) => {
+                write!(f, "nobody knows how it ended, nothing was changed: {why}; ask again")
+            }
+        }
+    }
 }
 
 /// A change that is not legal in a state; a bug if it ever happens in life.

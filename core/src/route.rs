@@ -49,6 +49,7 @@ pub(crate) fn wake(parts: &mut Parts, cx: &mut Cx<'_>, key: &TimerKey) {
         TimerKey::Queue => parts.queue.on_due(cx),
         TimerKey::Upload(job) => parts.uploads.on_due(cx, *job),
         TimerKey::Janitor(job) => parts.uploads.on_janitor_due(cx, *job),
+        TimerKey::Policy => parts.policies.on_due(cx),
     }
 }
 
@@ -79,7 +80,8 @@ pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeS
                 }
             }
             Request::Judge { episode, .. } | Request::Sync { episode } => tasks.want_episode(*episode, keys),
-            Request::RefreshState { .. } | Request::SyncBatch => {}
+            // Records of policies are always in memory.
+            Request::RefreshState { .. } | Request::SyncBatch | Request::Policy(_) => {}
         },
         Input::Recorder { message, .. } => {
             if let Some(task) = crate::wire::recorder::names(message) {
@@ -112,6 +114,7 @@ pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeS
         | Input::Knock { .. }
         | Input::Lost { .. }
         | Input::Space { .. }
+        | Input::Policy { .. }
         | Input::Shutdown
         | Input::Quarantined { .. } => {}
     }

@@ -36,6 +36,9 @@ pub enum TimerKey {
     /// An abandoned multipart upload is still to be given up.
     #[n(7)]
     Janitor(#[n(0)] JobId),
+    /// A probation of policies is over, or what the host did not answer is to be asked again.
+    #[n(9)]
+    Policy,
 }
 
 /// Armed deadlines.

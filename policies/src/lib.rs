@@ -105,7 +105,7 @@ impl Policies for StandIn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_core::policy::{ErrorClass, Known, LinkKind, Subject};
+    use tidegate_core::policy::{ErrorClass, Known, LinkKind, RetryAction, Subject};
 
     fn settings(attempts: u32) -> Settings {
         Settings { attempts, retry_jitter_ms: 0, ..Settings::default() }
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(set.score(&here, &[]).by, by);
         assert_eq!(set.select(&here, &[]).by, by);
         let ruling = set.retry(&query(1));
-        assert_eq!(ruling, Ruling { verdict: RetryVerdict::After { delay_ms: 30_000 }, by });
+        assert_eq!((ruling.verdict.action, ruling.by), (RetryAction::After { delay_ms: 30_000 }, by));
     }
 
     #[test]
@@ -158,8 +158,8 @@ mod tests {
         let few = shelf.add_builtin(settings(1));
         let many = Builtin::new(settings(5)).id();
         assert_ne!(few, many);
-        assert!(matches!(shelf.get(few).retry(&query(1)).verdict, RetryVerdict::GiveUp(_)));
-        assert!(matches!(shelf.get(many).retry(&query(1)).verdict, RetryVerdict::After { .. }));
+        assert!(matches!(shelf.get(few).retry(&query(1)).verdict.action, RetryAction::GiveUp(_)));
+        assert!(matches!(shelf.get(many).retry(&query(1)).verdict.action, RetryAction::After { .. }));
     }
 
     #[test]
@@ -167,6 +167,6 @@ mod tests {
         let id = PolicySetId([3; 32]);
         let mut shelf = Shelf::with_builtin(settings(5));
         shelf.put(id, Box::new(Builtin::new(settings(1))));
-        assert!(matches!(shelf.get(id).retry(&query(1)).verdict, RetryVerdict::GiveUp(_)));
+        assert!(matches!(shelf.get(id).retry(&query(1)).verdict.action, RetryAction::GiveUp(_)));
     }
 }

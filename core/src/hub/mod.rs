@@ -380,12 +380,14 @@ impl Hub {
             | Input::Object { .. }
             | Input::Stored { .. }
             | Input::Space { .. }
+            | Input::Policy { .. }
             | Input::Quarantined {
                 subject:
                     Subject::Knock { .. }
                     | Subject::Lost { .. }
                     | Subject::Request { .. }
                     | Subject::Object { .. }
+                    | Subject::Policy { .. }
                     | Subject::Stored { .. },
                 ..
             } => Vec::new(),

@@ -8,6 +8,7 @@ mod floor;
 mod query;
 pub mod question;
 mod set;
+mod swap;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use question::{
     RetryAction, RetryQuery, RetryVerdict, Situation, Subject, UploadLimits, Waiting,
 };
 pub use set::{Binding, ModuleFacts, PolicySet, Seat, SettingValue};
+pub use swap::{Origin, PolicyNews, PolicyView, SeatView, Swap};
 
 use alloc::vec::Vec;
 

@@ -3,11 +3,11 @@
 
 use std::vec;
 
-use crate::id::{DeviceId, EpisodeId, JobId};
-use crate::outcome::{Fault, What};
+use crate::outcome::Fault;
+use crate::policy::builtin::REASONS;
 use crate::policy::{
-    Author, Bandwidth, Builtin, Candidate, Choice, GiveUp, Policies, RetryQuery, RetryVerdict, Settings,
-    Situation, Slot, UploadLimits, Waiting,
+    Author, Builtin, Candidate, Choice, ErrorClass, GiveUp, Known, LinkKind, Policies, RetryAction,
+    RetryQuery, Settings, Situation, Slot, Subject, Waiting,
 };
 use crate::upload::rig::{MIB, Model, Rig};
 
@@ -37,7 +37,10 @@ fn auto_scan_is_off_unless_switched_on_and_answers_for_every_candidate() {
     for (auto_scan, choice) in [(false, Choice::Later), (true, Choice::Enqueue)] {
         let mut policies = Builtin::new(Settings { auto_scan, ..Settings::default() });
         let ruling = policies.select(&Situation::default(), &candidates);
-        assert_eq!(ruling.verdict, vec![choice; 3]);
+        let choices: vec::Vec<Choice> = ruling.verdict.iter().map(|chosen| chosen.choice).collect();
+        assert_eq!(choices, vec![choice; 3]);
+        let words: vec::Vec<&str> = ruling.verdict.iter().map(|chosen| ruling.word(chosen.reason)).collect();
+        assert_eq!(words, vec![if auto_scan { "auto-scan-on" } else { "auto-scan-off" }; 3]);
         assert_eq!(ruling.by, Author::Set(policies.id()));
         assert_eq!(policies.select(&Situation::default(), &[]).verdict, vec![]);
     }
@@ -49,7 +52,7 @@ fn a_retry_doubles_its_delay_up_to_the_cap_with_jitter_inside_it() {
     let cases = [(0, 30), (1, 30), (2, 60), (3, 120), (4, 240), (6, 960), (7, 1_800), (60, 1_800)];
     for (spent, base) in cases {
         for seed in 0..50 {
-            let RetryVerdict::After { delay_ms } = policies.retry(&query(spent, seed)).verdict else {
+            let RetryAction::After { delay_ms } = policies.retry(&query(spent, seed)).verdict.action else {
                 panic!("{spent} attempts are not too many");
             };
             let most = (base * 1_000 + 30_000).min(1_800_000);
@@ -64,9 +67,10 @@ fn a_retry_doubles_its_delay_up_to_the_cap_with_jitter_inside_it() {
 #[test]
 fn a_retry_ends_when_its_attempts_are_used_up() {
     let mut policies = Builtin::new(Settings::default());
-    assert!(matches!(policies.retry(&query(4, 1)).verdict, RetryVerdict::After { .. }));
+    assert!(matches!(policies.retry(&query(4, 1)).verdict.action, RetryAction::After { .. }));
     for spent in [5, 6, u32::MAX] {
-        assert_eq!(policies.retry(&query(spent, 1)).verdict, RetryVerdict::GiveUp(GiveUp::Exhausted));
+        let action = policies.retry(&query(spent, 1)).verdict.action;
+        assert_eq!(action, RetryAction::GiveUp(GiveUp::Exhausted));
     }
 }
 
@@ -74,23 +78,24 @@ fn a_retry_ends_when_its_attempts_are_used_up() {
 fn limits_and_budget_are_the_settings() {
     let settings = Settings { uploads: 7, bytes_per_second: Some(9), ..Settings::default() };
     let mut policies = Builtin::new(settings);
-    assert_eq!(policies.limits(&Situation::default()).verdict, UploadLimits { uploads: 7 });
-    assert_eq!(policies.budget(&Situation::default()).verdict, Bandwidth { bytes_per_second: Some(9) });
+    assert_eq!(policies.limits(&Situation::default()).verdict.uploads, 7);
+    assert_eq!(policies.budget(&Situation::default()).verdict.bytes_per_second, Some(9));
 }
 
 #[test]
 fn the_order_is_by_approval() {
-    let waiting = |job, approved_ago_ms| Waiting {
-        job: JobId(job),
-        device: device(),
-        len: 1,
+    let waiting = |job, age_ms| Waiting {
+        job,
+        device: "robot".into(),
+        size: 1,
         spent: 0,
-        queued_ago_ms: 5,
-        approved_ago_ms,
+        queued_ms: 5,
+        age_ms,
+        labels: vec![],
     };
     let mut policies = Builtin::new(Settings::default());
     let scores = policies.score(&Situation::default(), &[waiting(1, 3), waiting(2, 9), waiting(3, u64::MAX)]);
-    assert_eq!(scores.verdict, [3, 9, i64::MAX]);
+    assert_eq!(scores.verdict.scores, [3, 9, i64::MAX]);
 }
 
 #[test]
@@ -116,4 +121,15 @@ fn the_sync_half_of_the_core_asks_four_questions_and_records_every_verdict() {
         assert!(rig.policies.asked.contains(&slot), "{slot:?}");
     }
     assert_eq!(rig.policies.asked, rig.ruled, "each question is in the journal, in order");
+}
+
+#[test]
+fn a_reason_is_a_word_of_its_author_and_never_a_panic() {
+    let mut policies = Builtin::new(Settings::default());
+    let ruling = policies.limits(&Situation::default());
+    assert_eq!(ruling.word(0), "unspecified");
+    assert_eq!(ruling.word(ruling.verdict.reason), "configured-limit");
+    let last = u16::try_from(REASONS.len()).unwrap();
+    assert_eq!((ruling.word(last), ruling.word(last + 1)), (REASONS[6], "unknown"));
+    assert_eq!(ruling.word(u16::MAX), "unknown");
 }

@@ -93,6 +93,8 @@ impl Queue {
             | Key::Episode(_)
             | Key::Upload(_)
             | Key::Part(..)
+            | Key::Policy
+            | Key::Module(_)
             | Key::Alias(_)
             | Key::Binding(_) => None,
         }

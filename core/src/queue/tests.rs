@@ -13,7 +13,7 @@ use crate::id::{Boot, ETag, EpisodeId, Fence, JobId, PolicySetId};
 use crate::limits;
 use crate::object::ObjectReply;
 use crate::outcome::{Fault, What};
-use crate::policy::{GiveUp, RetryVerdict, Slot};
+use crate::policy::{GiveUp, RetryAction, Slot};
 use crate::queue::Queue;
 use crate::refusal::Refusal;
 use crate::row::{Cause, FinalWhy, JobRow, JobState, Key, ParkWhy, Row};
@@ -297,13 +297,13 @@ fn a_fault_of_the_data_spends_an_attempt_and_the_policy_says_when_again() {
 fn verdicts_on_a_retry_are_clamped() {
     for (delay_ms, waits) in [(0, limits::DELAY_MIN), (u64::MAX, limits::DELAY_MAX)] {
         let mut rig = one_at_a_time();
-        rig.policies.retry = Some(RetryVerdict::After { delay_ms });
+        rig.policies.retry = Some(RetryAction::After { delay_ms });
         rig.want(1, 10, false);
         rig.failed(1, DATA);
         assert_eq!(rig.due_in(1), waits);
     }
     let mut rig = one_at_a_time();
-    rig.policies.retry = Some(RetryVerdict::After { delay_ms: 0 });
+    rig.policies.retry = Some(RetryAction::After { delay_ms: 0 });
     rig.want(1, 10, false);
     for _ in 1..limits::ATTEMPTS_MAX {
         rig.failed(1, DATA);
@@ -316,7 +316,7 @@ fn verdicts_on_a_retry_are_clamped() {
 #[test]
 fn a_policy_may_park_a_job_and_an_operator_takes_it_up() {
     let mut rig = one_at_a_time();
-    rig.policies.retry = Some(RetryVerdict::Park);
+    rig.policies.retry = Some(RetryAction::Park);
     rig.want(1, 10, false);
     rig.failed(1, DATA);
     let job = rig.job(1);
@@ -332,7 +332,7 @@ fn a_policy_may_park_a_job_and_an_operator_takes_it_up() {
 #[test]
 fn a_policy_may_give_up_at_once() {
     let mut rig = one_at_a_time();
-    rig.policies.retry = Some(RetryVerdict::GiveUp(GiveUp::Hopeless));
+    rig.policies.retry = Some(RetryAction::GiveUp(GiveUp::Hopeless));
     rig.want(1, 10, false);
     rig.failed(1, DATA);
     assert_eq!(rig.ended[&JobId(1)], JobEnd::Failed(FinalWhy::GivenUp(DATA)));

@@ -5,20 +5,26 @@
 
 mod episode;
 mod job;
+mod policy;
 mod task;
 #[cfg(test)]
 mod tests;
 mod upload;
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
 pub use episode::{BindingRow, Doubt, EpisodeRow, Inspection, Qa, SyncMark};
 pub use job::{Cause, FinalWhy, JobRow, JobState, ParkWhy};
+pub use policy::{
+    Blame, FaultMark, ModuleRow, ModuleState, PolicyRow, Probation, Quarantine, Shadow, Turn, TurnWhat,
+};
 pub use task::{AliasRow, RecordingFacts, TaskRow, TaskState};
 pub use upload::{Phase, Plan, SidecarSource, Source, UploadRow};
 
+use crate::digest::Sha256;
 use crate::id::{DeviceId, EpisodeId, JobId, ObjectKey, PartNo, TaskId, WireId};
 use crate::object::PartFacts;
 
@@ -38,23 +44,29 @@ pub enum Kind {
     Upload = 7,
     /// Acknowledged parts.
     Part = 8,
+    /// Who sits in which slot of policies.
+    Policy = 11,
     /// Wire ids of later attempts → their task.
     Alias = 14,
     /// Keys at the edge → the task they belong to.
     Binding = 15,
+    /// Modules of policies.
+    Module = 16,
 }
 
 impl Kind {
     /// Every kind, in the order of ordinals.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Meta,
         Kind::Task,
         Kind::Episode,
         Kind::Job,
         Kind::Upload,
         Kind::Part,
+        Kind::Policy,
         Kind::Alias,
         Kind::Binding,
+        Kind::Module,
     ];
 }
 
@@ -79,12 +91,18 @@ pub enum Key {
     /// An acknowledged part of a job's upload.
     #[n(8)]
     Part(#[n(0)] JobId, #[n(1)] PartNo),
+    /// The one row of the set of policies.
+    #[n(11)]
+    Policy,
     /// A wire id of a later attempt.
     #[n(14)]
     Alias(#[n(0)] WireId),
     /// A key at the edge.
     #[n(15)]
     Binding(#[n(0)] ObjectKey),
+    /// A module of policies.
+    #[n(16)]
+    Module(#[n(0)] Sha256),
 }
 
 impl Key {
@@ -98,8 +116,10 @@ impl Key {
             Key::Job(_) => Kind::Job,
             Key::Upload(_) => Kind::Upload,
             Key::Part(..) => Kind::Part,
+            Key::Policy => Kind::Policy,
             Key::Alias(_) => Kind::Alias,
             Key::Binding(_) => Kind::Binding,
+            Key::Module(_) => Kind::Module,
         }
     }
 
@@ -107,13 +127,14 @@ impl Key {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Key::Meta => Vec::new(),
+            Key::Meta | Key::Policy => Vec::new(),
             Key::Task(id) => id.as_str().as_bytes().to_vec(),
             Key::Episode(id) => id.0.to_be_bytes().to_vec(),
             Key::Job(id) | Key::Upload(id) => id.0.to_be_bytes().to_vec(),
             Key::Part(job, part) => [&job.0.to_be_bytes()[..], &part.0.to_be_bytes()[..]].concat(),
             Key::Alias(id) => id.as_str().as_bytes().to_vec(),
             Key::Binding(key) => key.as_str().as_bytes().to_vec(),
+            Key::Module(hash) => hash.0.to_vec(),
         }
     }
 
@@ -133,8 +154,10 @@ impl Key {
                 let part = part.try_into().map(u16::from_be_bytes).map_err(|_| bad())?;
                 Key::Part(JobId(number(job)?), PartNo(part))
             }
+            Kind::Policy => Key::Policy,
             Kind::Alias => Key::Alias(WireId::new(text()?).map_err(|_| bad())?),
             Kind::Binding => Key::Binding(ObjectKey::new(text()?).map_err(|_| bad())?),
+            Kind::Module => Key::Module(Sha256(bytes.try_into().map_err(|_| bad())?)),
         })
     }
 }
@@ -160,12 +183,18 @@ pub enum Row {
     /// Under [`Key::Part`].
     #[n(8)]
     Part(#[n(0)] PartFacts),
+    /// Under [`Key::Policy`].
+    #[n(11)]
+    Policy(#[n(0)] Box<PolicyRow>),
     /// Under [`Key::Alias`].
     #[n(14)]
     Alias(#[n(0)] AliasRow),
     /// Under [`Key::Binding`].
     #[n(15)]
     Binding(#[n(0)] BindingRow),
+    /// Under [`Key::Module`].
+    #[n(16)]
+    Module(#[n(0)] Box<ModuleRow>),
 }
 
 impl Row {
@@ -179,8 +208,10 @@ impl Row {
             Row::Job(_) => Kind::Job,
             Row::Upload(_) => Kind::Upload,
             Row::Part(_) => Kind::Part,
+            Row::Policy(_) => Kind::Policy,
             Row::Alias(_) => Kind::Alias,
             Row::Binding(_) => Kind::Binding,
+            Row::Module(_) => Kind::Module,
         }
     }
 
@@ -194,8 +225,10 @@ impl Row {
             Row::Job(row) => minicbor::to_vec(row),
             Row::Upload(row) => minicbor::to_vec(row),
             Row::Part(row) => minicbor::to_vec(row),
+            Row::Policy(row) => minicbor::to_vec(row),
             Row::Alias(row) => minicbor::to_vec(row),
             Row::Binding(row) => minicbor::to_vec(row),
+            Row::Module(row) => minicbor::to_vec(row),
         };
         written.expect("writing to a vector cannot fail")
     }
@@ -209,8 +242,10 @@ impl Row {
             Kind::Job => minicbor::decode(bytes).map(Row::Job),
             Kind::Upload => minicbor::decode(bytes).map(Row::Upload),
             Kind::Part => minicbor::decode(bytes).map(Row::Part),
+            Kind::Policy => minicbor::decode(bytes).map(Row::Policy),
             Kind::Alias => minicbor::decode(bytes).map(Row::Alias),
             Kind::Binding => minicbor::decode(bytes).map(Row::Binding),
+            Kind::Module => minicbor::decode(bytes).map(Row::Module),
         };
         row.map_err(|_| BadRow { kind, why: "content" })
     }
@@ -265,6 +300,12 @@ pub fn device_of(row: &Row) -> Option<&DeviceId> {
         Row::Task(row) => Some(&row.device),
         Row::Episode(row) => Some(&row.device),
         Row::Job(row) => Some(&row.device),
-        Row::Meta(_) | Row::Upload(_) | Row::Part(_) | Row::Alias(_) | Row::Binding(_) => None,
+        Row::Meta(_)
+        | Row::Upload(_)
+        | Row::Part(_)
+        | Row::Policy(_)
+        | Row::Alias(_)
+        | Row::Binding(_)
+        | Row::Module(_) => None,
     }
 }

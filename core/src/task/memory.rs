@@ -65,7 +65,7 @@ impl Tasks {
             Key::Episode(id) => self.episodes.get(id).cloned().map(Row::Episode),
             Key::Alias(id) => self.aliases.get(id).cloned().map(Row::Alias),
             Key::Binding(id) => self.bindings.get(id).cloned().map(Row::Binding),
-            Key::Meta | Key::Job(_) | Key::Upload(_) | Key::Part(..) => None,
+            Key::Meta | Key::Job(_) | Key::Upload(_) | Key::Part(..) | Key::Policy | Key::Module(_) => None,
         }
     }
 
@@ -98,7 +98,7 @@ impl Tasks {
                         self.bindings.remove(key);
                     }
                 }
-                Key::Meta | Key::Job(_) | Key::Upload(_) | Key::Part(..) => {}
+                Key::Meta | Key::Job(_) | Key::Upload(_) | Key::Part(..) | Key::Policy | Key::Module(_) => {}
             }
         }
         self.asked.clear();
@@ -334,9 +334,14 @@ impl Tasks {
         let here = match key {
             Key::Task(id) => self.tasks.contains_key(id),
             Key::Alias(wire) => self.aliases.contains_key(wire),
-            Key::Meta | Key::Episode(_) | Key::Job(_) | Key::Upload(_) | Key::Part(..) | Key::Binding(_) => {
-                false
-            }
+            Key::Meta
+            | Key::Episode(_)
+            | Key::Job(_)
+            | Key::Upload(_)
+            | Key::Part(..)
+            | Key::Binding(_)
+            | Key::Policy
+            | Key::Module(_) => false,
         };
         here || matches!(have.get(key), Some(Some(_)))
     }

@@ -70,9 +70,14 @@ impl Uploads {
         match key {
             Key::Upload(job) => self.sessions.get(*job).cloned().map(Row::Upload),
             Key::Part(job, part) => self.sessions.part(*job, *part).cloned().map(Row::Part),
-            Key::Meta | Key::Task(_) | Key::Episode(_) | Key::Job(_) | Key::Alias(_) | Key::Binding(_) => {
-                None
-            }
+            Key::Meta
+            | Key::Task(_)
+            | Key::Episode(_)
+            | Key::Job(_)
+            | Key::Policy
+            | Key::Module(_)
+            | Key::Alias(_)
+            | Key::Binding(_) => None,
         }
     }
 

@@ -23,8 +23,8 @@ use crate::object::{
 };
 use crate::outcome::{Fault, Outcome, What};
 use crate::policy::{
-    Bandwidth, Builtin, Candidate, Chosen, Ordering, Policies, RetryQuery, RetryVerdict, Ruling, Settings,
-    Situation, Slot, UploadLimits, Waiting,
+    Bandwidth, Builtin, Candidate, Chosen, Ordering, Policies, RetryAction, RetryQuery, RetryVerdict, Ruling,
+    Settings, Situation, Slot, UploadLimits, Waiting,
 };
 use crate::queue::Queue;
 use crate::refusal::Refusal;
@@ -40,7 +40,7 @@ pub(crate) struct Scripted {
     builtin: Builtin,
     pub(crate) uploads: Option<u32>,
     pub(crate) scores: Option<Vec<i64>>,
-    pub(crate) retry: Option<RetryVerdict>,
+    pub(crate) retry: Option<RetryAction>,
     pub(crate) bandwidth: Option<u64>,
     pub(crate) asked: Vec<Slot>,
 }
@@ -66,7 +66,8 @@ impl Policies for Scripted {
     }
     fn retry(&mut self, query: &RetryQuery) -> Ruling<RetryVerdict> {
         self.asked.push(Slot::Retry);
-        put_in(self.builtin.retry(query), self.retry)
+        let answer = self.retry.map(|action| RetryVerdict { action, memo: 0, reason: 0 });
+        put_in(self.builtin.retry(query), answer)
     }
     fn limits(&mut self, situation: &Situation) -> Ruling<UploadLimits> {
         self.asked.push(Slot::Concurrency);

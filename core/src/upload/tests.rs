@@ -1051,7 +1051,7 @@ fn a_job_that_gives_up_after_an_interrupted_create_sweeps_its_key_but_not_what_a
     });
     let (mut rig, _) = Rig::finds(durable);
     // The attempt fails for good before it could look; a new job of the same episode runs at once.
-    rig.policies.retry = Some(crate::policy::RetryVerdict::GiveUp(crate::policy::GiveUp::Hopeless));
+    rig.policies.retry = Some(crate::policy::RetryAction::GiveUp(crate::policy::GiveUp::Hopeless));
     let step = rig.fails(Fault::Rejected("no".into()));
     assert_eq!(step.verbs(), ["list_uploads"]);
     assert_eq!(rig.session(1).unwrap().phase, Phase::Abandoning { upload: None });

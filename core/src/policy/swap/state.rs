@@ -1,0 +1,286 @@
+//! What is durable of modules and of the set of policies, and the set that follows from it. Changes only by applying
+//! changes; asks for nothing.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::change::PolicyChange;
+use crate::digest::Sha256;
+use crate::id::PolicySetId;
+use crate::limits;
+use crate::policy::{Binding, PolicySet, Seat, Settings, Slot};
+use crate::refusal::{Broken, Illegal};
+use crate::row::{Key, ModuleRow, ModuleState, PolicyRow, Row, Turn};
+use crate::time::Wall;
+
+/// Modules, the set, and what the configuration adds to it.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) row: PolicyRow,
+    /// Whether there is a record: a site whose set never changed has none.
+    kept: bool,
+    pub(super) modules: BTreeMap<Sha256, ModuleRow>,
+    pub(super) default: Option<Sha256>,
+    floor: Settings,
+    pub(super) set: PolicySet,
+    pub(super) id: PolicySetId,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let floor = Settings::default();
+        let set = PolicySet::native(floor.clone());
+        State {
+            row: PolicyRow::default(),
+            kept: false,
+            modules: BTreeMap::new(),
+            default: None,
+            id: set.id(),
+            set,
+            floor,
+        }
+    }
+}
+
+impl State {
+    /// Takes the configuration of a boot.
+    pub(super) fn configure(&mut self, default: Option<Sha256>, floor: &Settings) {
+        self.default = default;
+        self.floor = floor.clone();
+        self.derive();
+    }
+
+    pub(super) fn load(&mut self, key: &Key, row: Row) {
+        match (key, row) {
+            (Key::Policy, Row::Policy(row)) => {
+                self.row = *row;
+                self.kept = true;
+                self.derive();
+            }
+            (Key::Module(module), Row::Module(row)) => {
+                self.modules.insert(*module, *row);
+            }
+            (_, row) => panic!("a {:?} record lies under the key of a policy", row.kind()),
+        }
+    }
+
+    pub(super) fn row(&self, key: &Key) -> Option<Row> {
+        match key {
+            Key::Policy => self.kept.then(|| Row::Policy(Box::new(self.row.clone()))),
+            Key::Module(module) => self.modules.get(module).map(|row| Row::Module(Box::new(row.clone()))),
+            Key::Meta
+            | Key::Task(_)
+            | Key::Episode(_)
+            | Key::Job(_)
+            | Key::Upload(_)
+            | Key::Part(..)
+            | Key::Alias(_)
+            | Key::Binding(_) => None,
+        }
+    }
+
+    /// Whether a record of the set exists.
+    pub(super) fn kept(&self) -> bool {
+        self.kept
+    }
+
+    /// The set with these modules chosen and these slots floored.
+    pub(super) fn set_of(&self, slots: &[(Slot, Binding)], floored: &[(Slot, Sha256)]) -> PolicySet {
+        let seats = Slot::ALL.map(|slot| match (bound(slots, slot), self.default) {
+            (Some(binding), _) => Seat::Module(binding.clone()),
+            (None, Some(module)) if !floored.contains(&(slot, module)) => {
+                Seat::Module(Binding { module, settings: self.floor.for_module() })
+            }
+            (None, _) => Seat::Floor,
+        });
+        PolicySet { seats, floor: self.floor.clone() }
+    }
+
+    fn derive(&mut self) {
+        self.set = self.set_of(&self.row.slots, &self.row.floored);
+        self.id = self.set.id();
+    }
+
+    /// Whether a module may be put into a slot by its record; whether it serves the slot is another question.
+    pub(super) fn usable(&self, module: Sha256) -> bool {
+        self.modules
+            .get(&module)
+            .is_some_and(|row| row.quarantined.is_none() && row.state == ModuleState::Admitted)
+    }
+
+    /// Whether the default module may sit where nobody else does. It may before anybody looked at it: it came with
+    /// the program.
+    pub(super) fn default_usable(&self) -> bool {
+        self.default.is_some_and(|module| {
+            self.modules.get(&module).is_none_or(|row| {
+                row.quarantined.is_none() && !matches!(row.state, ModuleState::Rejected { .. })
+            })
+        })
+    }
+
+    /// Applies a change. Silent.
+    pub(super) fn apply(&mut self, change: &PolicyChange) -> Result<Vec<Key>, Illegal> {
+        match change {
+            PolicyChange::Staged { module, size, at } => self.staged(*module, *size, *at)?,
+            PolicyChange::Admitted { module, facts, at } => {
+                let row = self.module(*module, "policy.admitted")?;
+                if row.state != ModuleState::Staged {
+                    return Err(illegal(&row.state, "policy.admitted"));
+                }
+                row.facts = Some((**facts).clone());
+                row.state = ModuleState::Admitted;
+                row.at = *at;
+            }
+            PolicyChange::Rejected { module, code, why, at } => {
+                let row = self.module(*module, "policy.rejected")?;
+                row.state = ModuleState::Rejected { code: code.clone(), why: why.clone() };
+                row.at = *at;
+                self.disown(*module);
+            }
+            PolicyChange::Activated { turn, probation, used } => {
+                self.turned(turn, used, "policy.activated")?;
+                self.row.probation.clone_from(probation);
+            }
+            PolicyChange::Reverted { turn, probation, used } => {
+                self.turned(turn, used, "policy.reverted")?;
+                self.row.probation.clone_from(probation);
+            }
+            PolicyChange::Probed { .. } => {
+                if self.row.probation.take().is_none() {
+                    return Err(illegal(&"no probation", "policy.probed"));
+                }
+                self.row.good.clone_from(&self.row.slots);
+            }
+            PolicyChange::Faulted(mark) => {
+                self.row.faults.push(*mark);
+                let of_slot = |row: &PolicyRow| row.faults.iter().filter(|m| m.slot == mark.slot).count();
+                if of_slot(&self.row) > limits::POLICY_FAULTS
+                    && let Some(oldest) = self.row.faults.iter().position(|m| m.slot == mark.slot)
+                {
+                    self.row.faults.remove(oldest);
+                }
+            }
+            PolicyChange::Quarantined { module, quarantine } => {
+                let row = self.module(*module, "policy.quarantined")?;
+                row.quarantined = Some(quarantine.clone());
+                self.disown(*module);
+            }
+            PolicyChange::Released { module } => {
+                let row = self.module(*module, "policy.released")?;
+                if row.quarantined.take().is_none() {
+                    return Err(illegal(&"not quarantined", "policy.released"));
+                }
+            }
+            PolicyChange::Shadowed(shadow) => self.row.shadow = Some(shadow.clone()),
+            PolicyChange::ShadowEnded => {
+                if self.row.shadow.take().is_none() {
+                    return Err(illegal(&"no shadow", "policy.shadow_ended"));
+                }
+            }
+            PolicyChange::Retired { module } => {
+                if self.modules.remove(module).is_none() {
+                    return Err(illegal(&"no such module", "policy.retired"));
+                }
+            }
+        }
+        let keys = change.touches();
+        self.kept |= keys.contains(&Key::Policy);
+        Ok(keys)
+    }
+
+    fn staged(&mut self, module: Sha256, size: u64, at: Wall) -> Result<(), Illegal> {
+        match self.modules.get_mut(&module) {
+            Some(row) if row.state == ModuleState::Admitted => {
+                return Err(illegal(&row.state, "policy.staged"));
+            }
+            Some(row) => {
+                row.state = ModuleState::Staged;
+                row.size = size;
+                row.at = at;
+                row.last_used = at;
+            }
+            None => {
+                let row = ModuleRow {
+                    facts: None,
+                    size,
+                    state: ModuleState::Staged,
+                    at,
+                    quarantined: None,
+                    last_used: at,
+                };
+                self.modules.insert(module, row);
+            }
+        }
+        Ok(())
+    }
+
+    fn turned(&mut self, turn: &Turn, used: &[Sha256], change: &'static str) -> Result<(), Illegal> {
+        if turn.generation != self.row.generation + 1 {
+            return Err(illegal(&self.row.generation, change));
+        }
+        self.row.generation = turn.generation;
+        self.row.set = Some(turn.set);
+        self.row.slots.clone_from(&turn.slots);
+        self.row.floored.clone_from(&turn.floored);
+        self.row.history.push(turn.clone());
+        let over = self.row.history.len().saturating_sub(limits::POLICY_HISTORY);
+        self.row.history.drain(..over);
+        for module in used {
+            if let Some(row) = self.modules.get_mut(module) {
+                row.last_used = row.last_used.max(turn.at);
+            }
+        }
+        self.derive();
+        // A fault counts against the module that sits there, not against the slot.
+        let set = &self.set;
+        self.row.faults.retain(|mark| set.module(mark.slot) == Some(mark.module));
+        Ok(())
+    }
+
+    /// Nothing falls back to this module any more, and its faults are told by its record.
+    fn disown(&mut self, module: Sha256) {
+        self.row.good.retain(|(_, binding)| binding.module != module);
+        self.row.faults.retain(|mark| mark.module != module);
+    }
+
+    fn module(&mut self, module: Sha256, change: &'static str) -> Result<&mut ModuleRow, Illegal> {
+        self.modules.get_mut(&module).ok_or_else(|| illegal(&"no such module", change))
+    }
+
+    pub(super) fn check(&self) -> Result<(), Broken> {
+        let broken = |invariant, saw| Err(Broken { invariant, saw });
+        for (slot, binding) in self.row.slots.iter().chain(&self.row.good) {
+            if !self.usable(binding.module) {
+                return broken("I26", alloc::format!("{slot:?} counts on {:?}", binding.module));
+            }
+        }
+        for (slot, seat) in Slot::ALL.iter().zip(&self.set.seats) {
+            let fit = match seat {
+                Seat::Module(binding) if bound(&self.row.slots, *slot).is_none() => {
+                    self.modules.get(&binding.module).is_none_or(|row| row.quarantined.is_none())
+                }
+                Seat::Module(_) | Seat::Floor => true,
+            };
+            if !fit {
+                return broken("I26", alloc::format!("{slot:?} has the quarantined default module"));
+            }
+        }
+        if self.row.history.len() > limits::POLICY_HISTORY {
+            return broken("I26", alloc::format!("{} turns are remembered", self.row.history.len()));
+        }
+        if self.row.history.last().is_some_and(|turn| turn.generation != self.row.generation) {
+            return broken("I26", alloc::format!("generation {} is not in history", self.row.generation));
+        }
+        Ok(())
+    }
+}
+
+/// The module chosen for a slot.
+pub(super) fn bound(slots: &[(Slot, Binding)], slot: Slot) -> Option<&Binding> {
+    slots.iter().find(|(at, _)| *at == slot).map(|(_, binding)| binding)
+}
+
+fn illegal(state: &impl core::fmt::Debug, change: &'static str) -> Illegal {
+    Illegal { state: alloc::format!("{state:?}"), change }
+}
