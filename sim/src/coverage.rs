@@ -9,7 +9,7 @@ use tidegate_core::input::{Input, LostWhy};
 use tidegate_core::object::{Got, ObjectReply};
 use tidegate_core::outcome::{Fault, Outcome};
 use tidegate_core::refusal::Refusal;
-use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Phase, Qa, Row};
+use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ModuleState, ParkWhy, Phase, Qa, Row};
 
 use crate::time::SimTime;
 use crate::watch::{Happened, Seen, Truth};
@@ -103,6 +103,15 @@ fn word(row: &Row) -> Option<&'static str> {
         Row::Episode(row) if row.removed_at.is_some() => "episode(removed)",
         Row::Episode(row) if row.qa.is_approved() => "episode(approved)",
         Row::Episode(_) => "episode",
+        Row::Module(row) if row.quarantined.is_some() => "module(quarantined)",
+        Row::Module(row) => match row.state {
+            ModuleState::Staged => "module(staged)",
+            ModuleState::Admitted => "module(admitted)",
+            ModuleState::Rejected { .. } => "module(rejected)",
+        },
+        Row::Policy(row) if row.probation.is_some() => "set(probation)",
+        Row::Policy(row) if row.slots.is_empty() => "set(default)",
+        Row::Policy(_) => "set(chosen)",
         Row::Meta(_) | Row::Part(_) | Row::Alias(_) | Row::Binding(_) => return None,
     })
 }

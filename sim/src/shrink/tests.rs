@@ -131,12 +131,15 @@ fn is_whole(s: &Scenario) -> bool {
         Act::Cancel { site: i, .. }
         | Act::Judge { site: i, .. }
         | Act::Sync { site: i, .. }
-        | Act::Restart { site: i, .. } => site(i),
+        | Act::Restart { site: i, .. }
+        | Act::Policy { site: i, .. } => site(i),
     });
     let faults = s.faults.iter().all(|spec| {
         let when = match &spec.when {
             When::At(_) => true,
-            When::Commit { site: i, .. } | When::Object { site: i, .. } => site(i),
+            When::Commit { site: i, .. } | When::Object { site: i, .. } | When::Policy { site: i, .. } => {
+                site(i)
+            }
         };
         when && match &spec.fault {
             Fault::Cut { path, .. }

@@ -61,7 +61,8 @@ impl Want {
             | Request::CancelTask { .. }
             | Request::Judge { .. }
             | Request::Sync { .. }
-            | Request::SyncBatch => Want::Other,
+            | Request::SyncBatch
+            | Request::Policy(_) => Want::Other,
         }
     }
 

@@ -15,6 +15,7 @@ pub mod queue;
 #[cfg(test)]
 mod rig;
 pub mod rows;
+pub mod seats;
 #[cfg(test)]
 mod site_rig;
 pub mod system;

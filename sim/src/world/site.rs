@@ -15,8 +15,9 @@ use tidegate_core::outcome::Outcome;
 use tidegate_core::row::{Key, Row};
 use tidegate_core::time::{Mono, Now, Wall};
 
+use super::host::Host;
 use super::link::State;
-use super::policy::Guest;
+use super::policy::Shelf;
 use super::{Event, Who, World};
 use crate::device::{EPOCH_MS, LinkEnd};
 use crate::run::DriverBug;
@@ -46,6 +47,10 @@ pub(super) enum Letter {
 pub(super) enum Caller {
     /// An operator.
     Operator(usize),
+    /// Somebody who installs a module, by the index of the fault.
+    Installer(usize),
+    /// A storm of swaps, by the index of the fault.
+    Storm(usize),
     /// Nobody who does anything with it.
     Nobody,
 }
@@ -74,7 +79,8 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) knobs: Knobs,
     pub(super) machine: Machine,
-    policies: Guest,
+    pub(super) policies: Shelf,
+    pub(super) host: Host,
     pub(super) boot: u64,
     pub(super) up: bool,
     pub(super) powered: bool,
@@ -129,7 +135,8 @@ impl Node {
         }
         Node {
             name: site.name.clone(),
-            policies: Guest::new(knobs.builtin.clone(), site.policy),
+            policies: Shelf::new(scenario.modules(), knobs.builtin.clone(), site.policy),
+            host: Host::new(scenario, n),
             knobs,
             machine: Machine::new(),
             boot: 0,
@@ -277,7 +284,11 @@ impl World<'_> {
         let node = &mut self.nodes[site];
         let now = node.clock(self.now);
         let mut out = Output::default();
-        node.machine.step(now, &input, &cold, &mut node.policies, &mut out);
+        let set = node.machine.active_policy();
+        node.machine.step(now, &input, &cold, &mut node.policies.of(set), &mut out);
+        for odd in node.policies.take_odd() {
+            *self.fired.entry(odd.word()).or_default() += 1;
+        }
         self.steps += 1;
         self.trace.step(self.steps, site, now, &input, &out);
         if self.trace.talks() {
@@ -487,7 +498,11 @@ impl World<'_> {
         node.mono_base = fate.below(5_000_000_000);
         let seed = fate.next_u64();
         let (boot, knobs) = (Boot(node.boot), node.knobs.clone());
-        node.policies = Guest::new(knobs.builtin.clone(), self.scenario.sites[site].policy);
+        node.policies = Shelf::new(
+            std::sync::Arc::clone(&self.known),
+            knobs.builtin.clone(),
+            self.scenario.sites[site].policy,
+        );
         self.say(Who::Site(site), "^", || format!("starts, boot {}", boot.0));
         self.trace.note(self.now, "start");
         self.tell(&Happened::Up { site })?;

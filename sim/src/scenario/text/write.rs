@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use tidegate_core::knobs::Knobs;
+use tidegate_core::policy::Slot;
 
 use super::words::{Word, signed, size};
 use crate::scenario::{
@@ -150,6 +151,11 @@ fn knobs(knobs: &Knobs) -> Fields {
         })
 }
 
+/// The hook that a line is about, unless it is the one that nobody has to name.
+fn slotted(line: Fields, slot: Slot) -> Fields {
+    line.unless(slot == Slot::Concurrency, |f| f.word("slot", slot))
+}
+
 /// Says indices as names.
 struct Says<'a> {
     scenario: &'a Scenario,
@@ -202,6 +208,10 @@ impl Says<'_> {
             }
             Act::StopRecorder { device } => line("stop-recorder").text("device", self.device(*device)),
             Act::RestartUploader { device } => line("restart-uploader").text("device", self.device(*device)),
+            Act::Policy { site, deed, slot, module } => {
+                let line = slotted(line("policy").text("site", self.site(*site)).word("deed", *deed), *slot);
+                if let Some(module) = module { line.text("module", &module.name()) } else { line }
+            }
         }
     }
 
@@ -224,6 +234,9 @@ impl Says<'_> {
             }
             When::Object { site, n, point } => {
                 Fields::default().text("at", &format!("{} object {n} {}", self.site(site), point.word()))
+            }
+            When::Policy { site, n, point } => {
+                Fields::default().text("at", &format!("{} policy {n} {}", self.site(site), point.word()))
             }
         };
         let line = match spec.lasts {
@@ -271,6 +284,16 @@ impl Says<'_> {
                 line.text("device", self.device(*device)).word("role", *role)
             }
             Fault::Lie { device, lie } => line.text("device", self.device(*device)).word("lie", *lie),
+            Fault::Install { site, slot, module } => {
+                slotted(line.text("site", self.site(*site)), *slot).text("module", &module.name())
+            }
+            Fault::SwapStorm { site, slot, every } => {
+                slotted(line.text("site", self.site(*site)), *slot).span("every", *every)
+            }
+            Fault::Rot { site, slot } => slotted(line.text("site", self.site(*site)), *slot),
+            Fault::HostSlow { site, by, permille } => {
+                line.text("site", self.site(*site)).span("by", *by).raw("permille", permille)
+            }
         }
     }
 
