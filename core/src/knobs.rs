@@ -58,6 +58,22 @@ pub struct Knobs {
     #[n(14)]
     #[cbor(default)]
     pub reserve: u64,
+    /// The policy module that came with the program and sits in every slot nobody was chosen for; `None` leaves them to
+    /// the built-in rules.
+    #[n(16)]
+    pub default_module: Option<crate::digest::Sha256>,
+    /// Faults of a policy within `policy_window_ms` that get its module ejected.
+    #[n(17)]
+    #[cbor(default)]
+    pub policy_faults: u32,
+    /// Milliseconds for which a fault of a policy counts.
+    #[n(18)]
+    #[cbor(default)]
+    pub policy_window_ms: u64,
+    /// Milliseconds until a policy that was put into a slot is good.
+    #[n(19)]
+    #[cbor(default)]
+    pub probation_ms: u64,
 }
 
 /// What the free space of the disk allows.
@@ -90,6 +106,10 @@ impl Default for Knobs {
             bug: crate::bug::by_default(),
             auto_approve: false,
             reserve: 0,
+            default_module: None,
+            policy_faults: 3,
+            policy_window_ms: 600_000,
+            probation_ms: 600_000,
         }
     }
 }

@@ -172,8 +172,10 @@ impl Machine {
             out,
         };
         self.parts.tasks.begin_step(cold);
+        self.parts.policies.begin_step();
         dispatch(&mut self.parts, &mut self.stats, &mut self.stepping, &mut cx, input);
         drain(&mut self.parts, &mut self.stats, &mut cx);
+        self.parts.policies.hear(&out.rulings);
         if stops(input) {
             self.stopping = true;
         }
@@ -292,6 +294,12 @@ impl Machine {
     #[must_use]
     pub fn active_set(&self) -> &PolicySet {
         self.parts.policies.set()
+    }
+
+    /// Which policies a boot with this configuration must be given: those that count once it was stepped.
+    #[must_use]
+    pub fn set_at_boot(&self, knobs: &Knobs) -> PolicySet {
+        self.parts.policies.set_under(knobs)
     }
 
     /// The boot, 0 before the first.

@@ -151,6 +151,12 @@ pub enum PolicyRefusal {
     Unanswered(String),
 }
 
+impl From<PolicyRefusal> for Refusal {
+    fn from(refusal: PolicyRefusal) -> Refusal {
+        Refusal::Policy(refusal)
+    }
+}
+
 impl PolicyRefusal {
     /// A short stable word for the API.
     #[must_use]

@@ -2,7 +2,7 @@
 //! changes; asks for nothing.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::change::PolicyChange;
@@ -15,7 +15,7 @@ use crate::row::{Key, ModuleRow, ModuleState, PolicyRow, Row, Turn};
 use crate::time::Wall;
 
 /// Modules, the set, and what the configuration adds to it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) row: PolicyRow,
     /// Whether there is a record: a site whose set never changed has none.
@@ -87,7 +87,8 @@ impl State {
 
     /// The set with these modules chosen and these slots floored.
     pub(super) fn set_of(&self, slots: &[(Slot, Binding)], floored: &[(Slot, Sha256)]) -> PolicySet {
-        let seats = Slot::ALL.map(|slot| match (bound(slots, slot), self.default) {
+        let default = self.default.filter(|_| self.default_usable());
+        let seats = Slot::ALL.map(|slot| match (bound(slots, slot), default) {
             (Some(binding), _) => Seat::Module(binding.clone()),
             (None, Some(module)) if !floored.contains(&(slot, module)) => {
                 Seat::Module(Binding { module, settings: self.floor.for_module() })
@@ -95,6 +96,29 @@ impl State {
             (None, _) => Seat::Floor,
         });
         PolicySet { seats, floor: self.floor.clone() }
+    }
+
+    /// The slots among those nobody was chosen for where the default module does not sit: as before, and all of them
+    /// if it is not fit to.
+    pub(super) fn floored(&self, slots: &[(Slot, Binding)]) -> Vec<(Slot, Sha256)> {
+        let Some(default) = self.default else { return Vec::new() };
+        let unfit = !self.default_usable();
+        let floor = |slot: &Slot| {
+            bound(slots, *slot).is_none() && (unfit || self.row.floored.contains(&(*slot, default)))
+        };
+        Slot::ALL.into_iter().filter(floor).map(|slot| (slot, default)).collect()
+    }
+
+    /// The set under another configuration.
+    pub(super) fn set_under(&self, default: Option<Sha256>, floor: &Settings) -> PolicySet {
+        let mut other = self.clone();
+        other.configure(default, floor);
+        other.set
+    }
+
+    /// Every module that sits somewhere.
+    pub(super) fn seated(set: &PolicySet) -> BTreeSet<Sha256> {
+        Slot::ALL.into_iter().filter_map(|slot| set.module(slot)).collect()
     }
 
     fn derive(&mut self) {
@@ -128,6 +152,7 @@ impl State {
                 if row.state != ModuleState::Staged {
                     return Err(illegal(&row.state, "policy.admitted"));
                 }
+                row.size = facts.size;
                 row.facts = Some((**facts).clone());
                 row.state = ModuleState::Admitted;
                 row.at = *at;
@@ -221,7 +246,16 @@ impl State {
         }
         self.row.generation = turn.generation;
         self.row.set = Some(turn.set);
-        self.row.slots.clone_from(&turn.slots);
+        // A fault counts against the module that sits there, not against the slot. Which module is the default is not
+        // known here: its faults stay where nobody was chosen.
+        let chosen = core::mem::replace(&mut self.row.slots, turn.slots.clone());
+        self.row.faults.retain(|mark| match bound(&turn.slots, mark.slot) {
+            Some(binding) => binding.module == mark.module,
+            None => {
+                bound(&chosen, mark.slot).is_none_or(|binding| binding.module != mark.module)
+                    && !turn.floored.contains(&(mark.slot, mark.module))
+            }
+        });
         self.row.floored.clone_from(&turn.floored);
         self.row.history.push(turn.clone());
         let over = self.row.history.len().saturating_sub(limits::POLICY_HISTORY);
@@ -232,9 +266,6 @@ impl State {
             }
         }
         self.derive();
-        // A fault counts against the module that sits there, not against the slot.
-        let set = &self.set;
-        self.row.faults.retain(|mark| set.module(mark.slot) == Some(mark.module));
         Ok(())
     }
 
@@ -248,23 +279,24 @@ impl State {
         self.modules.get_mut(&module).ok_or_else(|| illegal(&"no such module", change))
     }
 
+    /// I26 in terms of this machine: nobody sits in a slot, and none is fallen back to, who may not be used.
     pub(super) fn check(&self) -> Result<(), Broken> {
         let broken = |invariant, saw| Err(Broken { invariant, saw });
+        if self.set != self.set_of(&self.row.slots, &self.row.floored) || self.id != self.set.id() {
+            return broken("I25", alloc::format!("the set {:?} is not what is recorded", self.id));
+        }
+        if self.row.set.is_some_and(|set| set != self.id) {
+            return broken("I25", alloc::format!("the set {:?} has no generation", self.id));
+        }
         for (slot, binding) in self.row.slots.iter().chain(&self.row.good) {
             if !self.usable(binding.module) {
                 return broken("I26", alloc::format!("{slot:?} counts on {:?}", binding.module));
             }
         }
-        for (slot, seat) in Slot::ALL.iter().zip(&self.set.seats) {
-            let fit = match seat {
-                Seat::Module(binding) if bound(&self.row.slots, *slot).is_none() => {
-                    self.modules.get(&binding.module).is_none_or(|row| row.quarantined.is_none())
-                }
-                Seat::Module(_) | Seat::Floor => true,
-            };
-            if !fit {
-                return broken("I26", alloc::format!("{slot:?} has the quarantined default module"));
-            }
+        if let Some(shadow) = &self.row.shadow
+            && !self.usable(shadow.binding.module)
+        {
+            return broken("I26", alloc::format!("{:?} decides beside the set", shadow.binding.module));
         }
         if self.row.history.len() > limits::POLICY_HISTORY {
             return broken("I26", alloc::format!("{} turns are remembered", self.row.history.len()));

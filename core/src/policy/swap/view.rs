@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 use crate::digest::Sha256;
 use crate::id::PolicySetId;
+use crate::policy::swap::state::bound;
+use crate::policy::swap::{Asked, Swap};
 use crate::policy::{Binding, Seat, Slot};
 use crate::row::{Blame, FaultMark, ModuleRow, Probation, Shadow, Turn, TurnWhat};
 use crate::time::Wall;
@@ -190,6 +192,55 @@ impl core::fmt::Display for PolicyNews {
             }
             PolicyNews::ShadowEnded => write!(f, "no module decides beside the set any more"),
             PolicyNews::Retired(module) => write!(f, "module {module} forgotten"),
+        }
+    }
+}
+
+impl Swap {
+    /// Modules and the set as people see them.
+    #[must_use]
+    pub fn view(&self) -> PolicyView {
+        let state = &self.state;
+        let row = &state.row;
+        let preparing = self.asked.values().find_map(|asked| match asked {
+            Asked::Turn(wish) => Some(wish.what.clone()),
+            Asked::Admit { .. } | Asked::Settle(_) | Asked::Shadow { .. } | Asked::Retire(_) => None,
+        });
+        PolicyView {
+            generation: row.generation,
+            set: state.id,
+            seats: Slot::ALL.map(|slot| self.seat_view(slot)).into(),
+            default: state.default,
+            prepared: self.settled,
+            preparing,
+            probation: row.probation.clone(),
+            shadow: row.shadow.clone(),
+            modules: state.modules.iter().map(|(module, row)| (*module, row.clone())).collect(),
+            last: row.history.last().cloned(),
+        }
+    }
+
+    fn seat_view(&self, slot: Slot) -> SeatView {
+        let state = &self.state;
+        let seat = state.set.seat(slot).clone();
+        let module = state.set.module(slot);
+        let facts = module.and_then(|module| self.facts(module));
+        let origin = match (&seat, bound(&state.row.slots, slot)) {
+            (_, Some(_)) => Origin::Chosen,
+            (Seat::Floor, None) if state.default.is_some() => Origin::Floored,
+            (Seat::Floor | Seat::Module(_), None) => Origin::Default,
+        };
+        let trial = state.row.probation.as_ref().filter(|trial| trial.slots.contains(&slot));
+        let own = |mark: &&FaultMark| mark.slot == slot && Some(mark.module) == module;
+        SeatView {
+            slot,
+            seat,
+            origin,
+            name: facts.map(|facts| facts.name.clone()),
+            version: facts.map(|facts| facts.version.clone()),
+            good: bound(&state.row.good, slot).cloned(),
+            probation: trial.map(|trial| trial.until),
+            faults: state.row.faults.iter().filter(own).copied().collect(),
         }
     }
 }
