@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidegate_core::id::{DeviceId, TaskId, WireId};
 use tidegate_core::limits;
 
-use super::{Act, DeviceSpec, Fault, FaultSpec, Lasts, Path, Recording, Scenario, Site, Step, Store, When};
+use super::{Act, DeviceSpec, Fault, FaultSpec, Lasts, ModuleSpec, Path, Recording, Scenario, Site, Step, Store, When};
 
 /// Where in a scenario a problem is. Indices count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +125,9 @@ impl Scenario {
             return Err("knobs.site must be the site's name, and knobs.public_url is the world's".to_string());
         }
         site.knobs.clone().try_new().map_err(|bad| bad.to_string())?;
+        if site.knobs.default_module.is_some_and(|module| module != ModuleSpec::DEFAULT.hash()) {
+            return Err("knobs.default_module is the world's own default module, or none".to_string());
+        }
         span("flush", site.flush, ABOUT_MAX)?;
         span("cloud_latency", site.cloud_latency, ABOUT_MAX)?;
         speed("cloud_speed", site.cloud_speed)

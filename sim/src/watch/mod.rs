@@ -11,10 +11,12 @@ pub mod journal;
 mod life;
 mod lines;
 pub mod links;
+pub mod policies;
 pub mod queue;
 #[cfg(test)]
 mod rig;
 pub mod rows;
+mod rulings;
 pub mod seats;
 #[cfg(test)]
 mod site_rig;
@@ -226,6 +228,8 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Watch>> {
         Box::<links::Links>::default(),
         Box::<calls::Calls>::default(),
         Box::<tasks::TaskWatch>::default(),
+        // Who may rule, before what was ruled.
+        Box::<policies::PolicyWatch>::default(),
         Box::<queue::QueueWatch>::default(),
         Box::<uploads::UploadWatch>::default(),
         Box::new(journal::Journal::new(scenario)),

@@ -53,8 +53,6 @@ struct Site {
     wishes: BTreeMap<Ticket, Wish>,
     /// Who asked something and was not answered yet, and since when.
     waiting: BTreeMap<RequestId, Mono>,
-    /// Sets that ruled at some time, by id.
-    ruled: BTreeMap<PolicySetId, u64>,
 }
 
 /// Watches policies.
@@ -219,7 +217,10 @@ impl Site {
             let cause = match &quarantine.blame {
                 Blame::Operator(_) => asked,
                 Blame::Fault(_) => due.contains_key(hash),
-                Blame::Refused { .. } => false,
+                // It was admitted, and cannot be made ready any more.
+                Blame::Refused { .. } => {
+                    matches!(seen.input, Input::Policy { outcome: Outcome::Done(PolicyReply::Rejected { .. }), .. })
+                }
             };
             demand("I26", cause, || format!("{hash} is barred for nothing: {quarantine:?}"))?;
             let left = Slot::ALL.into_iter().find(|slot| after.module(*slot) == Some(*hash));
@@ -231,7 +232,7 @@ impl Site {
     }
 
     /// I25 and I26: the set changes for a cause, by one generation at a time, and only where the cause is.
-    fn turns(&mut self, seen: &Seen<'_>, set: &PolicySet, premises: &mut Premises) -> Result<(), Broken> {
+    fn turns(&self, seen: &Seen<'_>, premises: &mut Premises) -> Result<(), Broken> {
         let before = seats::policy(seen.was(&Key::Policy)).cloned().unwrap_or_default();
         let after = seats::policy(seen.rows.get(&Key::Policy)).cloned().unwrap_or_default();
         let mut row = before.clone();
@@ -258,12 +259,7 @@ impl Site {
                 format!("{} counts on {:?}", slot.name(), module(known))
             })?;
         }
-        self.good(seen, &before, &after, premises)?;
-        let next = seats::next(seen);
-        if set.id() != next.id() {
-            self.ruled.insert(next.id(), after.generation);
-        }
-        Ok(())
+        self.good(seen, &before, &after, premises)
     }
 
     /// One change of the set: which slots it may touch, and what comes there.
@@ -470,7 +466,7 @@ impl Watch for PolicyWatch {
         site.memos(seen, &set, premises)?;
         site.faults(seen, &set, premises)?;
         site.keeps(seen, premises)?;
-        site.turns(seen, &set, premises)?;
+        site.turns(seen, premises)?;
         site.wished(seen, &set, premises)
     }
 

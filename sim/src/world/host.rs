@@ -20,7 +20,7 @@ use super::{Event, Who, World};
 use crate::scenario::{Act, Conduct, Deed, Fault, ModuleSpec, ObjectPoint, Scenario, When};
 use crate::stream::Stream;
 use crate::time::SimTime;
-use crate::watch::Broken;
+use crate::watch::{Broken, seats};
 
 /// How long an admission takes that takes its time.
 const SLOW: Duration = Duration::from_secs(30);
@@ -56,6 +56,11 @@ impl Host {
             ops: 0,
             luck: Stream::new(scenario.seed, &format!("host/{name}"), 0),
         }
+    }
+
+    /// The process ends, and with it what the host was about to do.
+    pub(super) fn stop(&mut self, now: SimTime) {
+        self.busy = now;
     }
 
     /// Whether the bytes of a module can be read. Those of the default module come with the program.
@@ -112,6 +117,21 @@ impl World<'_> {
         match self.images[site].get(&Key::Policy) {
             Some(Row::Policy(row)) => Some(row),
             _ => None,
+        }
+    }
+
+    /// A process makes ready what it boots with, before it decides anything. What cannot be read, or a host that is not
+    /// itself, leaves that to the core, and the built-in rules stand in meanwhile.
+    pub(super) fn ready_first(&mut self, site: usize) {
+        let node = &self.nodes[site];
+        let set = seats::set(self.policy_row(site), &node.knobs);
+        if self.doubt(site).is_some() {
+            return;
+        }
+        let node = &mut self.nodes[site];
+        let host = &node.host;
+        if let Err((slot, code, _)) = node.policies.prepare(&set, |module| host.is_whole(module)) {
+            self.say(Who::Site(site), "!", || format!("host: {} is not ready: {code}", slot.name()));
         }
     }
 

@@ -24,7 +24,7 @@ use crate::run::DriverBug;
 use crate::scenario::{CommitPoint, Keep, Scenario, When};
 use crate::stream::Stream;
 use crate::time::SimTime;
-use crate::watch::{Broken, Happened, Seen, Truth};
+use crate::watch::{Broken, Happened, Seen, Truth, seats};
 
 /// Letters of one batch: as the runtime's driver takes them.
 const BATCH_MAX: usize = 256;
@@ -284,7 +284,11 @@ impl World<'_> {
         let node = &mut self.nodes[site];
         let now = node.clock(self.now);
         let mut out = Output::default();
-        let set = node.machine.active_policy();
+        // What a boot decides it decides with the set that it boots with.
+        let set = match &input {
+            Input::Boot { knobs, .. } => seats::set(seats::policy(self.images[site].get(&Key::Policy)), knobs).id(),
+            _ => node.machine.active_policy(),
+        };
         node.machine.step(now, &input, &cold, &mut node.policies.of(set), &mut out);
         for odd in node.policies.take_odd() {
             *self.fired.entry(odd.word()).or_default() += 1;
@@ -503,6 +507,7 @@ impl World<'_> {
             knobs.builtin.clone(),
             self.scenario.sites[site].policy,
         );
+        self.ready_first(site);
         self.say(Who::Site(site), "^", || format!("starts, boot {}", boot.0));
         self.trace.note(self.now, "start");
         self.tell(&Happened::Up { site })?;
@@ -603,6 +608,7 @@ impl World<'_> {
         node.flushing = false;
         node.stopping = None;
         node.paused = false;
+        node.host.stop(self.now);
         node.machine = Machine::new();
         node.overlay.clear();
         node.inbox.clear();
