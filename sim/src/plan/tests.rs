@@ -74,6 +74,7 @@ fn every_fault_every_lie_every_act_and_every_moment_is_drawn_sooner_or_later() {
                 When::At(_) => "at".to_string(),
                 When::Commit { point, .. } => format!("commit {point:?}"),
                 When::Object { point, .. } => format!("object {point:?}"),
+                When::Policy { point, .. } => format!("policy {point:?}"),
             });
             match spec.lasts {
                 Lasts::For(_) => {}
