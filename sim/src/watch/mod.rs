@@ -12,6 +12,8 @@ mod life;
 mod lines;
 pub mod links;
 pub mod policies;
+#[cfg(test)]
+mod policies_tests;
 pub mod queue;
 #[cfg(test)]
 mod rig;

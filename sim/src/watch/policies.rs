@@ -15,9 +15,10 @@ use tidegate_core::id::{PolicySetId, RequestId, Ticket};
 use tidegate_core::input::{Input, PolicyReply, PolicyRequest, Request};
 use tidegate_core::outcome::Outcome;
 use tidegate_core::policy::{
-    Author, Binding, Builtin, Decision, Policies, PolicyFault, PolicySet, Question, Seat, Slot, Verdict,
+    Author, Binding, Builtin, Decision, Policies, PolicyFault, PolicySet, Question, RetryQuery, Seat, Slot,
+    Verdict,
 };
-use tidegate_core::row::{Blame, Key, ModuleRow, ModuleState, PolicyRow, Row, Turn, TurnWhat};
+use tidegate_core::row::{Blame, Key, ModuleRow, ModuleState, PolicyRow, Probation, Row, Turn, TurnWhat};
 use tidegate_core::time::{Mono, Wall};
 
 use super::rows::{Image, Sites};
@@ -26,6 +27,14 @@ use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand, seats};
 /// How long somebody who asks something of policies may wait for an answer, from a site that runs: admission, preparation
 /// and a host that answers nothing.
 const ANSWER_MAX: Duration = Duration::from_secs(600);
+
+/// How long a set that rules may not be ready: the longest time for which a plan's host does not answer, and the longest
+/// wait before it is asked again.
+const READY_MAX: Duration = Duration::from_secs(1_500);
+/// How late a site may notice that a trial is over: one that stood still catches up first.
+const LATE: Duration = Duration::from_secs(900);
+/// Milliseconds may be cut off where a wait becomes a time on the wall.
+const SLACK: Duration = Duration::from_millis(2);
 
 /// What a site's modules did, as far as it counts against them.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +62,12 @@ struct Site {
     wishes: BTreeMap<Ticket, Wish>,
     /// Who asked something and was not answered yet, and since when.
     waiting: BTreeMap<RequestId, Mono>,
+    /// What each retry policy noted of each job, at its last failure.
+    noted: BTreeMap<u64, (Option<String>, u64)>,
+    /// The trial that runs, since when, and whether it began in this boot.
+    trial: Option<(Probation, Mono, bool)>,
+    /// Since when the set that counts is not ready, and which that is.
+    unready: Option<(PolicySetId, Mono)>,
 }
 
 /// Watches policies.
@@ -142,18 +157,26 @@ impl Site {
         }
     }
 
+    /// The name of a policy: what memos belong to. The native rules have none.
+    fn name(seen: &Seen<'_>, set: &PolicySet, slot: Slot) -> Option<String> {
+        let hash = set.module(slot)?;
+        let facts = module(seen.was(&Key::Module(hash))).and_then(|row| row.facts.as_ref());
+        Some(facts.map_or_else(|| format!("{hash}"), |facts| facts.name.clone()))
+    }
+
     /// I25: a policy is given back what it noted itself, and nothing of another one.
     fn memos(&mut self, seen: &Seen<'_>, set: &PolicySet, premises: &mut Premises) -> Result<(), Broken> {
         for decision in &seen.out.decisions {
             let slot = decision.question.slot();
             let given = match &decision.question {
                 Question::Concurrency(situation) | Question::Bandwidth(situation) => situation.memo,
-                _ => continue,
+                Question::Retry(query) => {
+                    self.memo(seen, set, decision, query, premises)?;
+                    continue;
+                }
+                Question::AutoScan(..) | Question::Order(..) => continue,
             };
-            let name = set.module(slot).map(|hash| {
-                let facts = module(seen.was(&Key::Module(hash))).and_then(|row| row.facts.as_ref());
-                facts.map_or_else(|| format!("{hash}"), |facts| facts.name.clone())
-            });
+            let name = Self::name(seen, set, slot);
             let noted = self.memos.get(&slot).filter(|(of, _)| *of == name).map_or(0, |(_, memo)| *memo);
             if given != 0 {
                 premises.met("I25.memo");
@@ -168,6 +191,68 @@ impl Site {
                 _ => continue,
             };
             self.memos.insert(slot, (name, notes));
+        }
+        Ok(())
+    }
+
+    /// The same of a job, across restarts.
+    fn memo(
+        &mut self,
+        seen: &Seen<'_>,
+        set: &PolicySet,
+        decision: &Decision,
+        query: &RetryQuery,
+        premises: &mut Premises,
+    ) -> Result<(), Broken> {
+        let name = Self::name(seen, set, Slot::Retry);
+        let noted = self.noted.get(&query.job).filter(|(of, _)| *of == name).map_or(0, |(_, memo)| *memo);
+        if query.memo != 0 {
+            premises.met("I25.job_memo");
+        }
+        demand("I25", query.memo == 0 || query.memo == noted, || {
+            format!("retry of {name:?} is given {} for job {}, and noted {noted}", query.memo, query.job)
+        })?;
+        if let (Author::Set(_), Verdict::Retry(verdict)) = (&decision.by, &decision.verdict) {
+            self.noted.insert(query.job, (name, verdict.memo));
+        }
+        Ok(())
+    }
+
+    /// L6: a trial ends when its time is up, and not before; what rules is made ready, however long the host sleeps.
+    fn settled(&mut self, seen: &Seen<'_>, set: &PolicySet, premises: &mut Premises) -> Result<(), Broken> {
+        let now = seen.now.mono;
+        let trial = seats::policy(seen.rows.get(&Key::Policy)).and_then(|row| row.probation.clone());
+        let span = Duration::from_millis(seen.knobs.probation_ms);
+        let probed = policy_changes(seen).any(|change| matches!(change, PolicyChange::Probed { .. }));
+        if probed && let Some((_, since, true)) = &self.trial {
+            let ran = since.until(now);
+            demand("I26", ran + SLACK >= span, || format!("a trial of {span:?} is over after {ran:?}"))?;
+        }
+        self.trial = match (trial, self.trial.take()) {
+            (None, _) => None,
+            (Some(new), Some((old, since, here))) if (old.since, old.until) == (new.since, new.until) => {
+                Some((new, since, here))
+            }
+            (Some(new), _) => Some((new, now, !matches!(seen.input, Input::Boot { .. }))),
+        };
+        if let Some((trial, since, _)) = &self.trial {
+            premises.met("L6.trial");
+            let over = since.after(span + LATE);
+            demand("L6", now < over, || format!("{trial:?} does not end"))?;
+        }
+        for decision in &seen.out.decisions {
+            let active = set.id();
+            match decision.by {
+                Author::Builtin { why: PolicyFault::Missing, .. } => {
+                    let (of, since) = *self.unready.get_or_insert((active, now));
+                    if of != active {
+                        self.unready = Some((active, now));
+                    }
+                    let asleep = since.until(now);
+                    demand("L6", asleep < READY_MAX, || format!("{active:?} is not ready for {asleep:?}"))?;
+                }
+                Author::Set(_) | Author::Builtin { .. } => self.unready = None,
+            }
         }
         Ok(())
     }
@@ -425,6 +510,7 @@ impl Site {
         self.memos.clear();
         self.wishes.clear();
         self.waiting.clear();
+        (self.trial, self.unready) = (None, None);
         for record in self.records.values_mut() {
             record.late = 0;
         }
@@ -467,6 +553,7 @@ impl Watch for PolicyWatch {
         site.faults(seen, &set, premises)?;
         site.keeps(seen, premises)?;
         site.turns(seen, premises)?;
+        site.settled(seen, &set, premises)?;
         site.wished(seen, &set, premises)
     }
 
@@ -491,6 +578,7 @@ impl Watch for PolicyWatch {
         &[
             "I25.back",
             "I25.changed",
+            "I25.job_memo",
             "I25.memo",
             "I25.one",
             "I25.turn",
@@ -505,6 +593,7 @@ impl Watch for PolicyWatch {
             "I26.usable",
             "L6",
             "L6.ready",
+            "L6.trial",
         ]
     }
 }
