@@ -464,7 +464,7 @@ pub enum PolicyChange {
         #[n(2)]
         at: Wall,
     },
-    /// Staged → Admitted
+    /// Staged, Rejected → Admitted
     #[n(1)]
     Admitted {
         #[n(0)]

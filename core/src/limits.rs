@@ -115,8 +115,8 @@ pub const STRAYS_MAX: usize = 100;
 pub const MODULES_MAX: usize = 64;
 /// Changes of the set of policies that are remembered, with all that sat in it.
 pub const POLICY_HISTORY: usize = 64;
-/// Faults remembered per slot of policies; so many at most make one ejection.
-pub const POLICY_FAULTS: usize = 16;
+/// Faults remembered per slot of policies: the upper end of `policies.faults`, so that an ejection can count them.
+pub const POLICY_FAULTS: u32 = 100;
 /// Settings of one module in one slot.
 pub const SETTINGS_MAX: usize = 32;
 /// Bytes of the keys and texts of these settings together: they stand in every remembered change of the set.

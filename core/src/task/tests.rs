@@ -220,7 +220,7 @@ impl Rig {
             match change {
                 Change::Task(change) => self.shadow.apply_task(change),
                 Change::Episode(change) => self.shadow.apply_episode(change),
-                Change::Job(_) | Change::Upload(_) => unreachable!("not of the tasks"),
+                Change::Job(_) | Change::Upload(_) | Change::Policy(_) => unreachable!("not of the tasks"),
             }
             .expect("legal in replay");
         }
@@ -280,7 +280,7 @@ impl Rig {
                 }
                 Request::Sync { episode } => tasks.on_sync(cx, id, episode),
                 Request::SyncBatch => tasks.on_sync_batch(cx, id),
-                Request::RefreshState { .. } => unreachable!("not for the tasks"),
+                Request::RefreshState { .. } | Request::Policy(_) => unreachable!("not for the tasks"),
             },
         )
     }

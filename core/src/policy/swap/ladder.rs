@@ -31,7 +31,7 @@ impl Swap {
         let mark = FaultMark { slot, module, fault: why, at: cx.now.wall };
         self.record(cx, PolicyChange::Faulted(mark));
         self.tell(cx, PolicyNews::Faulted(mark));
-        let most = cx.knobs.policy_faults.clamp(1, FAULTS_MAX);
+        let most = cx.knobs.policy_faults.clamp(1, limits::POLICY_FAULTS);
         // A box that starves makes everybody late: only a module that is late every time is to blame.
         if self.timeouts[slot as usize] >= most || self.counted(cx, &mark) >= most {
             self.quarantine(cx, module, Some(slot), Blame::Fault(why));
@@ -217,6 +217,3 @@ impl Swap {
         }
     }
 }
-
-const FAULTS_MAX: u32 = 16;
-const _: () = assert!(FAULTS_MAX as usize == limits::POLICY_FAULTS);

@@ -153,7 +153,8 @@ impl Swap {
     /// Takes up what the records leave open.
     pub(crate) fn on_boot(&mut self, cx: &mut Cx<'_>) {
         let row = &self.state.row;
-        if (self.state.kept() || self.state.default.is_some()) && row.set != Some(self.state.id) {
+        // A site that never had a module has no generation.
+        if (row.set.is_some() || self.state.default.is_some()) && row.set != Some(self.state.id) {
             let slots = row.slots.clone();
             let floored = self.state.floored(&slots);
             self.turn(cx, TurnWhat::Configured, slots, floored);
