@@ -31,6 +31,8 @@ pub(crate) struct Shelf {
     /// Questions to the native floor for how many uploads may run.
     asked: u64,
     ready: BTreeMap<PolicySetId, [Option<Seated>; 5]>,
+    /// The one that was made ready last.
+    newest: Option<PolicySetId>,
     beside: Option<(Slot, Seated)>,
     /// What modules did that nobody should, since it was last taken.
     odd: BTreeSet<Conduct>,
@@ -44,6 +46,7 @@ impl Shelf {
             manner,
             asked: 0,
             ready: BTreeMap::new(),
+            newest: None,
             beside: None,
             odd: BTreeSet::new(),
         }
@@ -64,6 +67,7 @@ impl Shelf {
         }
         let id = set.id();
         self.ready.insert(id, seats);
+        self.newest = Some(id);
         Ok(id)
     }
 
@@ -95,6 +99,11 @@ impl Shelf {
     /// Whoever is to be asked where this set counts: it, or the floor if it is not ready.
     pub(crate) fn of(&mut self, set: PolicySetId) -> Asked<'_> {
         Asked { shelf: self, set }
+    }
+
+    /// The set that was made ready last: whom a driver asks that cheats.
+    pub(super) fn newest(&self) -> Option<PolicySetId> {
+        self.newest
     }
 
     /// What modules did that nobody should since the last time.

@@ -289,6 +289,8 @@ impl World<'_> {
             Input::Boot { knobs, .. } => seats::set(seats::policy(self.images[site].get(&Key::Policy)), knobs).id(),
             _ => node.machine.active_policy(),
         };
+        let newest = node.policies.newest().filter(|_| self.driver == Some(DriverBug::B24));
+        let set = newest.unwrap_or(set);
         node.machine.step(now, &input, &cold, &mut node.policies.of(set), &mut out);
         for odd in node.policies.take_odd() {
             *self.fired.entry(odd.word()).or_default() += 1;
@@ -340,7 +342,7 @@ impl World<'_> {
         let cheats = match self.driver {
             Some(DriverBug::B27) => node.batch.iter().any(claims),
             Some(DriverBug::B28) => node.refused,
-            None => false,
+            Some(DriverBug::B24) | None => false,
         };
         if cheats {
             return self.publish(site, Flush::Skipped, true);
