@@ -62,6 +62,7 @@ impl Coverage {
             | Input::Stored { .. }
             | Input::Space { .. }
             | Input::Policy { .. }
+            | Input::Surroundings(_)
             | Input::Quarantined { .. }
             | Input::Shutdown => {}
         }

@@ -244,6 +244,7 @@ impl LinkWatch {
             | Input::Stored { .. }
             | Input::Space { .. }
             | Input::Policy { .. }
+            | Input::Surroundings(_)
             | Input::Quarantined { .. } => Ok(()),
         }
     }

@@ -272,6 +272,7 @@ impl Lines {
             | Input::Object { .. }
             | Input::Space { .. }
             | Input::Policy { .. }
+            | Input::Surroundings(_)
             | Input::Stored { .. } => Heard::Plain,
         }
     }

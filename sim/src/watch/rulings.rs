@@ -163,5 +163,5 @@ pub(super) fn patience(seen: &Seen<'_>) -> Duration {
         Some(Row::Module(row)) => row.facts.as_ref().map_or(0, |facts| facts.patience_ms),
         _ => 0,
     };
-    Duration::from_millis(own.max(3_600_000)).min(limits::PATIENCE_MAX)
+    Duration::from_millis(own.max(seen.knobs.patience_ms)).min(limits::PATIENCE_MAX)
 }

@@ -252,6 +252,7 @@ impl Site {
             | Input::Stored { .. }
             | Input::Space { .. }
             | Input::Policy { .. }
+            | Input::Surroundings(_)
             | Input::Quarantined { .. } => 0,
         };
         // A few machines take part, each with a few words; who waits is answered; uploads begin, with their parts.

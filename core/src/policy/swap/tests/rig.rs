@@ -156,7 +156,8 @@ impl Rig {
         let mut out = Output::default();
         let mut touched = std::collections::BTreeSet::new();
         let mut facts = std::collections::VecDeque::new();
-        let mut chance = Chance::new(1);
+        let (mut chance, mut seeds) = (Chance::new(1), Chance::new(2));
+        let active = self.swap.active();
         let mut policies = Builtin::new(self.knobs.builtin.clone());
         let mut cx = Cx {
             now: self.now,
@@ -165,6 +166,8 @@ impl Rig {
             stopping: self.stopping,
             timers: &mut self.timers,
             chance: &mut chance,
+            active: &active,
+            seeds: &mut seeds,
             tickets: &mut self.tickets,
             facts: &mut facts,
             touched: &mut touched,
