@@ -10,7 +10,9 @@ use tidegate_core::object::{Got, ObjectReply};
 use tidegate_core::outcome::{Fault, Outcome};
 use tidegate_core::policy::{PolicyFault, PolicyNews};
 use tidegate_core::refusal::{PolicyRefusal, Refusal};
-use tidegate_core::row::{Blame, Cause, FinalWhy, JobState, Key, ModuleState, ParkWhy, Phase, Qa, Row, TurnWhat};
+use tidegate_core::row::{
+    Blame, Cause, FinalWhy, JobState, Key, ModuleState, ParkWhy, Phase, Qa, Row, TurnWhat,
+};
 
 use crate::time::SimTime;
 use crate::watch::{Happened, Seen, Truth};
@@ -345,9 +347,9 @@ impl Coverage {
                     let gone = blame.code() == "unreadable";
                     self.sometimes("policy-unreadable", gone);
                     let chosen = matches!(seen.was(&Key::Policy), Some(Row::Policy(row))
-                        if row.slots.iter().any(|(slot, binding)| {
-                            binding.module == *module && turn.slots.iter().any(|(at, _)| at == slot)
-                        }));
+                    if row.slots.iter().any(|(slot, binding)| {
+                        binding.module == *module && turn.slots.iter().any(|(at, _)| at == slot)
+                    }));
                     self.sometimes("policy-fell-back", chosen);
                     self.sometimes("policy-floored", !turn.floored.is_empty());
                 }

@@ -101,7 +101,8 @@ impl Theme {
         if stage.shape.dishonest && chance.one_in(3) {
             let (at, story) = moment(stage, stories, &mut chance, &[4]);
             let site = story.map_or(0, |story| story.site);
-            let fault = Fault::Misrouted { store: Store::Cloud(site), permille: temper.permille(&mut chance) };
+            let fault =
+                Fault::Misrouted { store: Store::Cloud(site), permille: temper.permille(&mut chance) };
             let lasts = Lasts::For(temper.dwell(stage, &mut chance).min(Duration::from_secs(600)));
             all.push(FaultSpec { when: When::At(at), lasts, fault });
         }
@@ -129,7 +130,11 @@ impl Theme {
             0 => {
                 let every = draw::scaled_span(chance, 20, 400);
                 let lasts = Lasts::For(draw::scaled_span(chance, 500, 6_000));
-                all.push(FaultSpec { when: When::At(at), lasts, fault: Fault::SwapStorm { site, slot, every } });
+                all.push(FaultSpec {
+                    when: When::At(at),
+                    lasts,
+                    fault: Fault::SwapStorm { site, slot, every },
+                });
             }
             1 => {
                 // Nobody notices before a process starts.

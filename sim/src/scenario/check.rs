@@ -8,7 +8,9 @@ use std::time::Duration;
 use tidegate_core::id::{DeviceId, TaskId, WireId};
 use tidegate_core::limits;
 
-use super::{Act, DeviceSpec, Fault, FaultSpec, Lasts, ModuleSpec, Path, Recording, Scenario, Site, Step, Store, When};
+use super::{
+    Act, DeviceSpec, Fault, FaultSpec, Lasts, ModuleSpec, Path, Recording, Scenario, Site, Step, Store, When,
+};
 
 /// Where in a scenario a problem is. Indices count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -236,8 +236,7 @@ impl RawSite {
         put(&mut knobs.builtin.retry_jitter_ms, ms(raw.retry_jitter)?);
         put(&mut knobs.builtin.attempts, raw.attempts);
         put(&mut knobs.builtin.uploads, raw.uploads);
-        knobs.default_module =
-            raw.default_module.unwrap_or(false).then(|| super::ModuleSpec::DEFAULT.hash());
+        knobs.default_module = raw.default_module.unwrap_or(false).then(|| super::ModuleSpec::DEFAULT.hash());
         put(&mut knobs.policy_faults, raw.policy_faults);
         put(&mut knobs.policy_window_ms, ms(raw.policy_window)?);
         put(&mut knobs.probation_ms, ms(raw.probation)?);

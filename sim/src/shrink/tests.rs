@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tidegate_core::id::Role;
 use tidegate_core::input::Action;
-use tidegate_core::policy::Slot;
 use tidegate_core::knobs::Knobs;
+use tidegate_core::policy::Slot;
 
 use super::{Budget, Shrunk, events, shrink};
 use crate::scenario::{
-    Act, CommitPoint, Deed, DeviceSpec, Fault, FaultSpec, Firmware, Flavour, Keep, Lasts, Lie, Path, Recording,
-    Scenario, Site, Step, Store, Sync, Way, When,
+    Act, CommitPoint, Deed, DeviceSpec, Fault, FaultSpec, Firmware, Flavour, Keep, Lasts, Lie, Path,
+    Recording, Scenario, Site, Step, Store, Sync, Way, When,
 };
 use crate::stream::Stream;
 

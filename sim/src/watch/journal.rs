@@ -134,10 +134,7 @@ impl Retold {
 
 /// Whether the core gave a verdict without asking anybody.
 fn own(decision: &Decision) -> bool {
-    matches!(
-        decision.by,
-        tidegate_core::policy::Author::Builtin { why: PolicyFault::Stalled, .. }
-    )
+    matches!(decision.by, tidegate_core::policy::Author::Builtin { why: PolicyFault::Stalled, .. })
 }
 
 impl Policies for Retold {
@@ -202,7 +199,10 @@ fn repeated(entries: &[Entry]) -> Result<BTreeMap<Key, Row>, Broken> {
         machine.step(entry.now, &entry.input, &cold, &mut Retold::new(entry), &mut out);
         let asked = out.decisions == entry.decisions;
         demand("I24", asked, || {
-            format!("{:?} ruled {:?} in life and {:?} when repeated", entry.input, entry.decisions, out.decisions)
+            format!(
+                "{:?} ruled {:?} in life and {:?} when repeated",
+                entry.input, entry.decisions, out.decisions
+            )
         })?;
         let equal = out.changes == entry.changes && out.rulings == entry.rulings;
         demand("I24", equal, || {

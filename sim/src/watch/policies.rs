@@ -120,7 +120,9 @@ impl Site {
             let slot = decision.question.slot();
             premises.met("I25.one");
             let one = decision.set == active && decision.by.set() == active;
-            demand("I25", one, || format!("{} is ruled by {:?}, not by {active:?}", slot.name(), decision.by))?;
+            demand("I25", one, || {
+                format!("{} is ruled by {:?}, not by {active:?}", slot.name(), decision.by)
+            })?;
             demand("I25", decision.module == set.module(slot), || {
                 format!("{} is said to be ruled by {:?} of {set:?}", slot.name(), decision.module)
             })?;
@@ -275,7 +277,10 @@ impl Site {
                 Author::Builtin { why: PolicyFault::Stalled, .. } => {
                     due.insert(hash, slot);
                 }
-                Author::Builtin { why: PolicyFault::Trap | PolicyFault::Exhausted | PolicyFault::Shape, .. } => {
+                Author::Builtin {
+                    why: PolicyFault::Trap | PolicyFault::Exhausted | PolicyFault::Shape,
+                    ..
+                } => {
                     record.late = 0;
                     record.faults.push(seen.now.wall);
                 }
@@ -288,7 +293,8 @@ impl Site {
         for (hash, slot) in &due {
             premises.met("I26.ejected");
             // If another change of this step took its slot away, nobody is left to blame.
-            let barred = module(seen.rows.get(&Key::Module(*hash))).is_some_and(|row| row.quarantined.is_some());
+            let barred =
+                module(seen.rows.get(&Key::Module(*hash))).is_some_and(|row| row.quarantined.is_some());
             let sits = after.module(*slot) == Some(*hash);
             let excused = !sits && !barred && turned(seen).next().is_some();
             demand("I26", barred || excused, || {
@@ -304,7 +310,10 @@ impl Site {
                 Blame::Fault(_) => due.contains_key(hash),
                 // It was admitted, and cannot be made ready any more.
                 Blame::Refused { .. } => {
-                    matches!(seen.input, Input::Policy { outcome: Outcome::Done(PolicyReply::Rejected { .. }), .. })
+                    matches!(
+                        seen.input,
+                        Input::Policy { outcome: Outcome::Done(PolicyReply::Rejected { .. }), .. }
+                    )
                 }
             };
             demand("I26", cause, || format!("{hash} is barred for nothing: {quarantine:?}"))?;
@@ -330,9 +339,11 @@ impl Site {
             if old.id() != new.id() {
                 premises.met("I25.changed");
             }
-            (row.generation, row.slots, row.floored) = (turn.generation, turn.slots.clone(), turn.floored.clone());
+            (row.generation, row.slots, row.floored) =
+                (turn.generation, turn.slots.clone(), turn.floored.clone());
         }
-        let same = (row.generation, &row.slots, &row.floored) == (after.generation, &after.slots, &after.floored);
+        let same =
+            (row.generation, &row.slots, &row.floored) == (after.generation, &after.slots, &after.floored);
         demand("I25", same, || format!("changes say {row:?}, the record says {after:?}"))?;
         demand("I25", after.generation >= before.generation, || {
             format!("generation {} follows {}", after.generation, before.generation)
@@ -356,14 +367,13 @@ impl Site {
         premises: &mut Premises,
     ) -> Result<PolicySet, Broken> {
         let old = seats::set(Some(row), seen.knobs);
-        let next = PolicyRow { slots: turn.slots.clone(), floored: turn.floored.clone(), ..PolicyRow::default() };
+        let next =
+            PolicyRow { slots: turn.slots.clone(), floored: turn.floored.clone(), ..PolicyRow::default() };
         let new = seats::set(Some(&next), seen.knobs);
         demand("I25", turn.set == new.id(), || format!("{turn:?} names another set than {new:?}"))?;
         let moved: Vec<Slot> =
             Slot::ALL.into_iter().filter(|slot| old.seat(*slot) != new.seat(*slot)).collect();
-        let ready = |id| {
-            matches!(seen.input, Input::Policy { outcome: Outcome::Done(PolicyReply::Prepared(set)), .. } if *set == id)
-        };
+        let ready = |id| matches!(seen.input, Input::Policy { outcome: Outcome::Done(PolicyReply::Prepared(set)), .. } if *set == id);
         let fits = match &turn.what {
             TurnWhat::Activated { slot } => {
                 premises.met("L6");
@@ -371,12 +381,18 @@ impl Site {
             }
             // What needs nothing that is not there may come at once.
             TurnWhat::Reset { slot } => {
-                let asked = matches!(seen.input, Input::Request { request: Request::Policy(PolicyRequest::Reset { .. }), .. });
+                let asked = matches!(
+                    seen.input,
+                    Input::Request { request: Request::Policy(PolicyRequest::Reset { .. }), .. }
+                );
                 (asked || ready(turn.set)) && moved.iter().all(|moved| moved == slot)
             }
             TurnWhat::RolledBack { .. } => {
                 premises.met("I25.back");
-                let asked = matches!(seen.input, Input::Request { request: Request::Policy(PolicyRequest::Rollback { .. }), .. });
+                let asked = matches!(
+                    seen.input,
+                    Input::Request { request: Request::Policy(PolicyRequest::Rollback { .. }), .. }
+                );
                 asked || ready(turn.set)
             }
             TurnWhat::Configured => matches!(seen.input, Input::Boot { .. }),
@@ -406,7 +422,9 @@ impl Site {
             let default = seen.knobs.default_module.filter(|hash| usable(*hash));
             let wanted = match (good, default) {
                 (Some((_, binding)), _) if chosen => Seat::Module(binding.clone()),
-                (_, Some(module)) => Seat::Module(Binding { module, settings: seen.knobs.builtin.for_module() }),
+                (_, Some(module)) => {
+                    Seat::Module(Binding { module, settings: seen.knobs.builtin.for_module() })
+                }
                 (_, None) => Seat::Floor,
             };
             demand("I26", *new.seat(slot) == wanted, || {
@@ -459,13 +477,15 @@ impl Site {
         );
         if failed {
             premises.met("I26.refused");
-            let kept = turned(seen).all(|turn| matches!(turn.what, TurnWhat::Ejected { blame: Blame::Refused { .. }, .. }));
+            let kept = turned(seen)
+                .all(|turn| matches!(turn.what, TurnWhat::Ejected { blame: Blame::Refused { .. }, .. }));
             demand("I26", kept, || format!("{outcome:?} changes who rules: {:?}", seen.out.changes))?;
         }
-        let closes = seen.out.effects.iter().any(
-            |effect| matches!(effect, Effect::Close { why: CloseWhy::Replaced | CloseWhy::GoingAway, .. }),
-        );
-        let fails = seen.out.changes.iter().any(|change| matches!(change, Change::Job(JobChange::Failed { .. })));
+        let closes = seen.out.effects.iter().any(|effect| {
+            matches!(effect, Effect::Close { why: CloseWhy::Replaced | CloseWhy::GoingAway, .. })
+        });
+        let fails =
+            seen.out.changes.iter().any(|change| matches!(change, Change::Job(JobChange::Failed { .. })));
         demand("I26", !closes && !fails, || format!("{outcome:?} ends a link or a job: {:?}", seen.out))
     }
 

@@ -80,9 +80,13 @@ pub(super) fn again(
         return Err(Broken { invariant: "I16", saw: "tried again, and nobody was asked".to_string() });
     };
     let RetryAction::After { delay_ms } = verdict.action else {
-        return Err(Broken { invariant: "I16", saw: format!("tried again, and {:?} was said", verdict.action) });
+        return Err(Broken {
+            invariant: "I16",
+            saw: format!("tried again, and {:?} was said", verdict.action),
+        });
     };
-    if Duration::from_millis(delay_ms) > limits::DELAY_MAX || Duration::from_millis(delay_ms) < limits::DELAY_MIN
+    if Duration::from_millis(delay_ms) > limits::DELAY_MAX
+        || Duration::from_millis(delay_ms) < limits::DELAY_MIN
     {
         premises.met("I26.delay");
     }
@@ -102,9 +106,8 @@ pub(super) fn again(
 
 /// Whether somebody said that a job waits for an operator: a module alone does.
 pub(super) fn parks(seen: &Seen<'_>) -> bool {
-    retry(seen).is_some_and(|(decision, verdict)| {
-        verdict.action == RetryAction::Park && !is_floor(seen, decision)
-    })
+    retry(seen)
+        .is_some_and(|(decision, verdict)| verdict.action == RetryAction::Park && !is_floor(seen, decision))
 }
 
 /// Whether somebody said that no attempt can help: a module alone does.
@@ -149,7 +152,9 @@ pub(super) fn native(seen: &Seen<'_>) -> Result<(), Broken> {
             && is_floor(seen, decision)
         {
             let set = seen.knobs.builtin.uploads;
-            demand("I26", limits.uploads == set, || format!("{} uploads at once, not {set}", limits.uploads))?;
+            demand("I26", limits.uploads == set, || {
+                format!("{} uploads at once, not {set}", limits.uploads)
+            })?;
         }
     }
     Ok(())

@@ -561,6 +561,16 @@ impl Watch for SystemWatch {
     }
 
     fn invariants(&self) -> &'static [&'static str] {
-        &["I12", "I12.accepted", "I12.crash", "I12.policy", "I12.promised", "I24", "I27", "I27.queued", "I27.step"]
+        &[
+            "I12",
+            "I12.accepted",
+            "I12.crash",
+            "I12.policy",
+            "I12.promised",
+            "I24",
+            "I27",
+            "I27.queued",
+            "I27.step",
+        ]
     }
 }

@@ -48,7 +48,8 @@ impl ModuleSpec {
             let n = u64::from(self.n % 4);
             rules.auto_scan = self.n % 2 == 1;
             rules.uploads = 1 + self.n % 3;
-            (rules.retry_base_ms, rules.retry_cap_ms, rules.retry_jitter_ms) = (1_000 * (n + 1), 20_000, n * 500);
+            (rules.retry_base_ms, rules.retry_cap_ms, rules.retry_jitter_ms) =
+                (1_000 * (n + 1), 20_000, n * 500);
             rules.attempts = 2 + self.n % 4;
         }
         for (key, value) in &binding.settings {

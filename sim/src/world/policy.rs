@@ -172,11 +172,8 @@ impl Policies for Asked<'_> {
 
     fn limits(&mut self, situation: &Situation) -> Ruling<UploadLimits> {
         let native = self.set == self.shelf.floor.id();
-        let mut ruling = self.rule(
-            Slot::Concurrency,
-            |floor| floor.limits(situation),
-            |seated| seated.limits(situation),
-        );
+        let mut ruling =
+            self.rule(Slot::Concurrency, |floor| floor.limits(situation), |seated| seated.limits(situation));
         if native {
             self.shelf.asked += 1;
             match self.shelf.manner {
@@ -194,6 +191,10 @@ impl Policies for Asked<'_> {
     }
 
     fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Ordering> {
-        self.rule(Slot::Order, |floor| floor.score(situation, waiting), |seated| seated.score(situation, waiting))
+        self.rule(
+            Slot::Order,
+            |floor| floor.score(situation, waiting),
+            |seated| seated.score(situation, waiting),
+        )
     }
 }

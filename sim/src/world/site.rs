@@ -286,7 +286,9 @@ impl World<'_> {
         let mut out = Output::default();
         // What a boot decides it decides with the set that it boots with.
         let set = match &input {
-            Input::Boot { knobs, .. } => seats::set(seats::policy(self.images[site].get(&Key::Policy)), knobs).id(),
+            Input::Boot { knobs, .. } => {
+                seats::set(seats::policy(self.images[site].get(&Key::Policy)), knobs).id()
+            }
             _ => node.machine.active_policy(),
         };
         let newest = node.policies.newest().filter(|_| self.driver == Some(DriverBug::B24));

@@ -102,7 +102,10 @@ impl Weather {
             Fault::HostSlow { site: s, by, permille } if *s == site => Some((*by, *permille)),
             _ => None,
         };
-        self.on.iter().filter_map(slow).fold((Duration::ZERO, 0), |all, one| (all.0 + one.0, all.1.max(one.1)))
+        self.on
+            .iter()
+            .filter_map(slow)
+            .fold((Duration::ZERO, 0), |all, one| (all.0 + one.0, all.1.max(one.1)))
     }
 
     /// Faults of a store that are on, with their index.

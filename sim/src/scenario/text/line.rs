@@ -147,7 +147,8 @@ impl<'a> Line<'a> {
 
     /// A module, if one is named.
     pub(super) fn module(&mut self) -> Taken<Option<ModuleSpec>> {
-        let what = "write a conduct and a number, for instance trap-3; `tidegate-sim list` names the conducts";
+        let what =
+            "write a conduct and a number, for instance trap-3; `tidegate-sim list` names the conducts";
         self.read("module", |name| ModuleSpec::of(name).ok_or_else(|| what.to_string()))
     }
 

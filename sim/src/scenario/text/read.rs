@@ -154,11 +154,9 @@ fn what(line: &mut Line<'_>, word: &str) -> Read<Fault> {
             Fault::SwapStorm { site: line.site()?, slot: slot(line)?, every: line.span("every")? }
         }
         "rot" => Fault::Rot { site: line.site()?, slot: slot(line)? },
-        "host-slow" => Fault::HostSlow {
-            site: line.site()?,
-            by: line.span("by")?,
-            permille: line.number("permille")?,
-        },
+        "host-slow" => {
+            Fault::HostSlow { site: line.site()?, by: line.span("by")?, permille: line.number("permille")? }
+        }
         other => return Err(format!("fault = {other:?} must be one of {FAULTS}")),
     })
 }

@@ -150,15 +150,11 @@ fn knobs(knobs: &Knobs) -> Fields {
             None => f,
         })
         .unless(knobs.default_module.is_none(), |f| f.raw("default_module", true))
-        .unless(knobs.policy_faults == default.policy_faults, |f| {
-            f.raw("policy_faults", knobs.policy_faults)
-        })
+        .unless(knobs.policy_faults == default.policy_faults, |f| f.raw("policy_faults", knobs.policy_faults))
         .unless(knobs.policy_window_ms == default.policy_window_ms, |f| {
             f.span("policy_window", ms(knobs.policy_window_ms))
         })
-        .unless(knobs.probation_ms == default.probation_ms, |f| {
-            f.span("probation", ms(knobs.probation_ms))
-        })
+        .unless(knobs.probation_ms == default.probation_ms, |f| f.span("probation", ms(knobs.probation_ms)))
         .unless(knobs.patience_ms == default.patience_ms, |f| f.span("patience", ms(knobs.patience_ms)))
 }
 
