@@ -1,4 +1,4 @@
-//! What happens to policies in a plan: one seed in five has people who bring modules of all kinds, and hosts that do not
+//! What happens to policies in a plan: one seed in four has people who bring modules of all kinds, and hosts that do not
 //! answer. Draws from streams of its own, so that all other seeds, and everything else in these, stay as they are.
 
 use std::time::Duration;
@@ -14,6 +14,17 @@ use crate::scenario::{
 };
 use crate::stream::Stream;
 
+/// What is ejected sooner or later, if it is asked.
+const FAILING: [Conduct; 7] = [
+    Conduct::Trap,
+    Conduct::Flaky,
+    Conduct::Loop,
+    Conduct::Bomb,
+    Conduct::Garbled,
+    Conduct::Late,
+    Conduct::Idle,
+];
+
 /// What the policies of a seed are about.
 #[derive(Clone, Debug)]
 pub(super) struct Theme {
@@ -27,7 +38,7 @@ impl Theme {
     /// The theme of a seed, if it has one.
     pub(super) fn draw(seed: u64, shape: &Shape) -> Option<Theme> {
         let mut chance = Stream::new(seed, "plan/policies", 0);
-        if shape.pace != Pace::Mixed || !chance.one_in(5) {
+        if shape.pace != Pace::Mixed || !chance.one_in(4) {
             return None;
         }
         let conducts = draw::subset(&mut chance, &Conduct::ALL);
@@ -40,8 +51,12 @@ impl Theme {
     }
 
     fn module(&self, chance: &mut Stream) -> ModuleSpec {
-        // What is sound is needed by everything else: something to go back to.
-        let conduct = if chance.one_in(4) { Conduct::Fair } else { *chance.pick(&self.conducts) };
+        // What is sound is needed by everything else, something to go back to; and what fails is what it is about.
+        let conduct = match chance.below(8) {
+            0 | 1 => Conduct::Fair,
+            2 | 3 => *chance.pick(&FAILING),
+            _ => *chance.pick(&self.conducts),
+        };
         ModuleSpec { conduct, n: u32::try_from(chance.between(1, self.numbers)).unwrap_or(1) }
     }
 
@@ -80,7 +95,7 @@ impl Theme {
                 let mut chance = stage.stream("plan/policies/step", n);
                 let (at, _) = moment(stage, stories, &mut chance, &[3, 4]);
                 let site = draw::index(&mut chance, stage.sites.len());
-                let deed = *chance.pick(&Deed::ALL);
+                let deed = if chance.one_in(4) { Deed::Unquarantine } else { *chance.pick(&Deed::ALL) };
                 let slot = *chance.pick(&self.slots);
                 let module = chance.one_in(2).then(|| self.module(&mut chance));
                 Step { at, act: Act::Policy { site, deed, slot, module } }

@@ -58,14 +58,14 @@ fn retry<'a>(seen: &Seen<'a>) -> Option<(&'a Decision, RetryVerdict)> {
     })
 }
 
-/// Whether the built-in rules said it, with the site's own settings.
+/// Whether the built-in rules said it with the site's own settings: natively, or as the default module where nobody gave
+/// that one others.
 fn is_floor(seen: &Seen<'_>, decision: &Decision) -> bool {
+    let by_default = seats::set(None, seen.knobs);
+    let (active, slot) = (seats::active(seen), decision.question.slot());
     match decision.by {
         Author::Builtin { .. } => true,
-        Author::Set(_) => {
-            decision.module == seen.knobs.default_module
-                || *seats::active(seen).seat(decision.question.slot()) == Seat::Floor
-        }
+        Author::Set(_) => *active.seat(slot) == Seat::Floor || active.seat(slot) == by_default.seat(slot),
     }
 }
 

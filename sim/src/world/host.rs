@@ -148,6 +148,9 @@ impl World<'_> {
             }
         }
         let slow = self.weather.host_slow(site);
+        if slow != (Duration::ZERO, 0) {
+            *self.fired.entry("host-slow").or_default() += 1;
+        }
         let host = &mut self.nodes[site].host;
         let takes = match &op {
             PolicyOp::Admit { module } => match self.known.get(module).map(|spec| spec.conduct) {
@@ -284,7 +287,14 @@ impl World<'_> {
         if !self.nodes[site].up {
             return Ok(());
         }
-        let sits = self.nodes[site].machine.active_set().module(slot);
+        let sits = match deed {
+            // Whoever lifts a bar means one that is barred.
+            Deed::Unquarantine => self.images[site].iter().find_map(|(key, row)| match (key, row) {
+                (Key::Module(hash), Row::Module(row)) if row.quarantined.is_some() => Some(*hash),
+                _ => None,
+            }),
+            _ => self.nodes[site].machine.active_set().module(slot),
+        };
         let Some(hash) = module.map(ModuleSpec::hash).or(sits).or(self.nodes[site].host.last) else {
             return Ok(());
         };

@@ -105,7 +105,7 @@ impl Seated {
 
     fn memo(&self, seed: u64) -> u64 {
         match self.spec.conduct {
-            Conduct::Memo => self.luck(seed) | 1,
+            Conduct::Memo | Conduct::Whim | Conduct::Hesitant | Conduct::Greedy => self.luck(seed) | 1,
             Conduct::Absurd => u64::MAX,
             _ => 0,
         }
