@@ -46,9 +46,8 @@ impl Swap {
                 self.accept(cx, id);
                 return Ok(());
             }
-        } else if self.state.modules.len() >= limits::MODULES_MAX {
-            let oldest = self.oldest_unused().ok_or(Refusal::Policy(PolicyRefusal::Full))?;
-            self.retire(cx, oldest);
+        } else if !self.make_room(cx, module) {
+            return Err(PolicyRefusal::Full.into());
         }
         let asked = self.asked.values_mut().find_map(|asked| match asked {
             Asked::Admit { module: m, waiters } if *m == module => Some(waiters),
@@ -222,6 +221,18 @@ impl Swap {
         self.retire(cx, module);
         self.accept(cx, id);
         Ok(())
+    }
+
+    /// Forgets a module if there is no place for this one. False if none can be forgotten.
+    pub(super) fn make_room(&mut self, cx: &mut Cx<'_>, module: Sha256) -> bool {
+        if self.state.modules.contains_key(&module) || self.state.modules.len() < limits::MODULES_MAX {
+            return true;
+        }
+        let oldest = self.oldest_unused();
+        if let Some(oldest) = oldest {
+            self.retire(cx, oldest);
+        }
+        oldest.is_some()
     }
 
     fn retire(&mut self, cx: &mut Cx<'_>, module: Sha256) {

@@ -340,3 +340,18 @@ fn a_shadow_is_one_and_ends_when_asked_to() {
     rig.fault(SLOT, PolicyFault::Trap);
     assert!(!rig.is_quarantined(module(1)));
 }
+
+#[test]
+fn a_default_module_of_a_new_program_finds_room() {
+    let mut rig = Rig::new();
+    for n in 1..u8::try_from(limits::MODULES_MAX).unwrap() {
+        rig.pass(1);
+        rig.granted(admit(n));
+    }
+    rig.knobs.default_module = Some(module(150));
+    rig.boot();
+    rig.serve();
+    assert_eq!(rig.swap.view().modules.len(), limits::MODULES_MAX);
+    assert_eq!(rig.state(module(150)), Some(ModuleState::Admitted));
+    assert_eq!(rig.state(DEFAULT), None, "the one of the old program was used longest ago");
+}
