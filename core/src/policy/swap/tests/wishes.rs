@@ -110,8 +110,9 @@ fn what_may_not_sit_in_a_slot_is_refused_with_the_reason_and_what_to_do() {
     let long = vec![("k".to_string(), SettingValue::Text("x".repeat(limits::SETTINGS_BYTES)))];
     for settings in [many, long, vec![setting("a", 1), setting("a", 2)]] {
         let binding = Binding { module: module(201), settings };
-        let answer = rig.wish(PolicyRequest::Activate { slot: Slot::Retry, binding });
-        assert!(matches!(answer, Err(Refusal::BadField { field: "settings", .. })), "{answer:?}");
+        let refusal = rig.refused(PolicyRequest::Activate { slot: Slot::Retry, binding });
+        assert!(matches!(refusal, PolicyRefusal::BadSettings(_)), "{refusal:?}");
+        assert!(format!("{refusal}").starts_with("settings must be "), "{refusal}");
     }
 }
 
