@@ -31,10 +31,19 @@ const ANSWER_MAX: Duration = Duration::from_secs(600);
 /// How long a set that rules may not be ready: the longest time for which a plan's host does not answer, and the longest
 /// wait before it is asked again.
 const READY_MAX: Duration = Duration::from_secs(1_500);
-/// How late a site may notice that a trial is over: one that stood still catches up first.
-const LATE: Duration = Duration::from_secs(900);
 /// Milliseconds may be cut off where a wait becomes a time on the wall.
 const SLACK: Duration = Duration::from_millis(2);
+
+/// A trial as this watch knows it.
+#[derive(Clone, Debug)]
+struct Trial {
+    what: Probation,
+    since: Mono,
+    /// Whether it began in this boot.
+    here: bool,
+    /// Since when it should be over.
+    late: Option<Mono>,
+}
 
 /// What a site's modules did, as far as it counts against them.
 #[derive(Clone, Debug, Default)]
@@ -64,8 +73,8 @@ struct Site {
     waiting: BTreeMap<RequestId, Mono>,
     /// What each retry policy noted of each job, at its last failure.
     noted: BTreeMap<u64, (Option<String>, u64)>,
-    /// The trial that runs, since when, and whether it began in this boot.
-    trial: Option<(Probation, Mono, bool)>,
+    /// The trial that runs.
+    trial: Option<Trial>,
     /// Since when the set that counts is not ready, and which that is.
     unready: Option<(PolicySetId, Mono)>,
 }
@@ -226,21 +235,27 @@ impl Site {
         let trial = seats::policy(seen.rows.get(&Key::Policy)).and_then(|row| row.probation.clone());
         let span = Duration::from_millis(seen.knobs.probation_ms);
         let probed = policy_changes(seen).any(|change| matches!(change, PolicyChange::Probed { .. }));
-        if probed && let Some((_, since, true)) = &self.trial {
-            let ran = since.until(now);
+        if probed {
+            premises.met("L6.trial");
+        }
+        if probed && let Some(trial) = self.trial.as_ref().filter(|trial| trial.here) {
+            let ran = trial.since.until(now);
             demand("I26", ran + SLACK >= span, || format!("a trial of {span:?} is over after {ran:?}"))?;
         }
         self.trial = match (trial, self.trial.take()) {
             (None, _) => None,
-            (Some(new), Some((old, since, here))) if (old.since, old.until) == (new.since, new.until) => {
-                Some((new, since, here))
+            (Some(new), Some(old)) if (old.what.since, old.what.until) == (new.since, new.until) => {
+                Some(Trial { what: new, ..old })
             }
-            (Some(new), _) => Some((new, now, !matches!(seen.input, Input::Boot { .. }))),
+            (Some(what), _) => {
+                let here = !matches!(seen.input, Input::Boot { .. });
+                Some(Trial { what, since: now, here, late: None })
+            }
         };
-        if let Some((trial, since, _)) = &self.trial {
-            premises.met("L6.trial");
-            let over = since.after(span + LATE);
-            demand("L6", now < over, || format!("{trial:?} does not end"))?;
+        if let Some(trial) = self.trial.as_mut().filter(|trial| trial.since.after(span) <= now) {
+            // A site that stood still catches up first.
+            let late = *trial.late.get_or_insert(now);
+            demand("L6", late.after(Duration::from_secs(1)) > now, || format!("{trial:?} does not end"))?;
         }
         for decision in &seen.out.decisions {
             let active = set.id();

@@ -17,6 +17,8 @@ mod operator;
 mod phases;
 pub(crate) mod policy;
 mod queue;
+#[cfg(feature = "wasm-host")]
+mod real;
 mod release;
 mod sight;
 mod site;

@@ -2,15 +2,22 @@
 //! modules have equal answers. No wasm, and no clock.
 
 use tidegate_core::policy::builtin::{Rules, Setting};
+#[cfg(feature = "wasm-host")]
+use tidegate_core::policy::{Question, Verdict};
 use tidegate_core::policy::{
     Bandwidth, Binding, Candidate, Choice, Chosen, GiveUp, ModuleFacts, Ordering, PolicyFault, RetryAction,
     RetryQuery, RetryVerdict, SettingValue, Situation, Slot, UploadLimits, Waiting,
 };
 
+#[cfg(feature = "wasm-host")]
+use super::real;
 use crate::scenario::{Conduct, ModuleSpec};
 
 /// What a module says of a question: a verdict, or how it failed.
 pub(super) type Said<T> = Result<T, PolicyFault>;
+
+/// The word and the sentence of a rejection.
+pub(super) type Refused = (&'static str, String);
 
 impl ModuleSpec {
     /// Bytes of it, as somebody uploads it.
@@ -19,14 +26,14 @@ impl ModuleSpec {
     }
 
     /// What admission sees; or the word and the sentence of its rejection.
-    pub(super) fn admitted(self) -> Result<ModuleFacts, (&'static str, String)> {
+    pub(super) fn admitted(self) -> Result<ModuleFacts, Refused> {
         match self.conduct {
             Conduct::Huge => return Err(("too_large", format!("{} bytes", self.size()))),
             Conduct::Refused => return Err(("imports", "it imports wasi:clocks".to_string())),
             _ => {}
         }
         let slots = if self.conduct == Conduct::Narrow { vec![Slot::Retry] } else { Slot::ALL.to_vec() };
-        Ok(ModuleFacts {
+        let facts = ModuleFacts {
             size: self.size(),
             // Versions of one policy: what the number tells apart has one name.
             name: self.conduct.word().to_string(),
@@ -35,11 +42,14 @@ impl ModuleSpec {
             slots,
             patience_ms: if self.n.is_multiple_of(3) { 300_000 } else { 0 },
             signed_by: None,
-        })
+        };
+        #[cfg(feature = "wasm-host")]
+        let facts = real::facts(self, facts)?;
+        Ok(facts)
     }
 
     /// The rules that it deviates from, in these settings; or why it does not take them.
-    pub(super) fn seated(self, binding: &Binding) -> Result<Seated, (&'static str, String)> {
+    pub(super) fn seated(self, slot: Slot, binding: &Binding) -> Result<Seated, Refused> {
         if self.conduct == Conduct::Unfit {
             return Err(("configure", "it wants a setting that nobody gave".to_string()));
         }
@@ -60,7 +70,14 @@ impl ModuleSpec {
             };
             set.map_err(|why| ("configure", format!("{key} {why}")))?;
         }
-        Ok(Seated { spec: self, rules })
+        #[cfg(not(feature = "wasm-host"))]
+        let _ = slot;
+        Ok(Seated {
+            spec: self,
+            rules,
+            #[cfg(feature = "wasm-host")]
+            real: real::seat(self, slot, binding)?,
+        })
     }
 }
 
@@ -69,6 +86,8 @@ impl ModuleSpec {
 pub(super) struct Seated {
     pub(super) spec: ModuleSpec,
     rules: Rules,
+    #[cfg(feature = "wasm-host")]
+    real: Option<tidegate_policies::Sitting>,
 }
 
 impl Seated {
@@ -112,6 +131,14 @@ impl Seated {
     }
 
     pub(super) fn select(&self, situation: &Situation, candidates: &[Candidate]) -> Said<Vec<Chosen>> {
+        #[cfg(feature = "wasm-host")]
+        if let Some(sitting) = &self.real {
+            let question = Question::AutoScan(situation.clone(), candidates.to_vec());
+            return match real::ask(sitting, &question)? {
+                Verdict::AutoScan(verdict) => Ok(verdict),
+                _ => Err(PolicyFault::Shape),
+            };
+        }
         if let Some(fault) = self.fails(situation.seed) {
             return Err(fault);
         }
@@ -133,6 +160,14 @@ impl Seated {
     }
 
     pub(super) fn retry(&self, query: &RetryQuery) -> Said<RetryVerdict> {
+        #[cfg(feature = "wasm-host")]
+        if let Some(sitting) = &self.real {
+            let question = Question::Retry(query.clone());
+            return match real::ask(sitting, &question)? {
+                Verdict::Retry(verdict) => Ok(verdict),
+                _ => Err(PolicyFault::Shape),
+            };
+        }
         if let Some(fault) = self.fails(query.seed) {
             return Err(fault);
         }
@@ -156,6 +191,14 @@ impl Seated {
     }
 
     pub(super) fn limits(&self, situation: &Situation) -> Said<UploadLimits> {
+        #[cfg(feature = "wasm-host")]
+        if let Some(sitting) = &self.real {
+            let question = Question::Concurrency(situation.clone());
+            return match real::ask(sitting, &question)? {
+                Verdict::Concurrency(verdict) => Ok(verdict),
+                _ => Err(PolicyFault::Shape),
+            };
+        }
         if let Some(fault) = self.fails(situation.seed) {
             return Err(fault);
         }
@@ -176,6 +219,14 @@ impl Seated {
     }
 
     pub(super) fn budget(&self, situation: &Situation) -> Said<Bandwidth> {
+        #[cfg(feature = "wasm-host")]
+        if let Some(sitting) = &self.real {
+            let question = Question::Bandwidth(situation.clone());
+            return match real::ask(sitting, &question)? {
+                Verdict::Bandwidth(verdict) => Ok(verdict),
+                _ => Err(PolicyFault::Shape),
+            };
+        }
         if let Some(fault) = self.fails(situation.seed) {
             return Err(fault);
         }
@@ -191,6 +242,14 @@ impl Seated {
     }
 
     pub(super) fn score(&self, situation: &Situation, waiting: &[Waiting]) -> Said<Ordering> {
+        #[cfg(feature = "wasm-host")]
+        if let Some(sitting) = &self.real {
+            let question = Question::Order(situation.clone(), waiting.to_vec());
+            return match real::ask(sitting, &question)? {
+                Verdict::Order(verdict) => Ok(verdict),
+                _ => Err(PolicyFault::Shape),
+            };
+        }
         if let Some(fault) = self.fails(situation.seed) {
             return Err(fault);
         }

@@ -61,7 +61,7 @@ impl Shelf {
         let mut seats = [const { None }; 5];
         for (n, slot) in Slot::ALL.into_iter().enumerate() {
             if let Seat::Module(binding) = set.seat(slot) {
-                let seated = self.seat(binding, &whole).map_err(|(code, why)| (slot, code, why))?;
+                let seated = self.seat(slot, binding, &whole).map_err(|(code, why)| (slot, code, why))?;
                 seats[n] = Some(seated);
             }
         }
@@ -79,19 +79,20 @@ impl Shelf {
     ) -> Result<(), (&'static str, String)> {
         self.beside = match what {
             None => None,
-            Some((slot, binding)) => Some((*slot, self.seat(binding, &whole)?)),
+            Some((slot, binding)) => Some((*slot, self.seat(*slot, binding, &whole)?)),
         };
         Ok(())
     }
 
     fn seat(
         &mut self,
+        slot: Slot,
         binding: &Binding,
         whole: impl Fn(Sha256) -> bool,
     ) -> Result<Seated, (&'static str, String)> {
         let spec = self.known.get(&binding.module).filter(|_| whole(binding.module));
         let spec = spec.ok_or(("unreadable", "its bytes are not what they were".to_string()))?;
-        spec.seated(binding).inspect_err(|_| {
+        spec.seated(slot, binding).inspect_err(|_| {
             self.odd.insert(spec.conduct);
         })
     }
