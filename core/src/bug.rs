@@ -76,6 +76,8 @@ bank! {
     B19,
     /// A recording is acknowledged as soon as its uploader says that it is there.
     B20,
+    /// A policy that cannot be loaded leaves none.
+    B25,
     /// Attempts spent are forgotten at every boot.
     B26,
     /// The order of effects depends on addresses in memory.
@@ -138,6 +140,26 @@ bank! {
     X27,
     /// An operation on our own store is taken for one that cannot fail: the core panics if it does.
     X28,
+    /// A restart forgets which modules are barred.
+    X29,
+    /// An ejected module makes room for the default, though a good one is there.
+    X30,
+    /// A restart forgets the faults of modules.
+    X31,
+    /// A probation never ends.
+    X32,
+    /// A module that cannot be made ready is activated all the same.
+    X33,
+    /// Going back to an earlier set brings back modules that are barred.
+    X34,
+    /// A policy is given what another one noted.
+    X35,
+    /// A policy that let nothing begin for too long is overruled, and stays.
+    X36,
+    /// Answers that took too long count like any fault, whoever else was late.
+    X37,
+    /// What an ejection leaves is not made ready.
+    X38,
     /// A command that waited for a fresh state is sent without asking the tasks again.
     H01,
     /// Any "not there" ends the duty to abort an upload.

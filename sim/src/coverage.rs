@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_core::change::{Change, EpisodeChange, JobChange, TaskChange, UploadChange};
+use tidegate_core::change::{Change, EpisodeChange, JobChange, PolicyChange, TaskChange, UploadChange};
 use tidegate_core::effect::{CloseWhy, Effect, Notice, Response};
 use tidegate_core::input::{Input, LostWhy};
 use tidegate_core::object::{Got, ObjectReply};
 use tidegate_core::outcome::{Fault, Outcome};
-use tidegate_core::refusal::Refusal;
-use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Phase, Qa, Row};
+use tidegate_core::policy::{PolicyFault, PolicyNews};
+use tidegate_core::refusal::{PolicyRefusal, Refusal};
+use tidegate_core::row::{
+    Blame, Cause, FinalWhy, JobState, Key, ModuleState, ParkWhy, Phase, Qa, Row, TurnWhat,
+};
 
 use crate::time::SimTime;
 use crate::watch::{Happened, Seen, Truth};
@@ -49,6 +52,19 @@ pub const MARKS: &[(&str, &str)] = &[
     ("part-lost", "the store does not hold a part that was acknowledged"),
     ("part-untrue", "the recording at the edge is whole, and a part that was sent is not of it"),
     ("parts-found", "parts whose answers were lost are found in the store's list"),
+    ("policy-activated", "a module comes to rule under a hook"),
+    ("policy-barred-again", "a module that is barred is asked for, and refused"),
+    ("policy-busy", "a change of policies is refused because another one is under way"),
+    ("policy-ejected", "a module that fails too often loses its slots"),
+    ("policy-fell-back", "an ejected module makes room for the last good one"),
+    ("policy-floored", "the default module is not fit, and the built-in rules sit in its place"),
+    ("policy-good", "a set comes through its probation"),
+    ("policy-lifted", "a module that was barred may be used again"),
+    ("policy-rolled-back", "somebody goes back to an earlier set"),
+    ("policy-shadowed", "a module runs beside the one that decides"),
+    ("policy-stalled", "a module that lets nothing begin is overruled"),
+    ("policy-unready", "the host does not say whether a set is ready, and is asked again"),
+    ("policy-unreadable", "a module whose bytes rotted cannot be made ready"),
     ("power-lost", "a site loses power with its links open"),
     ("put-aside", "a site puts an episode aside for a person, because its check found something"),
     ("reclaimed", "a job that was claimed in an earlier life is taken up again"),
@@ -103,6 +119,15 @@ fn word(row: &Row) -> Option<&'static str> {
         Row::Episode(row) if row.removed_at.is_some() => "episode(removed)",
         Row::Episode(row) if row.qa.is_approved() => "episode(approved)",
         Row::Episode(_) => "episode",
+        Row::Module(row) if row.quarantined.is_some() => "module(quarantined)",
+        Row::Module(row) => match row.state {
+            ModuleState::Staged => "module(staged)",
+            ModuleState::Admitted => "module(admitted)",
+            ModuleState::Rejected { .. } => "module(rejected)",
+        },
+        Row::Policy(row) if row.probation.is_some() => "set(probation)",
+        Row::Policy(row) if row.slots.is_empty() => "set(default)",
+        Row::Policy(_) => "set(chosen)",
         Row::Meta(_) | Row::Part(_) | Row::Alias(_) | Row::Binding(_) => return None,
     })
 }
@@ -272,6 +297,7 @@ impl Coverage {
                 FinalWhy::Foreign => self.mark("foreign"),
                 FinalWhy::GivenUp(_) | FinalWhy::Cancelled => {}
             },
+            Change::Policy(change) => self.policy_change(seen, change),
             Change::Upload(UploadChange::Opened { .. }) => {
                 self.sometimes("upload-adopted", object(|reply| !matches!(reply, ObjectReply::Created(_))));
             }
@@ -308,6 +334,34 @@ impl Coverage {
         }
     }
 
+    fn policy_change(&mut self, seen: &Seen<'_>, change: &PolicyChange) {
+        match change {
+            PolicyChange::Activated { turn, .. } | PolicyChange::Reverted { turn, .. } => match &turn.what {
+                TurnWhat::Activated { .. } => self.mark("policy-activated"),
+                TurnWhat::RolledBack { .. } => self.mark("policy-rolled-back"),
+                TurnWhat::Ejected { module, blame } => {
+                    let failed = matches!(blame, Blame::Fault(_));
+                    self.sometimes("policy-ejected", failed);
+                    let stalled = *blame == Blame::Fault(PolicyFault::Stalled);
+                    self.sometimes("policy-stalled", stalled);
+                    let gone = blame.code() == "unreadable";
+                    self.sometimes("policy-unreadable", gone);
+                    let chosen = matches!(seen.was(&Key::Policy), Some(Row::Policy(row))
+                    if row.slots.iter().any(|(slot, binding)| {
+                        binding.module == *module && turn.slots.iter().any(|(at, _)| at == slot)
+                    }));
+                    self.sometimes("policy-fell-back", chosen);
+                    self.sometimes("policy-floored", !turn.floored.is_empty());
+                }
+                TurnWhat::Configured | TurnWhat::Reset { .. } => {}
+            },
+            PolicyChange::Probed { .. } => self.mark("policy-good"),
+            PolicyChange::Released { .. } => self.mark("policy-lifted"),
+            PolicyChange::Shadowed(_) => self.mark("policy-shadowed"),
+            _ => {}
+        }
+    }
+
     fn effect(&mut self, seen: &Seen<'_>, effect: &Effect) {
         match effect {
             Effect::Close { why: CloseWhy::Replaced, .. } => {
@@ -322,6 +376,8 @@ impl Coverage {
                 Refusal::RpcTimeout(_) => self.mark("call-timeout"),
                 Refusal::CommandInFlight(_) => self.mark("busy"),
                 Refusal::StateSyncing | Refusal::RefreshFailed { .. } => self.mark("not-now"),
+                Refusal::Policy(PolicyRefusal::Busy) => self.mark("policy-busy"),
+                Refusal::Policy(PolicyRefusal::Quarantined { .. }) => self.mark("policy-barred-again"),
                 _ => {}
             },
             Effect::Reply { answer: Ok(Response::BatchAccepted { count }), .. } => {
@@ -331,6 +387,9 @@ impl Coverage {
                 let recorded =
                     |change: &Change| matches!(change, Change::Episode(EpisodeChange::Recorded(_)));
                 self.sometimes("ack-repeated", !seen.out.changes.iter().any(recorded));
+            }
+            Effect::Publish(Notice::Policy { news: PolicyNews::Unprepared(_), .. }) => {
+                self.mark("policy-unready");
             }
             Effect::Publish(Notice::Destination { streak, fault, .. }) => {
                 let down = std::mem::replace(&mut self.down_streak, *streak > 0);

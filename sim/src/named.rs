@@ -13,6 +13,7 @@ named![
     "credentials-expire",
     "half-open",
     "null",
+    "policies",
     "power-loss",
     "reconnect",
     "rpc-timeout",

@@ -26,6 +26,8 @@ pub struct Options {
 /// Bugs of a driver around the core: the world makes them, the core is sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DriverBug {
+    /// One step asks two versions of the policies: whatever is ready last answers, whoever is active.
+    B24,
     /// Effects of a step that claims a job leave before the step is durable.
     B27,
     /// After the disk refused a flush the site goes on from memory, as if it had been written.

@@ -165,3 +165,24 @@ fn each_file_of_the_folder_is_built_in_and_tested_here() {
         );
     }
 }
+
+#[test]
+fn policies_rule_fail_and_go_and_every_recording_arrives() {
+    let marks = [
+        "policy-activated",
+        "policy-barred-again",
+        "policy-ejected",
+        "policy-fell-back",
+        "policy-good",
+        "policy-lifted",
+        "policy-rolled-back",
+        "policy-shadowed",
+        "policy-stalled",
+        "policy-unreadable",
+    ];
+    let report = keeps("policies", &marks, all_objects("policies"), 0);
+    for conduct in ["trap", "idle"] {
+        assert!(report.fired.contains_key(conduct), "{conduct} did nothing: {:?}", report.fired);
+    }
+    assert!(report.fired["swap-storm"] > 10, "{:?}", report.fired);
+}

@@ -69,7 +69,9 @@ impl Queue {
             return self.hold(cx, counts);
         }
         let name = cx.active.name(Slot::Concurrency);
-        let situation = self.situation(cx, counts, Memo::told(self.memo.as_ref(), name));
+        let of =
+            self.memo.as_ref().filter(|_| planted!(cx.knobs, X35)).map_or(name, |memo| memo.policy.as_str());
+        let situation = self.situation(cx, counts, Memo::told(self.memo.as_ref(), of));
         let most = if planted!(cx.knobs, H17) { limits::UPLOADS_MAX } else { cx.knobs.uploads_max() };
         let mut note = 0;
         let clamp = |v: UploadLimits| {

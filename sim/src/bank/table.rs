@@ -51,7 +51,6 @@ pub fn find(id: &str) -> Option<&'static Entry> {
 
 const REPLICATION: &str = "replication (a later issue)";
 const RESTORE: &str = "restore (a later issue)";
-const POLICIES: &str = "policies (issue 5)";
 
 const fn core(bug: Bug, id: &'static str, expects: &'static [&'static str], sentence: &'static str) -> Entry {
     Entry { bug: Some(bug), id, sentence, expects, way: Way::Core, fixed_in: None, later: None }
@@ -159,8 +158,8 @@ pub static ALL: &[Entry] = &[
     ),
     later(RESTORE, "B22", &["I23"], "A snapshot mixes two positions of the log."),
     later(RESTORE, "B23", &["I24"], "A replay causes effects outside again."),
-    later(POLICIES, "B24", &["I25"], "One decision asks two versions of the policies."),
-    later(POLICIES, "B25", &["I26"], "A policy that cannot be loaded leaves none."),
+    world(DriverBug::B24, "B24", &["I25"], "One step asks two versions: whatever is ready last answers."),
+    core(Bug::B25, "B25", &["I26"], "A policy that cannot be loaded leaves none."),
     core(Bug::B26, "B26", &["I16", "I17"], "Attempts spent are forgotten at every boot."),
     world(DriverBug::B27, "B27", &["I12"], "Effects of a claim leave before the claim is durable."),
     world(DriverBug::B28, "B28", &["I12"], "After the disk refused a flush the site goes on from memory."),
@@ -233,6 +232,32 @@ pub static ALL: &[Entry] = &[
         "The deadline of an upload that has no part to send makes the core panic.",
     ),
     core(Bug::X28, "X28", &["panic"], "An operation on our own store that fails makes the core panic."),
+    // The record says one thing and memory another, wherever that shows first.
+    core(Bug::X29, "X29", &["I26"], "A restart forgets which modules are barred."),
+    core(
+        Bug::X30,
+        "X30",
+        &["I26"],
+        "An ejected module makes room for the default, though a good one is there.",
+    ),
+    core(Bug::X31, "X31", &["I26"], "A restart forgets the faults of modules."),
+    core(Bug::X32, "X32", &["L6"], "A probation never ends."),
+    core(Bug::X33, "X33", &["I25", "I26"], "A module that cannot be made ready is activated all the same."),
+    core(Bug::X34, "X34", &["I26"], "Going back to an earlier set brings back modules that are barred."),
+    core(Bug::X35, "X35", &["I25"], "A policy is given what another one noted."),
+    core(
+        Bug::X36,
+        "X36",
+        &["I26", "L6"],
+        "A policy that let nothing begin for too long is overruled, and stays.",
+    ),
+    core(
+        Bug::X37,
+        "X37",
+        &["I26"],
+        "Answers that took too long count like any fault, whoever else was late.",
+    ),
+    core(Bug::X38, "X38", &["L6", "I26"], "What an ejection leaves is not made ready."),
     core(
         Bug::H01,
         "H01",

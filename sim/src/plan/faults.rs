@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tidegate_core::id::Role;
 
+use super::policies::Theme;
 use super::workload::{STAGES, Story, moment};
 use super::{DAY, HOUR, Stage, draw, incident};
 use crate::scenario::{
@@ -89,7 +90,12 @@ pub(super) struct Temper {
 }
 
 /// The faults of a plan.
-pub(super) fn faults(stage: &Stage<'_>, stories: &[Story], crowds: &[(Duration, usize)]) -> Vec<FaultSpec> {
+pub(super) fn faults(
+    stage: &Stage<'_>,
+    stories: &[Story],
+    crowds: &[(Duration, usize)],
+    theme: Option<&Theme>,
+) -> Vec<FaultSpec> {
     let mut chance = stage.stream("plan/faults", 0);
     if !stage.shape.faults || chance.one_in(16) {
         return Vec::new();
@@ -112,6 +118,9 @@ pub(super) fn faults(stage: &Stage<'_>, stories: &[Story], crowds: &[(Duration, 
     let mut chance = stage.stream("plan/tampering", 0);
     if !temper.honest && !chance.one_in(3) {
         incident::tamper(stage, stories, &mut chance, &mut all);
+    }
+    if let Some(theme) = theme {
+        all.extend(theme.faults(stage, stories, &temper));
     }
     if all.is_empty() {
         all.push(one(stage, stories, &temper, &mut stage.stream("plan/fault", 0)));

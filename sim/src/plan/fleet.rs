@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidegate_core::knobs::Knobs;
 
+use super::policies::Theme;
 use super::{DAY, HOUR, MINUTE, Pace, Shape, draw};
 use crate::scenario::{DeviceSpec, Firmware, Flavour, Manner, Site};
 use crate::stream::Stream;
@@ -33,8 +34,9 @@ fn site(seed: u64, n: usize, name: &str, around: &Around) -> Site {
     let flush = if chance.one_in(8) { (50, 400) } else { (1, 20) };
     let latency = if chance.one_in(6) { (200, 1_500) } else { (2, 80) };
     let speed = if chance.one_in(3) { (128 << 10, 2 << 20) } else { (2 << 20, 128 << 20) };
+    let theme = Theme::draw(seed, &around.shape);
     let policy = match chance.below(16) {
-        _ if around.shape.pace != Pace::Mixed => Manner::Builtin,
+        _ if around.shape.pace != Pace::Mixed || theme.is_some() => Manner::Builtin,
         0 => Manner::Hesitant,
         1 => Manner::Greedy,
         _ => Manner::Builtin,
@@ -43,6 +45,9 @@ fn site(seed: u64, n: usize, name: &str, around: &Around) -> Site {
     if policy == Manner::Greedy && chance.one_in(2) {
         // Parts so large that one upload takes all the memory there may be.
         (knobs.part_size, knobs.parts_in_flight, knobs.builtin.uploads) = (512 << 20, 8, 1);
+    }
+    if let Some(theme) = theme {
+        theme.knobs(seed, n, &mut knobs);
     }
     Site {
         name: name.to_string(),

@@ -7,6 +7,7 @@ mod draw;
 mod faults;
 mod fleet;
 mod incident;
+mod policies;
 mod workload;
 
 use std::time::Duration;
@@ -78,9 +79,13 @@ pub fn plan(seed: u64, shape: &Shape) -> Scenario {
     let recordings = workload::recordings(&stage);
     let stories: Vec<workload::Story> =
         recordings.iter().map(|(at, recording)| workload::Story::new(&stage, *at, recording)).collect();
-    let (steps, crowds) = workload::steps(&stage, recordings, &stories);
-    let faults = faults::faults(&stage, &stories, &crowds);
-    let settle = settle(&sites, &stories);
+    let (mut steps, crowds) = workload::steps(&stage, recordings, &stories);
+    let theme = policies::Theme::draw(seed, shape);
+    if let Some(theme) = &theme {
+        steps.extend(theme.steps(&stage, &stories));
+    }
+    let faults = faults::faults(&stage, &stories, &crowds, theme.as_ref());
+    let settle = settle(&sites, &stories) + theme.map_or(Duration::ZERO, |theme| slower(&theme, &sites));
     let mut scenario = Scenario {
         name: format!("seed-{seed}"),
         about: String::new(),
@@ -151,6 +156,11 @@ fn settle(sites: &[Site], stories: &[workload::Story]) -> Duration {
     let longest = stories.iter().map(workload::Story::recording).max().unwrap_or_default();
     let whole = Duration::from_millis(2 * HOUR) + most + work * 3 + longest * 2;
     Duration::from_secs(whole.as_secs())
+}
+
+/// How much longer policies may make it.
+fn slower(theme: &policies::Theme, sites: &[Site]) -> Duration {
+    sites.iter().map(|site| theme.slower(&site.knobs)).max().unwrap_or_default()
 }
 
 const MINUTE: u64 = 60_000;

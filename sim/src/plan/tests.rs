@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tidegate_core::policy::Slot;
+
 use super::{Shape, plan};
-use crate::scenario::{Act, Fault, Lasts, Lie, Scenario, When};
+use crate::scenario::{Act, Conduct, Deed, Fault, Lasts, Lie, Scenario, When};
 
 /// Enough to see everything that comes once in a few hundred seeds.
 const SEEDS: u64 = 3_000;
@@ -70,10 +72,14 @@ fn every_fault_every_lie_every_act_and_every_moment_is_drawn_sooner_or_later() {
             if let Fault::Lie { lie, .. } = spec.fault {
                 seen.insert(format!("{lie:?}"));
             }
+            if let Fault::Install { slot, module, .. } = spec.fault {
+                seen.extend([format!("under {}", slot.name()), format!("module {}", module.conduct.word())]);
+            }
             seen.insert(match spec.when {
                 When::At(_) => "at".to_string(),
                 When::Commit { point, .. } => format!("commit {point:?}"),
                 When::Object { point, .. } => format!("object {point:?}"),
+                When::Policy { point, .. } => format!("policy {point:?}"),
             });
             match spec.lasts {
                 Lasts::For(_) => {}
@@ -87,6 +93,9 @@ fn every_fault_every_lie_every_act_and_every_moment_is_drawn_sooner_or_later() {
             seen.insert(word);
             if let Act::Command { action, .. } = &step.act {
                 seen.insert(action.name().to_string());
+            }
+            if let Act::Policy { deed, .. } = &step.act {
+                seen.insert(format!("{deed:?}"));
             }
         }
         for site in &scenario.sites {
@@ -126,6 +135,10 @@ fn every_fault_every_lie_every_act_and_every_moment_is_drawn_sooner_or_later() {
         "F21 crash",
         "F21 twin",
         "F22 lie",
+        "F24 install",
+        "F24 swap-storm",
+        "F24 rot",
+        "F24 host-slow",
     ];
     let rest = [
         "at",
@@ -155,9 +168,13 @@ fn every_fault_every_lie_every_act_and_every_moment_is_drawn_sooner_or_later() {
         "Middle",
         "New",
     ];
+    let deeds = Deed::ALL.map(|deed| format!("{deed:?}"));
+    let slots = Slot::ALL.map(|slot| format!("under {}", slot.name()));
+    let modules = Conduct::ALL.map(|conduct| format!("module {}", conduct.word()));
     let lies = Lie::ALL.map(|lie| format!("{lie:?}"));
     let actions = tidegate_core::input::Action::ALL.map(|action| action.name().to_string());
     let wanted = faults.iter().chain(&rest).map(ToString::to_string).chain(lies).chain(actions);
+    let wanted = wanted.chain(deeds).chain(slots).chain(modules);
     let missing: Vec<String> = wanted.filter(|one| !seen.contains(one)).collect();
     assert!(missing.is_empty(), "never drawn: {missing:?}");
 }

@@ -109,6 +109,7 @@ impl Case {
         let planted = self.scenario.bug.is_some();
         let bug = match (self.scenario.bug, self.options.driver) {
             (Some(bug), _) => format!(" --bug {}", bug.id()),
+            (None, Some(DriverBug::B24)) => " --bug B24".to_string(),
             (None, Some(DriverBug::B27)) => " --bug B27".to_string(),
             (None, Some(DriverBug::B28)) => " --bug B28".to_string(),
             (None, None) => String::new(),

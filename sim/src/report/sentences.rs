@@ -117,8 +117,16 @@ pub const ALL: &[Sentence] = &[
         "I24",
         "A boot repeats nothing that cannot be repeated, and a life repeated from its inputs is the same life.",
     ),
-    now("I25", "Each decision names the one version of the policies it comes from, and versions go forward."),
-    now("I26", "A policy that fails or asks for too much is bounded, and takes no link or job with it."),
+    now(
+        "I25",
+        "Each decision comes from one author and from the one set of policies that was active when its step began, and \
+         nothing of another goes into it; generations go forward one by one, each for a cause.",
+    ),
+    now(
+        "I26",
+        "Somebody always rules: what cannot be admitted, made ready or asked changes nothing, what fails too often is \
+         ejected at once and stays barred, every verdict is bounded, and no link or job goes with it.",
+    ),
     now("I27", "Everything that can grow stays below its bound."),
     now("I28", "Equal scenarios give equal runs."),
     now("I29", "No wait ends early and nothing is prolonged because a wall clock was set."),
@@ -133,11 +141,14 @@ pub const ALL: &[Sentence] = &[
     now("L3", "After a restart, work that was under way is taken up again in bounded time."),
     now("L4", "A silent device is noticed, and its place can be taken, in bounded time."),
     now("L5", "Devices that come back at once all get in, with a bounded number of tries each."),
-    later("L6", "A valid new policy decides everywhere in bounded time.", POLICIES),
+    now(
+        "L6",
+        "A valid policy that is asked for and ready rules from the next step on, whoever asks is answered, and one that \
+         lets nothing begin is replaced when its time is up.",
+    ),
 ];
 
 const RESTORE: &str = "restore (a later issue)";
-const POLICIES: &str = "policies (issue 5)";
 
 #[cfg(test)]
 mod tests {

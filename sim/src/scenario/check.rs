@@ -8,7 +8,9 @@ use std::time::Duration;
 use tidegate_core::id::{DeviceId, TaskId, WireId};
 use tidegate_core::limits;
 
-use super::{Act, DeviceSpec, Fault, FaultSpec, Lasts, Path, Recording, Scenario, Site, Step, Store, When};
+use super::{
+    Act, DeviceSpec, Fault, FaultSpec, Lasts, ModuleSpec, Path, Recording, Scenario, Site, Step, Store, When,
+};
 
 /// Where in a scenario a problem is. Indices count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +127,9 @@ impl Scenario {
             return Err("knobs.site must be the site's name, and knobs.public_url is the world's".to_string());
         }
         site.knobs.clone().try_new().map_err(|bad| bad.to_string())?;
+        if site.knobs.default_module.is_some_and(|module| module != ModuleSpec::DEFAULT.hash()) {
+            return Err("knobs.default_module is the world's own default module, or none".to_string());
+        }
         span("flush", site.flush, ABOUT_MAX)?;
         span("cloud_latency", site.cloud_latency, ABOUT_MAX)?;
         speed("cloud_speed", site.cloud_speed)
@@ -177,6 +182,7 @@ impl Scenario {
             }
             Act::Restart { site, destination: _ } => self.site(*site),
             Act::StopRecorder { device } | Act::RestartUploader { device } => self.device(*device),
+            Act::Policy { site, deed: _, slot: _, module: _ } => self.site(*site),
         }
     }
 
@@ -192,7 +198,7 @@ impl Scenario {
                         .to_string());
                 }
             }
-            When::Object { site, n, point: _ } => {
+            When::Object { site, n, point: _ } | When::Policy { site, n, point: _ } => {
                 self.site(site)?;
                 count("the number of the operation", n)?;
             }
@@ -269,6 +275,21 @@ impl Scenario {
             | Fault::Crash { device, role: _ }
             | Fault::Twin { device, role: _ }
             | Fault::Lie { device, lie: _ } => self.device(*device),
+            Fault::Install { site, slot: _, module: _ } | Fault::Rot { site, slot: _ } => self.site(*site),
+            Fault::SwapStorm { site, slot: _, every } => {
+                self.site(*site)?;
+                if *every < SWAP_MIN {
+                    return Err("every must be at least 10ms".to_string());
+                }
+                span("every", *every, PHASE_MAX)
+            }
+            Fault::HostSlow { site, by, permille } => {
+                self.site(*site)?;
+                if *permille > 1000 {
+                    return Err("permille must be at most 1000".to_string());
+                }
+                span("by", *by, PHASE_MAX)
+            }
         }
     }
 
@@ -315,8 +336,9 @@ impl When {
     pub(crate) fn rank(&self) -> (Duration, usize, u32) {
         match *self {
             When::At(at) => (at, 0, 0),
-            When::Commit { site, n, point: _ } => (Duration::MAX, 2 * site, n),
-            When::Object { site, n, point: _ } => (Duration::MAX, 2 * site + 1, n),
+            When::Commit { site, n, point: _ } => (Duration::MAX, 3 * site, n),
+            When::Object { site, n, point: _ } => (Duration::MAX, 3 * site + 1, n),
+            When::Policy { site, n, point: _ } => (Duration::MAX, 3 * site + 2, n),
         }
     }
 }
@@ -361,6 +383,8 @@ const ABOUT_MAX: Duration = Duration::from_secs(60);
 const STEP_MS_MAX: u64 = 30 * 366 * 24 * 3_600_000;
 /// Largest drift: half as fast or as slow again; real crystals stay below 500.
 const DRIFT_PPM_MAX: u64 = 500_000;
+/// Shortest time between two swaps: no flush is shorter by much.
+const SWAP_MIN: Duration = Duration::from_millis(10);
 /// Largest number of a commit, an operation or a replayed message.
 const COUNT_MAX: u32 = 1_000_000;
 /// Largest speed.

@@ -4,9 +4,13 @@
 //! The seed that stays in a scenario only feeds what is too fine to write down (latencies, jitter, who is first).
 
 mod check;
+mod lie;
+mod module;
 pub mod text;
 
 pub use check::{Place, Problem};
+pub use lie::Lie;
+pub use module::{Conduct, Deed, ModuleSpec};
 
 use std::time::Duration;
 
@@ -14,6 +18,7 @@ use tidegate_core::bug::Bug;
 use tidegate_core::id::Role;
 use tidegate_core::input::Action;
 use tidegate_core::knobs::Knobs;
+use tidegate_core::policy::Slot;
 
 /// A whole scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,6 +196,17 @@ pub enum Act {
         /// Index in [`Scenario::devices`].
         device: usize,
     },
+    /// An operator does something with policies, once.
+    Policy {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// What.
+        deed: Deed,
+        /// Under which hook.
+        slot: Slot,
+        /// With which module; `None` is the one that sits there.
+        module: Option<ModuleSpec>,
+    },
 }
 
 /// A recording that an operator carries through.
@@ -259,6 +275,15 @@ pub enum When {
         /// Which moment of it.
         point: ObjectPoint,
     },
+    /// At the n-th thing (from 1) that a site asks of the host of its policies, over all its boots.
+    Policy {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// Which of them.
+        n: u32,
+        /// Which moment of it.
+        point: ObjectPoint,
+    },
 }
 
 /// A moment of a commit.
@@ -272,12 +297,12 @@ pub enum CommitPoint {
     Released,
 }
 
-/// A moment of an object operation.
+/// A moment of an object operation, or of something that the host of the policies is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectPoint {
     /// Asked for, and not on its way.
     Asked,
-    /// It took effect at the store; the answer is on its way.
+    /// It took effect; the answer is on its way.
     Applied,
     /// The answer arrived and was not heard.
     Answered,
@@ -555,84 +580,42 @@ pub enum Fault {
         /// What.
         lie: Lie,
     },
-}
-
-/// What a buggy or hostile device says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lie {
-    /// A state update without a state.
-    EmptyState,
-    /// The answer to a get_state without data, or with rubbish.
-    EmptyAnswer,
-    /// That it is idle though it is not.
-    FalseIdle,
-    /// That it records a task it does not have.
-    FalseRecording,
-    /// A state update with an old timestamp.
-    OldUpdate,
-    /// Idle, and the id of its current task with it.
-    IdleWithTask,
-    /// The answer to its last command again, with the opposite word.
-    RepeatedAnswer,
-    /// An answer to a command nobody sent.
-    StrayAnswer,
-    /// No JSON.
-    Garbage,
-    /// JSON with fields of the wrong type.
-    WrongTypes,
-    /// `upload_complete` for a recording it never uploaded.
-    FalseComplete,
-    /// `upload_complete` with a digest that is not that of the file.
-    WrongDigest,
-    /// `upload_complete` that names the key of another device's recording.
-    ForeignKey,
-    /// `upload_not_found` for the task it is about to upload.
-    FalseNotFound,
-    /// `upload_failed` for a task.
-    FalseFailed,
-    /// A finish callback for a task of another device.
-    ForeignCallback,
-    /// A finish callback in the middle of a recording.
-    EarlyFinish,
-    /// The same finish callback again.
-    RepeatedFinish,
-    /// A start callback for a finished task.
-    LateStart,
-    /// Its recording again, with other content under the same key.
-    OtherContent,
-    /// A status with the short form only.
-    ShortStatus,
-    /// Its recording again, with other content and no digest beside it, and `upload_complete` that names the key and
-    /// neither size nor digest: nobody vouches for it.
-    SilentComplete,
-}
-
-impl Lie {
-    /// Every lie.
-    pub const ALL: [Lie; 22] = [
-        Lie::EmptyState,
-        Lie::EmptyAnswer,
-        Lie::FalseIdle,
-        Lie::FalseRecording,
-        Lie::OldUpdate,
-        Lie::IdleWithTask,
-        Lie::RepeatedAnswer,
-        Lie::StrayAnswer,
-        Lie::Garbage,
-        Lie::WrongTypes,
-        Lie::FalseComplete,
-        Lie::WrongDigest,
-        Lie::ForeignKey,
-        Lie::FalseNotFound,
-        Lie::FalseFailed,
-        Lie::ForeignCallback,
-        Lie::EarlyFinish,
-        Lie::RepeatedFinish,
-        Lie::LateStart,
-        Lie::OtherContent,
-        Lie::ShortStatus,
-        Lie::SilentComplete,
-    ];
+    /// F24: somebody brings a module and puts it under a hook as soon as it is admitted; refused because another change is
+    /// under way, they try again.
+    Install {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// Under which hook.
+        slot: Slot,
+        /// What they bring.
+        module: ModuleSpec,
+    },
+    /// F24: a script puts two sound modules under a hook in turn, as long as it lasts.
+    SwapStorm {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// Under which hook.
+        slot: Slot,
+        /// How often.
+        every: Duration,
+    },
+    /// F24: the bytes of a module rot on the disk; brought once more they are whole again. Nobody notices before they are
+    /// read.
+    Rot {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// The one that sits under this hook; without one there, the one that was brought last.
+        slot: Slot,
+    },
+    /// F24: the host of the policies takes longer, and of so many things it is asked for nobody learns what became of them.
+    HostSlow {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// How much longer, about.
+        by: Duration,
+        /// Of a thousand.
+        permille: u32,
+    },
 }
 
 impl Fault {
@@ -670,6 +653,10 @@ impl Fault {
             Fault::Crash { .. } => ("F21", "crash"),
             Fault::Twin { .. } => ("F21", "twin"),
             Fault::Lie { .. } => ("F22", "lie"),
+            Fault::Install { .. } => ("F24", "install"),
+            Fault::SwapStorm { .. } => ("F24", "swap-storm"),
+            Fault::Rot { .. } => ("F24", "rot"),
+            Fault::HostSlow { .. } => ("F24", "host-slow"),
         }
     }
 
@@ -690,6 +677,8 @@ impl Fault {
                 | Fault::Delete { .. }
                 | Fault::Crash { .. }
                 | Fault::Lie { .. }
+                | Fault::Install { .. }
+                | Fault::Rot { .. }
         )
     }
 }

@@ -184,6 +184,11 @@ struct RawKnobs {
     attempts: Option<u32>,
     uploads: Option<u32>,
     bytes_per_second: Option<Size>,
+    default_module: Option<bool>,
+    policy_faults: Option<u32>,
+    policy_window: Option<Span>,
+    probation: Option<Span>,
+    patience: Option<Span>,
 }
 
 #[derive(Deserialize)]
@@ -231,6 +236,11 @@ impl RawSite {
         put(&mut knobs.builtin.retry_jitter_ms, ms(raw.retry_jitter)?);
         put(&mut knobs.builtin.attempts, raw.attempts);
         put(&mut knobs.builtin.uploads, raw.uploads);
+        knobs.default_module = raw.default_module.unwrap_or(false).then(|| super::ModuleSpec::DEFAULT.hash());
+        put(&mut knobs.policy_faults, raw.policy_faults);
+        put(&mut knobs.policy_window_ms, ms(raw.policy_window)?);
+        put(&mut knobs.probation_ms, ms(raw.probation)?);
+        put(&mut knobs.patience_ms, ms(raw.patience)?);
         if let Some(size) = raw.bytes_per_second {
             knobs.builtin.bytes_per_second = Some(size.0);
         }

@@ -54,7 +54,8 @@ fn tasks_made(scenario: &Scenario) -> BTreeSet<String> {
         | Act::Refresh { .. }
         | Act::Restart { .. }
         | Act::StopRecorder { .. }
-        | Act::RestartUploader { .. } => None,
+        | Act::RestartUploader { .. }
+        | Act::Policy { .. } => None,
     };
     scenario.steps.iter().filter_map(made).collect()
 }
@@ -76,7 +77,8 @@ fn drop_orphans(scenario: &mut Scenario, made_before: &BTreeSet<String>) {
         | Act::Refresh { .. }
         | Act::Restart { .. }
         | Act::StopRecorder { .. }
-        | Act::RestartUploader { .. } => true,
+        | Act::RestartUploader { .. }
+        | Act::Policy { .. } => true,
     });
     scenario.faults.retain(|spec| match &spec.fault {
         Fault::Overwrite { task, .. } | Fault::Copy { task, .. } | Fault::Delete { task, .. } => known(task),
@@ -102,14 +104,17 @@ impl Refs<'_> {
             Act::Cancel { site, .. }
             | Act::Judge { site, .. }
             | Act::Sync { site, .. }
-            | Act::Restart { site, .. } => (self.site)(site),
+            | Act::Restart { site, .. }
+            | Act::Policy { site, .. } => (self.site)(site),
         }
     }
 
     fn fault(&mut self, spec: &mut FaultSpec) -> bool {
         let when = match &mut spec.when {
             When::At(_) => true,
-            When::Commit { site, .. } | When::Object { site, .. } => (self.site)(site),
+            When::Commit { site, .. } | When::Object { site, .. } | When::Policy { site, .. } => {
+                (self.site)(site)
+            }
         };
         // Both are visited, whatever the first one says: a spec that goes needs no numbers, one that stays needs all.
         let what = match &mut spec.fault {
@@ -132,7 +137,11 @@ impl Refs<'_> {
             | Fault::Step { site, .. }
             | Fault::Drift { site, .. }
             | Fault::DiskFails { site, .. }
-            | Fault::DiskSlow { site, .. } => (self.site)(site),
+            | Fault::DiskSlow { site, .. }
+            | Fault::Install { site, .. }
+            | Fault::SwapStorm { site, .. }
+            | Fault::Rot { site, .. }
+            | Fault::HostSlow { site, .. } => (self.site)(site),
             Fault::Outage { store }
             | Fault::Throttle { store, .. }
             | Fault::Broken { store, .. }

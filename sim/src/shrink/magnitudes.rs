@@ -48,6 +48,11 @@ pub(super) const PLAIN: &[Plain] = &[
     |s, i| knobs(s, i, |k, plain| k.builtin = plain.builtin),
     |s, i| knobs(s, i, |k, plain| k.auto_approve = plain.auto_approve),
     |s, i| knobs(s, i, |k, plain| k.request_again_ms = plain.request_again_ms),
+    |s, i| knobs(s, i, |k, plain| k.default_module = plain.default_module),
+    |s, i| knobs(s, i, |k, plain| k.policy_faults = plain.policy_faults),
+    |s, i| knobs(s, i, |k, plain| k.policy_window_ms = plain.policy_window_ms),
+    |s, i| knobs(s, i, |k, plain| k.probation_ms = plain.probation_ms),
+    |s, i| knobs(s, i, |k, plain| k.patience_ms = plain.patience_ms),
     |s, i| site(s, i, |site| site.flavour = Flavour::Full),
     |s, i| site(s, i, |site| site.policy = crate::scenario::Manner::Builtin),
     |s, i| site(s, i, |site| site.flush = LATENCY_PLAIN),
@@ -175,7 +180,9 @@ fn visit(scenario: &mut Scenario, see: &mut dyn FnMut(Number<'_>)) {
     for spec in &mut scenario.faults {
         match &mut spec.when {
             When::At(at) => see(Number::Time(at, 0)),
-            When::Commit { n, .. } | When::Object { n, .. } => see(Number::Short(n, 1)),
+            When::Commit { n, .. } | When::Object { n, .. } | When::Policy { n, .. } => {
+                see(Number::Short(n, 1));
+            }
         }
         if let (Lasts::For(d), false) = (&mut spec.lasts, spec.fault.is_momentary()) {
             see(Number::Time(d, 1));
@@ -197,7 +204,8 @@ fn visit(scenario: &mut Scenario, see: &mut dyn FnMut(Number<'_>)) {
             | Act::Sync { .. }
             | Act::Restart { .. }
             | Act::StopRecorder { .. }
-            | Act::RestartUploader { .. } => {}
+            | Act::RestartUploader { .. }
+            | Act::Policy { .. } => {}
         }
     }
     for device in &mut scenario.devices {
@@ -219,6 +227,11 @@ fn visit_fault(fault: &mut Fault, see: &mut dyn FnMut(Number<'_>)) {
         Fault::Replay { count, .. } => see(Number::Short(count, 1)),
         Fault::Kill { down, .. } | Fault::PowerLoss { down, .. } | Fault::DiskFails { down, .. } => {
             see(Number::Time(down, 0));
+        }
+        Fault::SwapStorm { every, .. } => see(Number::Time(every, 10)),
+        Fault::HostSlow { by, permille, .. } => {
+            see(Number::Time(by, 0));
+            see(Number::Short(permille, 0));
         }
         Fault::Step { by_ms, .. } => see(Number::Signed(by_ms, 1)),
         Fault::Drift { ppm, .. } => see(Number::Signed(ppm, 1)),
@@ -242,7 +255,9 @@ fn visit_fault(fault: &mut Fault, see: &mut dyn FnMut(Number<'_>)) {
         | Fault::PowerOff { .. }
         | Fault::Crash { .. }
         | Fault::Twin { .. }
-        | Fault::Lie { .. } => {}
+        | Fault::Lie { .. }
+        | Fault::Install { .. }
+        | Fault::Rot { .. } => {}
     }
 }
 
@@ -250,7 +265,7 @@ fn visit_fault(fault: &mut Fault, see: &mut dyn FnMut(Number<'_>)) {
 fn last_beginning(scenario: &Scenario) -> u64 {
     let faults = scenario.faults.iter().filter_map(|spec| match spec.when {
         When::At(at) => Some(at),
-        When::Commit { .. } | When::Object { .. } => None,
+        When::Commit { .. } | When::Object { .. } | When::Policy { .. } => None,
     });
     let last = scenario.steps.iter().map(|step| step.at).chain(faults).max().unwrap_or_default();
     u64::try_from(last.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)

@@ -6,11 +6,12 @@ use std::time::Duration;
 use tidegate_core::id::Role;
 use tidegate_core::input::Action;
 use tidegate_core::knobs::Knobs;
+use tidegate_core::policy::Slot;
 
 use super::{Budget, Shrunk, events, shrink};
 use crate::scenario::{
-    Act, CommitPoint, DeviceSpec, Fault, FaultSpec, Firmware, Flavour, Keep, Lasts, Lie, Path, Recording,
-    Scenario, Site, Step, Store, Sync, Way, When,
+    Act, CommitPoint, Deed, DeviceSpec, Fault, FaultSpec, Firmware, Flavour, Keep, Lasts, Lie, Path,
+    Recording, Scenario, Site, Step, Store, Sync, Way, When,
 };
 use crate::stream::Stream;
 
@@ -74,17 +75,19 @@ fn scenario(seed: u64) -> Scenario {
     for n in 0..40 {
         let (d, s) = (draw(devices.len()), draw(sites.len()));
         let task = format!("task-{d}");
-        let act = match draw(7) {
+        let slot = Slot::Order;
+        let act = match draw(8) {
             0 => Act::Command { device: d, action: Action::Finish, task: Some(task) },
             1 => Act::Cancel { task, site: devices[d].site },
             2 => Act::Judge { task, site: devices[d].site, approve: true },
             3 => Act::Sync { task: Some(task), site: devices[d].site },
             4 => Act::Refresh { device: d, max_age: seconds(1) },
             5 => Act::Restart { site: s, destination: true },
+            6 => Act::Policy { site: s, deed: Deed::Rollback, slot, module: None },
             _ => Act::StopRecorder { device: d },
         };
         steps.push(Step { at: seconds(n + 10), act });
-        let what = match draw(9) {
+        let what = match draw(11) {
             0 => Fault::Cut { path: Path::Device(d), way: Way::Up },
             1 => Fault::Reset { path: Path::Link(d, Role::Recorder) },
             2 => Fault::Hold { path: Path::Site(s) },
@@ -92,6 +95,8 @@ fn scenario(seed: u64) -> Scenario {
             4 => Fault::Kill { site: s, keep: Keep::Subset, down: seconds(5) },
             5 => Fault::Step { site: s, by_ms: -86_400_000 },
             6 => Fault::Throttle { store: Store::Cloud(s), permille: 300 },
+            8 => Fault::SwapStorm { site: s, slot, every: seconds(1) },
+            9 => Fault::HostSlow { site: s, by: seconds(2), permille: 500 },
             7 => Fault::Overwrite { store: Store::Edge(devices[d].site), task: format!("task-{d}") },
             _ => Fault::Lie { device: d, lie: Lie::FalseIdle },
         };
@@ -131,12 +136,15 @@ fn is_whole(s: &Scenario) -> bool {
         Act::Cancel { site: i, .. }
         | Act::Judge { site: i, .. }
         | Act::Sync { site: i, .. }
-        | Act::Restart { site: i, .. } => site(i),
+        | Act::Restart { site: i, .. }
+        | Act::Policy { site: i, .. } => site(i),
     });
     let faults = s.faults.iter().all(|spec| {
         let when = match &spec.when {
             When::At(_) => true,
-            When::Commit { site: i, .. } | When::Object { site: i, .. } => site(i),
+            When::Commit { site: i, .. } | When::Object { site: i, .. } | When::Policy { site: i, .. } => {
+                site(i)
+            }
         };
         when && match &spec.fault {
             Fault::Cut { path, .. }
@@ -146,7 +154,10 @@ fn is_whole(s: &Scenario) -> bool {
                 Path::Link(d, _) | Path::Device(d) => device(d),
                 Path::Site(i) | Path::Cloud(i) => site(i),
             },
-            Fault::Kill { site: i, .. } | Fault::Step { site: i, .. } => site(i),
+            Fault::Kill { site: i, .. }
+            | Fault::Step { site: i, .. }
+            | Fault::SwapStorm { site: i, .. }
+            | Fault::HostSlow { site: i, .. } => site(i),
             Fault::Throttle { store, .. } | Fault::Overwrite { store, .. } => match store {
                 Store::Edge(i) | Store::Cloud(i) => site(i),
             },

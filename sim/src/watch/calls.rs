@@ -44,6 +44,8 @@ enum Want {
     Command(DeviceId, Action, Option<String>),
     /// Its state.
     Refresh(DeviceId),
+    /// Something about policies: who asks may wait for their host.
+    Policy,
     /// Nothing.
     Other,
 }
@@ -62,13 +64,14 @@ impl Want {
             | Request::Judge { .. }
             | Request::Sync { .. }
             | Request::SyncBatch => Want::Other,
+            Request::Policy(_) => Want::Policy,
         }
     }
 
     fn device(&self) -> Option<&DeviceId> {
         match self {
             Want::Command(device, ..) | Want::Refresh(device) => Some(device),
-            Want::Other => None,
+            Want::Policy | Want::Other => None,
         }
     }
 }
@@ -388,7 +391,7 @@ impl Site {
         let now = matches!(seen.input, Input::Request { id, .. } if *id == to);
         let saw = || format!("{:?} got {answer:?}; ended: {:?}", asked.want, self.lines.ended);
         match &asked.want {
-            Want::Other => {
+            Want::Policy | Want::Other => {
                 demand("I07", !says_rpc(answer), saw)?;
                 demand("I08", says_unknown(answer).is_none(), saw)
             }

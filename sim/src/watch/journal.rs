@@ -1,23 +1,28 @@
 //! I24: a life can be repeated. Every input that became durable, stepped once more in an empty machine with the same
-//! clocks, gives the same changes and verdicts; and the changes alone, applied in order, give the same records. What a
-//! repeated step asks for goes nowhere. Looked at in one world of eight: it costs a second life.
+//! clocks and the same answers of its policies, asks them the same questions and gives the same changes and verdicts; and
+//! the changes alone, applied in order, give the same records. What a repeated step asks for goes nowhere. Looked at in one
+//! world of eight: it costs a second life.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidegate_core::change::Change;
 use tidegate_core::effect::Output;
 use tidegate_core::input::Input;
 use tidegate_core::machine::{Machine, Rows};
-use tidegate_core::policy::Ruled;
+use tidegate_core::policy::{
+    Bandwidth, Builtin, Candidate, Chosen, Decision, Ordering, Policies, PolicyFault, Question, RetryQuery,
+    RetryVerdict, Ruled, Ruling, Settings, Situation, UploadLimits, Verdict, Waiting,
+};
 use tidegate_core::row::{Key, Row};
 use tidegate_core::time::Now;
 
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
-use crate::scenario::{Manner, Scenario};
-use crate::world::policy::Guest;
+use crate::scenario::Scenario;
 
 /// One world of so many is repeated.
 const SHARE: u64 = 8;
+/// Reasons that a module of a scenario has words for, and some more.
+const REASONS: usize = 64;
 /// Steps of one site that are remembered; longer lives are not repeated.
 const STEPS_MAX: usize = 40_000;
 
@@ -28,6 +33,7 @@ struct Entry {
     input: Input,
     changes: Vec<Change>,
     rulings: Vec<Ruled>,
+    decisions: Vec<Decision>,
 }
 
 /// Repeats lives at their end.
@@ -63,6 +69,7 @@ impl Watch for Journal {
                 input: seen.input.clone(),
                 changes: seen.out.changes.clone(),
                 rulings: seen.out.rulings.clone(),
+                decisions: seen.out.decisions.clone(),
             });
             if entries.len() > STEPS_MAX {
                 *site = None;
@@ -80,8 +87,7 @@ impl Watch for Journal {
             let Some(entries) = entries else { continue };
             self.premises.met("I24.repeated");
             let image = &truth.images[*site];
-            let manner = truth.scenario.sites[*site].policy;
-            same(&repeated(entries, manner)?, image, "repeated")?;
+            same(&repeated(entries)?, image, "repeated")?;
             same(&applied(entries)?, image, "applied")?;
         }
         Ok(())
@@ -103,14 +109,84 @@ fn put(rows: &mut BTreeMap<Key, Row>, key: Key, row: Option<Row>) {
     };
 }
 
+/// The policies of a life that is repeated: what they are asked they were asked before, and what they say is what they
+/// said. Whether a module says the same twice is a question about its host.
+struct Retold {
+    decisions: VecDeque<Decision>,
+    floor: Builtin,
+}
+
+impl Retold {
+    fn new(entry: &Entry) -> Retold {
+        // What the core said itself nobody was asked.
+        let asked = entry.decisions.iter().filter(|decision| !own(decision));
+        Retold { decisions: asked.cloned().collect(), floor: Builtin::new(Settings::default()) }
+    }
+
+    /// The answer, if this was the next question.
+    fn again<T>(&mut self, question: &Question, of: impl Fn(&Verdict) -> Option<T>) -> Option<Ruling<T>> {
+        let next = self.decisions.pop_front().filter(|next| next.question == *question)?;
+        // Every reason has the word that was kept: it is the only one that is looked up.
+        let words = vec![next.reason; REASONS].into();
+        of(&next.verdict).map(|verdict| Ruling { verdict, by: next.by, words })
+    }
+}
+
+/// Whether the core gave a verdict without asking anybody.
+fn own(decision: &Decision) -> bool {
+    matches!(decision.by, tidegate_core::policy::Author::Builtin { why: PolicyFault::Stalled, .. })
+}
+
+impl Policies for Retold {
+    fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Chosen>> {
+        let question = Question::AutoScan(situation.clone(), candidates.to_vec());
+        let again = self.again(&question, |verdict| match verdict {
+            Verdict::AutoScan(verdict) => Some(verdict.clone()),
+            _ => None,
+        });
+        again.unwrap_or_else(|| self.floor.select(situation, candidates))
+    }
+
+    fn retry(&mut self, query: &RetryQuery) -> Ruling<RetryVerdict> {
+        let again = self.again(&Question::Retry(query.clone()), |verdict| match verdict {
+            Verdict::Retry(verdict) => Some(*verdict),
+            _ => None,
+        });
+        again.unwrap_or_else(|| self.floor.retry(query))
+    }
+
+    fn limits(&mut self, situation: &Situation) -> Ruling<UploadLimits> {
+        let again = self.again(&Question::Concurrency(situation.clone()), |verdict| match verdict {
+            Verdict::Concurrency(verdict) => Some(*verdict),
+            _ => None,
+        });
+        again.unwrap_or_else(|| self.floor.limits(situation))
+    }
+
+    fn budget(&mut self, situation: &Situation) -> Ruling<Bandwidth> {
+        let again = self.again(&Question::Bandwidth(situation.clone()), |verdict| match verdict {
+            Verdict::Bandwidth(verdict) => Some(*verdict),
+            _ => None,
+        });
+        again.unwrap_or_else(|| self.floor.budget(situation))
+    }
+
+    fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Ordering> {
+        let question = Question::Order(situation.clone(), waiting.to_vec());
+        let again = self.again(&question, |verdict| match verdict {
+            Verdict::Order(verdict) => Some(verdict.clone()),
+            _ => None,
+        });
+        again.unwrap_or_else(|| self.floor.score(situation, waiting))
+    }
+}
+
 /// Steps every input in an empty machine, which reads the records that this second life wrote itself.
-fn repeated(entries: &[Entry], manner: Manner) -> Result<BTreeMap<Key, Row>, Broken> {
+fn repeated(entries: &[Entry]) -> Result<BTreeMap<Key, Row>, Broken> {
     let mut machine = Machine::new();
     let mut rows = BTreeMap::new();
-    let mut policies = Guest::new(tidegate_core::knobs::Knobs::default().builtin, manner);
     for entry in entries {
-        if let Input::Boot { knobs, .. } = &entry.input {
-            policies = Guest::new(knobs.builtin.clone(), manner);
+        if let Input::Boot { .. } = &entry.input {
             machine = Machine::new();
             for (key, row) in &rows {
                 if Machine::is_hot(row) {
@@ -120,7 +196,14 @@ fn repeated(entries: &[Entry], manner: Manner) -> Result<BTreeMap<Key, Row>, Bro
         }
         let cold = cold(&machine, &rows, &entry.input);
         let mut out = Output::default();
-        machine.step(entry.now, &entry.input, &cold, &mut policies, &mut out);
+        machine.step(entry.now, &entry.input, &cold, &mut Retold::new(entry), &mut out);
+        let asked = out.decisions == entry.decisions;
+        demand("I24", asked, || {
+            format!(
+                "{:?} ruled {:?} in life and {:?} when repeated",
+                entry.input, entry.decisions, out.decisions
+            )
+        })?;
         let equal = out.changes == entry.changes && out.rulings == entry.rulings;
         demand("I24", equal, || {
             format!("{:?} did {:?} in life and {:?} when repeated", entry.input, entry.changes, out.changes)
@@ -183,7 +266,7 @@ mod tests {
 
     fn life() -> Vec<Entry> {
         let mut machine = Machine::new();
-        let mut policies = Guest::new(Knobs::default().builtin, Manner::Builtin);
+        let mut policies = Builtin::new(Knobs::default().builtin);
         let task = |name: &str| Request::CreateTask {
             task: Some(TaskId::new(name).expect("legal")),
             device: DeviceId::new("d1").expect("legal"),
@@ -204,7 +287,8 @@ mod tests {
             for (key, row) in out.rows {
                 put(&mut rows, key, row);
             }
-            entries.push(Entry { now, input, changes: out.changes, rulings: out.rulings });
+            let (changes, rulings, decisions) = (out.changes, out.rulings, out.decisions);
+            entries.push(Entry { now, input, changes, rulings, decisions });
         }
         entries
     }
@@ -212,12 +296,12 @@ mod tests {
     #[test]
     fn a_life_that_was_not_lived_so_is_noticed() {
         let lived = life();
-        let image = repeated(&lived, Manner::Builtin).expect("a life repeats itself");
+        let image = repeated(&lived).expect("a life repeats itself");
         assert_eq!(applied(&lived).expect("its changes apply"), image);
         assert_eq!(image.len(), 2);
         let mut forgets = lived.clone();
         forgets[1].changes.clear();
-        assert!(repeated(&forgets, Manner::Builtin).is_err_and(|broken| broken.invariant == "I24"));
+        assert!(repeated(&forgets).is_err_and(|broken| broken.invariant == "I24"));
         assert!(same(&applied(&forgets).expect("fewer changes apply too"), &image, "applied").is_err());
         let mut twice = lived;
         let Change::Task(TaskChange::Created { .. }) = twice[2].changes[0].clone() else {

@@ -219,6 +219,7 @@ impl Site {
             Effect::Publish(_)
             | Effect::Reply { .. }
             | Effect::Object { .. }
+            | Effect::Policy { .. }
             | Effect::Gate(_)
             | Effect::Freeze { .. }
             | Effect::Thaw { .. } => Ok(()),

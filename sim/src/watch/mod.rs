@@ -11,10 +11,15 @@ pub mod journal;
 mod life;
 mod lines;
 pub mod links;
+pub mod policies;
+#[cfg(test)]
+mod policies_tests;
 pub mod queue;
 #[cfg(test)]
 mod rig;
 pub mod rows;
+mod rulings;
+pub mod seats;
 #[cfg(test)]
 mod site_rig;
 pub mod system;
@@ -225,6 +230,8 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Watch>> {
         Box::<links::Links>::default(),
         Box::<calls::Calls>::default(),
         Box::<tasks::TaskWatch>::default(),
+        // Who may rule, before what was ruled.
+        Box::<policies::PolicyWatch>::default(),
         Box::<queue::QueueWatch>::default(),
         Box::<uploads::UploadWatch>::default(),
         Box::new(journal::Journal::new(scenario)),

@@ -13,13 +13,13 @@ use tidegate_core::input::{Input, Request};
 use tidegate_core::limits;
 use tidegate_core::object::{Store, Verb};
 use tidegate_core::outcome::{Budget, Fault};
-use tidegate_core::policy::{Builtin, Slot};
+use tidegate_core::policy::{Author, PolicyFault, Slot};
 use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Row, SyncMark};
 use tidegate_core::time::{Mono, Now, Wall};
 
 use super::rows::{self, Image, Sites};
-use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
-use crate::scenario::Manner;
+use super::rulings::{self, ruled};
+use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand, seats};
 
 /// Where a job stands, as this watch knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,12 @@ struct Jobs {
     /// Since when there is room and a job that may begin, and whether that was seen to last too long.
     idle: Option<(Mono, Option<Mono>)>,
     stopping: bool,
+    /// How many uploads the policies allowed last, in this boot; before they are asked something must begin.
+    limit: u32,
+    /// Since when policies let nothing begin though a job could, and which set that was.
+    held: Option<(Mono, PolicySetId)>,
+    /// Since when that lasts too long.
+    overdue: Option<Mono>,
 }
 
 /// Watches the queue.
@@ -136,6 +142,7 @@ impl Jobs {
         self.way = Way::default();
         self.idle = None;
         self.stopping = false;
+        (self.limit, self.held, self.overdue) = (1, None, None);
         for model in self.jobs.values_mut() {
             if let Place::Pending { due } = model.place {
                 model.ready = now.mono.after(now.wall.until(due).min(model.granted));
@@ -233,12 +240,12 @@ impl Jobs {
                     return Err(illegal());
                 }
                 timely(*at, seen)?;
-                let fits = *spent == was.spent
+                let paid = was.spent + u32::from(*why == ParkWhy::Policy);
+                let fits = *spent == paid
                     && match why {
                         ParkWhy::NoDestination => !seen.knobs.destination,
                         ParkWhy::Fault(fault) => fault.budget() == Budget::Operator && of_store(seen),
-                        // The built-in policies park nothing.
-                        ParkWhy::Policy => false,
+                        ParkWhy::Policy => rulings::parks(seen) && of_store(seen),
                         // A run in which the core panics ends there.
                         ParkWhy::Quarantined(_) => false,
                     };
@@ -266,11 +273,10 @@ impl Jobs {
                 let paid = *spent == was.spent + 1;
                 let fits = match why {
                     FinalWhy::Exhausted(fault) | FinalWhy::SourceLost(fault) => {
-                        paid && *spent >= seen.knobs.builtin.attempts && fault.budget() == Budget::Data
+                        paid && rulings::exhausted(seen, *spent) && fault.budget() == Budget::Data
                     }
                     FinalWhy::Foreign => paid,
-                    // The built-in policies never give up early.
-                    FinalWhy::GivenUp(_) => false,
+                    FinalWhy::GivenUp(fault) => paid && rulings::hopeless(seen, fault),
                     FinalWhy::Cancelled => matches!(seen.input, Input::Request { .. }),
                 };
                 demand("I16", fits, || format!("{change:?} after {} attempts", was.spent))?;
@@ -304,7 +310,7 @@ impl Jobs {
             matches!(seen.input, Input::Request { request: Request::Sync { .. } | Request::SyncBatch, .. });
         // Nobody asked: only auto-scan may, and it never takes up again what failed.
         let scanned = *seen.input == Input::Wake
-            && seen.knobs.builtin.auto_scan
+            && seats::scanned(seen.out) > 0
             && !self.of_episode.contains_key(&row.episode);
         demand("I17", asked || scanned, || format!("job {} was queued by {:?}", row.id, seen.input.name()))?;
         let place = match &row.state {
@@ -342,7 +348,7 @@ impl Jobs {
         let wait = at.until(due);
         let before = was.spent;
         // Only where a policy asked for as much or more is there anything to bound.
-        if matches!(cause, Cause::Retry(_)) && wait == limits::DELAY_MAX {
+        if matches!(cause, Cause::Retry(_)) && (wait == limits::DELAY_MAX || wait == limits::DELAY_MIN) {
             premises.met("I26");
         }
         let least = if let Cause::Retry(_) = cause { limits::DELAY_MIN } else { Duration::ZERO };
@@ -353,8 +359,6 @@ impl Jobs {
             Cause::Retry(fault) => {
                 premises.met("I16");
                 let paid = spent == before + 1 && fault.budget() == Budget::Data;
-                let left = spent < seen.knobs.builtin.attempts;
-                demand("I16", left, || format!("attempt {spent} was the last, and is tried again"))?;
                 paid && of_store(seen) && matches!(was.place, Place::Claimed(_))
             }
             Cause::Destination(fault) => {
@@ -385,13 +389,7 @@ impl Jobs {
         demand("I16", fits, || {
             format!("{cause:?} spends from {before} to {spent} at {:?}", seen.input.name())
         })?;
-        if let Cause::Retry(_) = cause {
-            let (low, high) = envelope(seen, spent);
-            demand("I16", (low..=high).contains(&wait), || {
-                format!("retry {spent} after {wait:?}, not {low:?} to {high:?}")
-            })?;
-        }
-        Ok(())
+        if let Cause::Retry(_) = cause { rulings::again(seen, spent, wait, premises) } else { Ok(()) }
     }
 
     /// Decision 8: a streak per destination, its delay grows to a cap.
@@ -423,7 +421,8 @@ impl Jobs {
 
     /// I27: no more uploads than allowed begin, one while the way is in doubt, none while it is blocked.
     fn room(&self, seen: &Seen<'_>, id: JobId) -> Result<(), Broken> {
-        let most = if self.way.streak > 0 { 1 } else { uploads(seen) };
+        let allowed = rulings::uploads(seen);
+        let most = if self.way.streak > 0 { allowed.min(1) } else { allowed };
         let count = u32::try_from(self.claimed.len()).unwrap_or(u32::MAX);
         demand("I27", count <= most || self.way.unsure, || format!("job {id} is upload {count} of {most}"))?;
         demand("I13", seen.knobs.destination, || format!("job {id} is claimed, and there is no cloud"))?;
@@ -472,21 +471,40 @@ impl Jobs {
         Ok(())
     }
 
-    /// I29: a job whose time has come on the clock that nobody sets waits for room, and for no other clock.
+    /// I29: a job whose time has come on the clock that nobody sets waits for room, and for no other clock. L6: a policy
+    /// that gives no room at all is replaced when its time is up.
     fn prompt(&mut self, seen: &Seen<'_>, premises: &mut Premises) -> Result<(), Broken> {
         let now = seen.now.mono;
         self.stopping |= matches!(seen.input, Input::Shutdown);
-        let most = if self.way.streak > 0 { 1 } else { uploads(seen) as usize };
-        let willing = seen.truth.scenario.sites[seen.site].policy != Manner::Hesitant;
-        let room = seen.knobs.destination
-            && willing
-            && !self.stopping
-            && self.claimed.len() < most
-            && self.way.until.is_none_or(|until| until <= now);
+        rulings::native(seen)?;
+        if let Some(said) = rulings::limit(seen) {
+            self.limit = said.uploads.min(seen.knobs.uploads_max());
+        }
+        let stalled = |by: &Author| matches!(by, Author::Builtin { why: PolicyFault::Stalled, .. });
+        if seen.out.decisions.iter().any(|decision| stalled(&decision.by)) {
+            premises.met("L6.stalled");
+        }
         let ripe = |model: &Model| matches!(model.place, Place::Pending { .. }) && model.ready <= now;
-        if !room || !self.jobs.values().any(ripe) {
+        let open = seen.knobs.destination
+            && !self.stopping
+            && self.way.until.is_none_or(|until| until <= now)
+            && self.jobs.values().any(ripe);
+        let set = seats::next(seen).id();
+        if !open || self.limit > 0 || !self.claimed.is_empty() || self.held.is_some_and(|(_, by)| by != set) {
+            self.held = None;
+        }
+        let most = if self.way.streak > 0 { self.limit.min(1) } else { self.limit };
+        if !open || (self.claimed.len() >= most as usize && most > 0) {
             self.idle = None;
             return Ok(());
+        }
+        if most == 0 {
+            self.idle = None;
+            let (since, _) = *self.held.get_or_insert((now, set));
+            let patience = rulings::patience(seen).max(Duration::from_secs(1)) + Duration::from_secs(2);
+            return demand("L6", self.unsure(since.after(patience), seen), || {
+                format!("nothing begins since {since:?}, and {patience:?} is all the time that a policy has")
+            });
         }
         premises.met("I29.prompt");
         let (since, late) = self.idle.get_or_insert((now, None));
@@ -498,6 +516,16 @@ impl Jobs {
         demand("I29", late.after(Duration::from_secs(1)) > now, || {
             format!("there is room since {since:?}, and a job that may begin does not")
         })
+    }
+
+    /// Whether a moment has not come; a site that stood still catches up first.
+    fn unsure(&mut self, until: Mono, seen: &Seen<'_>) -> bool {
+        let now = seen.now.mono;
+        if until > now {
+            self.overdue = None;
+            return true;
+        }
+        self.overdue.get_or_insert(now).after(Duration::from_secs(1)) > now
     }
 
     fn asked(&mut self, effect: &Effect) {
@@ -539,50 +567,12 @@ fn job_of(change: &JobChange) -> JobId {
     }
 }
 
-/// Most uploads at once: what the policies ask for, and never more than memory allows.
-fn uploads(seen: &Seen<'_>) -> u32 {
-    match seen.truth.scenario.sites[seen.site].policy {
-        Manner::Builtin | Manner::Hesitant => seen.knobs.builtin.uploads,
-        Manner::Greedy => seen.knobs.uploads_max(),
-    }
-}
-
 fn of_store(seen: &Seen<'_>) -> bool {
     matches!(seen.input, Input::Object { .. })
 }
 
-/// I25: a decision names the set that was active, and that set was asked the question in this very step; nobody else was.
-fn ruled(
-    seen: &Seen<'_>,
-    change: &JobChange,
-    slot: Slot,
-    by: Option<PolicySetId>,
-    premises: &mut Premises,
-) -> Result<(), Broken> {
-    premises.met("I25");
-    let active = Builtin::new(seen.knobs.builtin.clone()).id();
-    let rulings = &seen.out.rulings;
-    let asked = rulings.iter().any(|ruled| ruled.slot == slot);
-    let one = rulings.iter().all(|ruled| ruled.by.set() == active);
-    demand("I25", by == Some(active) && asked && one, || {
-        format!("{change:?} is ruled by {by:?}, not by {active:?}, which was to be asked: {rulings:?}")
-    })
-}
-
 fn timely(at: Wall, seen: &Seen<'_>) -> Result<(), Broken> {
     demand("I29", at == seen.now.wall, || format!("{at:?} is written at {:?}", seen.now.wall))
-}
-
-/// min(base · 2^(k-1), cap), plus jitter, within the cap; never less than the floor.
-fn envelope(seen: &Seen<'_>, spent: u32) -> (Duration, Duration) {
-    let set = &seen.knobs.builtin;
-    let mut low = set.retry_base_ms.min(set.retry_cap_ms);
-    for _ in 1..spent.min(64) {
-        low = low.saturating_mul(2).min(set.retry_cap_ms);
-    }
-    let high = low.saturating_add(set.retry_jitter_ms).min(set.retry_cap_ms);
-    let clamp = |ms| Duration::from_millis(ms).clamp(limits::DELAY_MIN, limits::DELAY_MAX);
-    (clamp(low), clamp(high))
 }
 
 impl Watch for QueueWatch {
@@ -686,8 +676,10 @@ impl Watch for QueueWatch {
             "I17",
             "I25",
             "I26",
+            "I26.delay",
             "I29",
             "I29.prompt",
+            "L6.stalled",
         ]
     }
 }

@@ -18,6 +18,7 @@ use tidegate_core::time::{Mono, Now, Wall};
 use tidegate_core::wire::TransferMessage;
 use tidegate_core::wire::transfer::Announced;
 
+use super::policies::PolicyWatch;
 use super::queue::QueueWatch;
 use super::rows::Image;
 use super::system::SystemWatch;
@@ -58,7 +59,7 @@ pub(super) struct Rig {
     requests: u64,
     sockets: u64,
     last: Option<Ticket>,
-    watches: [Box<dyn Watch>; 4],
+    watches: [Box<dyn Watch>; 5],
     /// What every family said, when one of them first said something.
     pub(super) broken: Vec<Broken>,
 }
@@ -127,6 +128,7 @@ impl Rig {
                 Box::<QueueWatch>::default(),
                 Box::<UploadWatch>::default(),
                 Box::<SystemWatch>::default(),
+                Box::<PolicyWatch>::default(),
             ],
             broken: Vec::new(),
         }

@@ -14,6 +14,7 @@ use tidegate_core::wire::TransferMessage;
 use tidegate_core::wire::transfer::Announced;
 
 use super::rows::{self, Image, Sites};
+use super::seats;
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
 
 /// What an answer that may leave says is durable.
@@ -23,6 +24,7 @@ enum Promise {
     Episode(EpisodeId),
     Queued(EpisodeId),
     Batch(Vec<EpisodeId>),
+    Policy(u64),
     Nothing,
 }
 
@@ -117,6 +119,14 @@ impl Site {
                 })?;
                 Ok(moved.map_or(Promise::Nothing, |row| Promise::Task(row.id.clone(), row.state)))
             }
+            Response::Policy(view) => {
+                premises.met("I12.policy");
+                let durable = seats::policy(seen.rows.get(&Key::Policy)).map_or(0, |row| row.generation);
+                demand("I12", view.generation == durable, || {
+                    format!("told generation {}, and {durable} is durable", view.generation)
+                })?;
+                Ok(Promise::Policy(durable))
+            }
             Response::Rpc { .. } | Response::State(_) => Ok(Promise::Nothing),
         }
     }
@@ -138,6 +148,9 @@ impl Site {
             Promise::Episode(id) => rows::episode(image, *id).is_some(),
             Promise::Queued(id) => queued(id),
             Promise::Batch(ids) => ids.iter().all(queued),
+            Promise::Policy(told) => {
+                seats::policy(image.get(&Key::Policy)).map_or(0, |row| row.generation) >= *told
+            }
             Promise::Nothing => true,
         }
     }
@@ -207,7 +220,7 @@ impl Site {
     /// I27: a step does no more than its input and the work there is justify.
     fn bounded(&mut self, seen: &Seen<'_>, jobs: usize, premises: &mut Premises) -> Result<(), Broken> {
         let batch = usize::try_from(seen.knobs.batch).unwrap_or(usize::MAX);
-        let scanned = if seen.knobs.builtin.auto_scan { batch } else { 0 };
+        let scanned = seats::scanned(seen.out).min(batch);
         // Recordings of one device that may wait to be looked at, and for their acknowledgement.
         let recordings = self.named.len().min(limits::VERIFIES_PER_DEVICE);
         let told = match seen.input {
@@ -238,6 +251,7 @@ impl Site {
             | Input::Object { .. }
             | Input::Stored { .. }
             | Input::Space { .. }
+            | Input::Policy { .. }
             | Input::Surroundings(_)
             | Input::Quarantined { .. } => 0,
         };
@@ -290,8 +304,8 @@ impl Site {
             Input::Request { request: Request::CreateTask { .. }, .. } => (1, 0),
             Input::Request { request: Request::Sync { .. }, .. } => (0, 1),
             Input::Request { request: Request::SyncBatch, .. } => (0, batch),
-            // A scan may be due.
-            Input::Wake if seen.knobs.builtin.auto_scan => (0, batch),
+            // A scan may be due, and whoever was asked may have chosen some.
+            Input::Wake => (0, batch.min(seats::scanned(seen.out) as u64)),
             _ => (0, 0),
         };
         if queued > 0 {
@@ -334,6 +348,8 @@ impl Site {
                     "part"
                 }
                 Key::Alias(_) => "alias",
+                Key::Policy => "policy",
+                Key::Module(_) => "module",
                 Key::Binding(at) => {
                     recorded += u64::from(matches!(row, Row::Binding(row) if row.episode.is_some()));
                     let named = self.named.contains(at);
@@ -350,6 +366,8 @@ impl Site {
             ("alias", self.attempts.len() as u64),
             ("episode", recorded),
             ("job", self.queued),
+            ("policy", 1),
+            ("module", limits::MODULES_MAX as u64),
         ];
         for (kind, most) in limits {
             demand("I27", of(kind) <= most, || {
@@ -543,6 +561,16 @@ impl Watch for SystemWatch {
     }
 
     fn invariants(&self) -> &'static [&'static str] {
-        &["I12", "I12.accepted", "I12.crash", "I12.promised", "I24", "I27", "I27.queued", "I27.step"]
+        &[
+            "I12",
+            "I12.accepted",
+            "I12.crash",
+            "I12.policy",
+            "I12.promised",
+            "I24",
+            "I27",
+            "I27.queued",
+            "I27.step",
+        ]
     }
 }

@@ -587,7 +587,7 @@ impl Watch for TaskWatch {
             match change {
                 Change::Task(change) => site.change(seen, change, premises)?,
                 Change::Episode(change) => site.episode_change(seen, change, premises)?,
-                Change::Job(_) | Change::Upload(_) => {}
+                Change::Job(_) | Change::Upload(_) | Change::Policy(_) => {}
             }
         }
         for (key, old) in seen.before {

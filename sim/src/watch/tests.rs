@@ -47,9 +47,36 @@ fn op<'a, T>(out: &'a mut Output, is: impl Fn(&'a mut ObjectOp) -> Option<T>) ->
 }
 
 /// What this rig never has: a recorder, a device with a log, a job that waits beside room, a store that refuses to list,
-/// a step with much to do, a site that judges by itself.
-const ELSEWHERE: [&str; 7] =
-    ["I11.returned", "I15.alone", "I15.deleted", "I20.honest", "I29.prompt", "I21.unseen", "I27.step"];
+/// a step with much to do, a site that judges by itself, modules.
+const ELSEWHERE: [&str; 27] = [
+    "I11.returned",
+    "I12.policy",
+    "I15.alone",
+    "I15.deleted",
+    "I20.honest",
+    "I21.unseen",
+    "I25.back",
+    "I25.changed",
+    "I25.job_memo",
+    "I25.memo",
+    "I25.turn",
+    "I26.barred",
+    "I26.delay",
+    "I26.ejected",
+    "I26.fallback",
+    "I26.floor",
+    "I26.good",
+    "I26.refused",
+    "I26.restart",
+    "I26.stays",
+    "I26.usable",
+    "I27.step",
+    "I29.prompt",
+    "L6",
+    "L6.ready",
+    "L6.stalled",
+    "L6.trial",
+];
 
 #[test]
 fn a_life_without_a_fault_of_ours_breaks_nothing_and_meets_every_premise_of_uploads() {

@@ -510,7 +510,7 @@ impl Watch for UploadWatch {
                 Change::Episode(EpisodeChange::Removed { episode, .. }) => {
                     site.keep.remove(episode);
                 }
-                Change::Episode(_) | Change::Task(_) => {}
+                Change::Episode(_) | Change::Task(_) | Change::Policy(_) => {}
             }
         }
         // Parts first: a session that is sealed is held against their sum.

@@ -128,7 +128,17 @@ impl World<'_> {
                     .collect();
                 self.device(me, |device, now, asks| device.lie(now, lie, &others, asks))?;
             }
+            Fault::Install { .. } => {
+                self.queue.plan(self.now, Event::Installs { fault: n, stamp: 0 });
+                fired = false;
+            }
+            Fault::SwapStorm { .. } => {
+                self.queue.plan(self.now, Event::Swaps { fault: n, n: 0 });
+                fired = false;
+            }
+            Fault::Rot { site, slot } => fired = self.rot(*site, *slot),
             Fault::Slow { .. }
+            | Fault::HostSlow { .. }
             | Fault::Refuse { .. }
             | Fault::DiskSlow { .. }
             | Fault::Outage { .. }

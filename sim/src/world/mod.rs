@@ -5,15 +5,20 @@
 //! - `site`: the driver around a machine: batches, flushes, crashes; `release`: what its effects do.
 //! - `link`: connections of devices; `door`: their callbacks and uploads; `cloud`: object operations.
 //! - `operator`: people who carry recordings through.
+//! - `policy`: who answers the core's questions; `module`: what modules say; `host`: how they come and go.
 
 mod cloud;
 mod door;
 mod fault;
+mod host;
 mod link;
+mod module;
 mod operator;
 mod phases;
 pub(crate) mod policy;
 mod queue;
+#[cfg(feature = "wasm-host")]
+mod real;
 mod release;
 mod sight;
 mod site;
@@ -22,9 +27,9 @@ mod weather;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tidegate_core::effect::RecorderView;
+use tidegate_core::effect::{PolicyOp, RecorderView};
 use tidegate_core::id::{ObjectKey, Role};
-use tidegate_core::input::LostWhy;
+use tidegate_core::input::{LostWhy, PolicyReply};
 use tidegate_core::object::{ObjectOp, ObjectReply};
 use tidegate_core::outcome::Outcome;
 use tidegate_core::row::{Key, Row};
@@ -40,6 +45,7 @@ use crate::trace::Trace;
 use crate::watch::{self, Broken, Happened, Premises, Truth, Watch};
 
 use cloud::Asked;
+use host::{Hosted, Installer};
 use link::{Lines, Link};
 use operator::Operator;
 use queue::Queue;
@@ -104,6 +110,14 @@ enum Event {
     Outcome { asked: Asked, outcome: Box<Outcome<ObjectReply>> },
     /// An operator looks at the world.
     Look { operator: usize, stamp: u64 },
+    /// The host of a site's policies has done what it was asked for.
+    Hosted { asked: Hosted, op: Box<PolicyOp> },
+    /// What became of it reached the site.
+    HostAnswers { asked: Hosted, outcome: Box<Outcome<PolicyReply>> },
+    /// Somebody who installs a module does the next thing.
+    Installs { fault: usize, stamp: u64 },
+    /// A storm swaps modules once more.
+    Swaps { fault: usize, n: u64 },
 }
 
 /// Whom a line of the log is about.
@@ -131,6 +145,10 @@ struct World<'s> {
     links: Vec<Link>,
     lines: Vec<Lines>,
     operators: Vec<Operator>,
+    /// People who install modules, by their fault.
+    installers: BTreeMap<usize, Installer>,
+    /// Every module there may be.
+    known: policy::Known,
     weather: Weather,
     watches: Vec<Box<dyn Watch>>,
     trace: Trace,
@@ -203,6 +221,8 @@ impl<'s> World<'s> {
             links: Vec::new(),
             lines,
             operators: Vec::new(),
+            installers: BTreeMap::new(),
+            known: scenario.modules(),
             weather: Weather::default(),
             watches: if options.blind { Vec::new() } else { watch::all(scenario) },
             trace: Trace::new(options.log, options.checkpoints),
@@ -289,6 +309,10 @@ impl<'s> World<'s> {
             Event::Arrived { asked, op } => self.arrived(asked, &op),
             Event::Outcome { asked, outcome } => self.outcome(asked, *outcome),
             Event::Look { operator, stamp } => self.look(operator, stamp),
+            Event::Hosted { asked, op } => self.hosted(asked, &op),
+            Event::HostAnswers { asked, outcome } => self.host_answers(asked, *outcome),
+            Event::Installs { fault, stamp } => self.installs(fault, stamp),
+            Event::Swaps { fault, n } => self.swaps(fault, n),
         }
     }
 

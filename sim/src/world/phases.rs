@@ -182,6 +182,7 @@ impl World<'_> {
                 }
                 Ok(())
             }
+            Act::Policy { site, deed, slot, module } => self.deed(*site, *deed, *slot, *module),
             Act::RestartUploader { device } => {
                 if self.devices[*device].on {
                     self.crash(*device, tidegate_core::id::Role::Transfer)?;

@@ -40,11 +40,19 @@ impl World<'_> {
                 }
             }
             Effect::Object { ticket, op } => self.asks(site, ticket, op),
+            Effect::Policy { ticket, op } => self.hosts(site, ticket, op),
             Effect::Reply { to, answer } => {
                 let caller = self.nodes[site].callers.remove(&to);
                 if self.trace.talks() {
                     let text: String = format!("{answer:?}").chars().take(160).collect();
                     self.say(Who::Site(site), "<", || format!("{to:?} {text}"));
+                }
+                match caller {
+                    Some(Caller::Installer(fault)) => self.installer_hears(fault, &answer),
+                    Some(Caller::Storm(fault)) if answer.is_ok() => {
+                        self.fire(&self.scenario.faults[fault].fault);
+                    }
+                    _ => {}
                 }
                 if let Some(Caller::Operator(operator)) = caller {
                     let did = match &answer {

@@ -15,15 +15,16 @@ use tidegate_core::outcome::Outcome;
 use tidegate_core::row::{Key, Row};
 use tidegate_core::time::{Mono, Now, Wall};
 
+use super::host::Host;
 use super::link::State;
-use super::policy::Guest;
+use super::policy::Shelf;
 use super::{Event, Who, World};
 use crate::device::{EPOCH_MS, LinkEnd};
 use crate::run::DriverBug;
 use crate::scenario::{CommitPoint, Keep, Scenario, When};
 use crate::stream::Stream;
 use crate::time::SimTime;
-use crate::watch::{Broken, Happened, Seen, Truth};
+use crate::watch::{Broken, Happened, Seen, Truth, seats};
 
 /// Letters of one batch: as the runtime's driver takes them.
 const BATCH_MAX: usize = 256;
@@ -46,6 +47,10 @@ pub(super) enum Letter {
 pub(super) enum Caller {
     /// An operator.
     Operator(usize),
+    /// Somebody who installs a module, by the index of the fault.
+    Installer(usize),
+    /// A storm of swaps, by the index of the fault.
+    Storm(usize),
     /// Nobody who does anything with it.
     Nobody,
 }
@@ -74,7 +79,8 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) knobs: Knobs,
     pub(super) machine: Machine,
-    policies: Guest,
+    pub(super) policies: Shelf,
+    pub(super) host: Host,
     pub(super) boot: u64,
     pub(super) up: bool,
     pub(super) powered: bool,
@@ -129,7 +135,8 @@ impl Node {
         }
         Node {
             name: site.name.clone(),
-            policies: Guest::new(knobs.builtin.clone(), site.policy),
+            policies: Shelf::new(scenario.modules(), knobs.builtin.clone(), site.policy),
+            host: Host::new(scenario, n),
             knobs,
             machine: Machine::new(),
             boot: 0,
@@ -277,7 +284,19 @@ impl World<'_> {
         let node = &mut self.nodes[site];
         let now = node.clock(self.now);
         let mut out = Output::default();
-        node.machine.step(now, &input, &cold, &mut node.policies, &mut out);
+        // What a boot decides it decides with the set that it boots with.
+        let set = match &input {
+            Input::Boot { knobs, .. } => {
+                seats::set(seats::policy(self.images[site].get(&Key::Policy)), knobs).id()
+            }
+            _ => node.machine.active_policy(),
+        };
+        let newest = node.policies.newest().filter(|_| self.driver == Some(DriverBug::B24));
+        let set = newest.unwrap_or(set);
+        node.machine.step(now, &input, &cold, &mut node.policies.of(set), &mut out);
+        for odd in node.policies.take_odd() {
+            *self.fired.entry(odd.word()).or_default() += 1;
+        }
         self.steps += 1;
         self.trace.step(self.steps, site, now, &input, &out);
         if self.trace.talks() {
@@ -325,7 +344,7 @@ impl World<'_> {
         let cheats = match self.driver {
             Some(DriverBug::B27) => node.batch.iter().any(claims),
             Some(DriverBug::B28) => node.refused,
-            None => false,
+            Some(DriverBug::B24) | None => false,
         };
         if cheats {
             return self.publish(site, Flush::Skipped, true);
@@ -487,7 +506,12 @@ impl World<'_> {
         node.mono_base = fate.below(5_000_000_000);
         let seed = fate.next_u64();
         let (boot, knobs) = (Boot(node.boot), node.knobs.clone());
-        node.policies = Guest::new(knobs.builtin.clone(), self.scenario.sites[site].policy);
+        node.policies = Shelf::new(
+            std::sync::Arc::clone(&self.known),
+            knobs.builtin.clone(),
+            self.scenario.sites[site].policy,
+        );
+        self.ready_first(site);
         self.say(Who::Site(site), "^", || format!("starts, boot {}", boot.0));
         self.trace.note(self.now, "start");
         self.tell(&Happened::Up { site })?;
@@ -588,6 +612,7 @@ impl World<'_> {
         node.flushing = false;
         node.stopping = None;
         node.paused = false;
+        node.host.stop(self.now);
         node.machine = Machine::new();
         node.overlay.clear();
         node.inbox.clear();

@@ -96,6 +96,18 @@ impl Weather {
         self.on.iter().filter_map(slow).sum()
     }
 
+    /// By how much the host of a site's policies is late, and of how many things in a thousand nobody learns what became.
+    pub(super) fn host_slow(&self, site: usize) -> (Duration, u32) {
+        let slow = |(_, fault): &(usize, Fault)| match fault {
+            Fault::HostSlow { site: s, by, permille } if *s == site => Some((*by, *permille)),
+            _ => None,
+        };
+        self.on
+            .iter()
+            .filter_map(slow)
+            .fold((Duration::ZERO, 0), |all, one| (all.0 + one.0, all.1.max(one.1)))
+    }
+
     /// Faults of a store that are on, with their index.
     pub(super) fn of_store(&self, store: Store) -> impl Iterator<Item = (usize, &Fault)> {
         self.on.iter().map(|(index, fault)| (*index, fault)).filter(move |(_, fault)| {

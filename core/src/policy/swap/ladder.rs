@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::bug::planted;
 use crate::change::PolicyChange;
 use crate::cx::Cx;
 use crate::digest::Sha256;
@@ -40,7 +41,8 @@ impl Swap {
 
     /// The module in a slot let nothing begin for too long, though nothing else stood in the way: it is ejected.
     pub(crate) fn on_stalled(&mut self, cx: &mut Cx<'_>, slot: Slot) {
-        let Some(module) = self.blamed(cx, slot) else { return };
+        let stays = planted!(cx.knobs, X36);
+        let Some(module) = self.blamed(cx, slot).filter(|_| !stays) else { return };
         let mark = FaultMark { slot, module, fault: PolicyFault::Stalled, at: cx.now.wall };
         self.record(cx, PolicyChange::Faulted(mark));
         self.quarantine(cx, module, Some(slot), Blame::Fault(PolicyFault::Stalled));
@@ -71,7 +73,7 @@ impl Swap {
         let counts = |m: &&FaultMark| {
             m.slot == mark.slot
                 && m.module == mark.module
-                && m.fault != PolicyFault::Timeout
+                && (m.fault != PolicyFault::Timeout || planted!(cx.knobs, X37))
                 && (m.at > since || m == &mark)
         };
         u32::try_from(self.state.row.faults.iter().filter(counts).count()).unwrap_or(u32::MAX)
@@ -81,7 +83,9 @@ impl Swap {
     pub(super) fn quarantine(&mut self, cx: &mut Cx<'_>, module: Sha256, slot: Option<Slot>, blame: Blame) {
         let quarantine = Quarantine { since: cx.now.wall, slot, blame: blame.clone() };
         self.record(cx, PolicyChange::Quarantined { module, quarantine });
-        self.eject(cx, module, &blame);
+        if !planted!(cx.knobs, B25) {
+            self.eject(cx, module, &blame);
+        }
         self.tell(cx, PolicyNews::Quarantined { module, slot, blame });
     }
 
@@ -105,7 +109,8 @@ impl Swap {
         let mut slots = Vec::new();
         for slot in Slot::ALL {
             let kept = bound(&self.state.row.slots, slot).map(|binding| {
-                if binding.module == module { bound(&self.state.row.good, slot) } else { Some(binding) }
+                let good = bound(&self.state.row.good, slot).filter(|_| !planted!(cx.knobs, X30));
+                if binding.module == module { good } else { Some(binding) }
             });
             if let Some(binding) = kept.flatten() {
                 slots.push((slot, binding.clone()));
@@ -164,6 +169,8 @@ impl Swap {
             self.state.row.probation.as_ref().map(|trial| cx.now.deadline(trial.until, trial_time(cx)));
         if by_operator {
             self.forget_settle();
+            self.settled = true;
+        } else if planted!(cx.knobs, X38) {
             self.settled = true;
         } else {
             self.settle(cx);

@@ -25,6 +25,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::bug::planted;
 use crate::change::{Change, PolicyChange};
 use crate::cx::Cx;
 use crate::digest::Sha256;
@@ -165,6 +166,12 @@ impl Swap {
 
     /// Takes up what the records leave open.
     pub(crate) fn on_boot(&mut self, cx: &mut Cx<'_>) {
+        if planted!(cx.knobs, X29) {
+            self.state.modules.values_mut().for_each(|row| row.quarantined = None);
+        }
+        if planted!(cx.knobs, X31) {
+            self.state.row.faults.clear();
+        }
         let row = &self.state.row;
         // A site that never had a module has no generation.
         if (row.set.is_some() || self.state.default.is_some()) && row.set != Some(self.state.id) {
@@ -211,7 +218,8 @@ impl Swap {
     /// A probation is over, or the host is to be asked again.
     pub(crate) fn on_due(&mut self, cx: &mut Cx<'_>) {
         let due = |at: Option<Mono>| at.is_some_and(|at| at <= cx.now.mono);
-        let (over, again) = (due(self.trial_ends), due(self.again_at));
+        let over = due(self.trial_ends) && !planted!(cx.knobs, X32);
+        let again = due(self.again_at);
         if over {
             self.trial_ends = None;
             if self.state.row.probation.is_some() {
@@ -268,6 +276,11 @@ impl Swap {
             }
             (Asked::Turn(wish), PolicyReply::Prepared(id)) if wish.set.id() == *id => {
                 self.heard_from_host(cx);
+                let wish = *wish;
+                self.turn(cx, wish.what, wish.slots, wish.floored);
+                self.accept(cx, wish.reply);
+            }
+            (Asked::Turn(wish), PolicyReply::Rejected { .. }) if planted!(cx.knobs, X33) => {
                 let wish = *wish;
                 self.turn(cx, wish.what, wish.slots, wish.floored);
                 self.accept(cx, wish.reply);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::words::Word;
 use super::{Names, words};
-use crate::scenario::{Path, Store};
+use crate::scenario::{ModuleSpec, Path, Store};
 
 /// The fields of one line.
 pub(super) struct Line<'a> {
@@ -143,6 +143,13 @@ impl<'a> Line<'a> {
             (None, Some(site)) => Ok(Store::Cloud(self.names.site(&site)?)),
             _ => Err("say which store: edge or cloud, with the name of its site".to_string()),
         }
+    }
+
+    /// A module, if one is named.
+    pub(super) fn module(&mut self) -> Taken<Option<ModuleSpec>> {
+        let what =
+            "write a conduct and a number, for instance trap-3; `tidegate-sim list` names the conducts";
+        self.read("module", |name| ModuleSpec::of(name).ok_or_else(|| what.to_string()))
     }
 
     /// Nothing may be left.

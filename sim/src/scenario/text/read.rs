@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::Names;
+use tidegate_core::policy::Slot;
+
 use super::line::Line;
 use super::words::Word;
 use crate::scenario::{Act, Fault, FaultSpec, Lasts, Lie, Recording, Step, Sync, Way, When};
@@ -41,13 +43,24 @@ pub(super) fn step(line: &mut Line<'_>) -> Read<Step> {
         "restart" => Act::Restart { site: line.site()?, destination: line.flag("destination", true)? },
         "stop-recorder" => Act::StopRecorder { device: line.device()? },
         "restart-uploader" => Act::RestartUploader { device: line.device()? },
+        "policy" => Act::Policy {
+            site: line.site()?,
+            deed: line.one("deed")?,
+            slot: slot(line)?,
+            module: line.module()?,
+        },
         other => return Err(format!("act = {other:?} must be one of {ACTS}")),
     };
     Ok(Step { at, act })
 }
 
 const ACTS: &str =
-    "record, create, command, cancel, judge, sync, refresh, restart, stop-recorder, restart-uploader";
+    "record, create, command, cancel, judge, sync, refresh, restart, stop-recorder, restart-uploader, policy";
+
+/// The hook that a line is about; the one that is asked most if it names none.
+fn slot(line: &mut Line<'_>) -> Read<Slot> {
+    Ok(line.maybe("slot")?.unwrap_or(Slot::Concurrency))
+}
 
 /// A fault.
 pub(super) fn fault(line: &mut Line<'_>, names: &Names<'_>) -> Read<FaultSpec> {
@@ -65,7 +78,7 @@ pub(super) fn fault(line: &mut Line<'_>, names: &Names<'_>) -> Read<FaultSpec> {
     Ok(FaultSpec { when, lasts, fault })
 }
 
-/// `3m20s`, `north commit 7 durable` or `north object 3 applied`.
+/// `3m20s`, `north commit 7 durable`, `north object 3 applied` or `north policy 2 asked`.
 fn when(text: &str, names: &Names<'_>) -> Read<When> {
     let bad = |why: String| {
         format!(
@@ -81,7 +94,8 @@ fn when(text: &str, names: &Names<'_>) -> Read<When> {
             match kind {
                 "commit" => Ok(When::Commit { site, n, point: Word::from_word(point).map_err(bad)? }),
                 "object" => Ok(When::Object { site, n, point: Word::from_word(point).map_err(bad)? }),
-                _ => Err(bad(format!("{kind:?} is neither commit nor object"))),
+                "policy" => Ok(When::Policy { site, n, point: Word::from_word(point).map_err(bad)? }),
+                _ => Err(bad(format!("{kind:?} is neither commit, object nor policy"))),
             }
         }
         _ => Err(bad("one word or four".to_string())),
@@ -131,10 +145,22 @@ fn what(line: &mut Line<'_>, word: &str) -> Read<Fault> {
         "crash" => Fault::Crash { device: line.device()?, role: line.one("role")? },
         "twin" => Fault::Twin { device: line.device()?, role: line.one("role")? },
         "lie" => Fault::Lie { device: line.device()?, lie: line.one::<Lie>("lie")? },
+        "install" => Fault::Install {
+            site: line.site()?,
+            slot: slot(line)?,
+            module: line.module()?.ok_or("module is missing: for instance \"trap-3\"")?,
+        },
+        "swap-storm" => {
+            Fault::SwapStorm { site: line.site()?, slot: slot(line)?, every: line.span("every")? }
+        }
+        "rot" => Fault::Rot { site: line.site()?, slot: slot(line)? },
+        "host-slow" => {
+            Fault::HostSlow { site: line.site()?, by: line.span("by")?, permille: line.number("permille")? }
+        }
         other => return Err(format!("fault = {other:?} must be one of {FAULTS}")),
     })
 }
 
 const FAULTS: &str = "slow, hold, cut, reset, refuse, replay, kill, power-loss, pause, step, drift, disk-fails, disk-slow, \
                       outage, throttle, broken, expired, skewed, lose-answers, lose-requests, lifecycle, overwrite, \
-                      delete, power-off, crash, twin, lie";
+                      delete, power-off, crash, twin, lie, install, swap-storm, rot, host-slow";

@@ -198,6 +198,7 @@ fn every_named_scenario_is_legal_and_bears_the_name_of_its_file() {
         "credentials-expire",
         "half-open",
         "null",
+        "policies",
         "power-loss",
         "reconnect",
         "rpc-timeout",
@@ -230,8 +231,11 @@ fn the_catalogue_in_the_documentation_names_every_fault_and_says_which_are_momen
             assert_eq!(row.contains("| yes |"), spec.fault.is_momentary(), "{row}");
         }
     }
-    assert_eq!(seen.len(), 30);
+    assert_eq!(seen.len(), 34);
     for lie in crate::scenario::Lie::ALL {
         assert!(page.contains(&format!("`{}`", super::Word::word(lie))), "{lie:?}");
+    }
+    for conduct in crate::scenario::Conduct::ALL {
+        assert!(page.contains(&format!("`{}`", conduct.word())), "{conduct:?}");
     }
 }

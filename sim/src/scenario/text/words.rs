@@ -1,9 +1,10 @@
 //! The words of scenario files for what the types call by variants. One table per type, each way; a variant without a
 //! word does not compile.
 
-use super::super::{CommitPoint, Firmware, Flavour, Keep, Lie, Manner, ObjectPoint, Ops, Sync, Way};
+use super::super::{CommitPoint, Deed, Firmware, Flavour, Keep, Lie, Manner, ObjectPoint, Ops, Sync, Way};
 use tidegate_core::id::Role;
 use tidegate_core::input::Action;
+use tidegate_core::policy::Slot;
 
 /// Something that a file says in one word.
 pub(super) trait Word: Copy + PartialEq + 'static {
@@ -70,6 +71,30 @@ words! {
     OtherContent "other-content",
     ShortStatus "short-status",
     SilentComplete "silent-complete",
+}
+
+words! {
+    Deed:
+    Put "put",
+    Activate "activate",
+    Reset "reset",
+    Shadow "shadow",
+    ShadowEnd "shadow-end",
+    Rollback "rollback",
+    Back "back",
+    Quarantine "quarantine",
+    Unquarantine "unquarantine",
+    Remove "remove",
+}
+
+impl Word for Slot {
+    fn word(self) -> &'static str {
+        self.name()
+    }
+
+    fn all() -> Vec<Self> {
+        Slot::ALL.to_vec()
+    }
 }
 
 impl Word for Action {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use tidegate_core::knobs::Knobs;
+use tidegate_core::policy::Slot;
 
 use super::words::{Word, signed, size};
 use crate::scenario::{
@@ -148,6 +149,18 @@ fn knobs(knobs: &Knobs) -> Fields {
             Some(bytes) => f.text("bytes_per_second", &size(bytes)),
             None => f,
         })
+        .unless(knobs.default_module.is_none(), |f| f.raw("default_module", true))
+        .unless(knobs.policy_faults == default.policy_faults, |f| f.raw("policy_faults", knobs.policy_faults))
+        .unless(knobs.policy_window_ms == default.policy_window_ms, |f| {
+            f.span("policy_window", ms(knobs.policy_window_ms))
+        })
+        .unless(knobs.probation_ms == default.probation_ms, |f| f.span("probation", ms(knobs.probation_ms)))
+        .unless(knobs.patience_ms == default.patience_ms, |f| f.span("patience", ms(knobs.patience_ms)))
+}
+
+/// The hook that a line is about, unless it is the one that nobody has to name.
+fn slotted(line: Fields, slot: Slot) -> Fields {
+    line.unless(slot == Slot::Concurrency, |f| f.word("slot", slot))
 }
 
 /// Says indices as names.
@@ -202,6 +215,10 @@ impl Says<'_> {
             }
             Act::StopRecorder { device } => line("stop-recorder").text("device", self.device(*device)),
             Act::RestartUploader { device } => line("restart-uploader").text("device", self.device(*device)),
+            Act::Policy { site, deed, slot, module } => {
+                let line = slotted(line("policy").text("site", self.site(*site)).word("deed", *deed), *slot);
+                if let Some(module) = module { line.text("module", &module.name()) } else { line }
+            }
         }
     }
 
@@ -224,6 +241,9 @@ impl Says<'_> {
             }
             When::Object { site, n, point } => {
                 Fields::default().text("at", &format!("{} object {n} {}", self.site(site), point.word()))
+            }
+            When::Policy { site, n, point } => {
+                Fields::default().text("at", &format!("{} policy {n} {}", self.site(site), point.word()))
             }
         };
         let line = match spec.lasts {
@@ -271,6 +291,16 @@ impl Says<'_> {
                 line.text("device", self.device(*device)).word("role", *role)
             }
             Fault::Lie { device, lie } => line.text("device", self.device(*device)).word("lie", *lie),
+            Fault::Install { site, slot, module } => {
+                slotted(line.text("site", self.site(*site)), *slot).text("module", &module.name())
+            }
+            Fault::SwapStorm { site, slot, every } => {
+                slotted(line.text("site", self.site(*site)), *slot).span("every", *every)
+            }
+            Fault::Rot { site, slot } => slotted(line.text("site", self.site(*site)), *slot),
+            Fault::HostSlow { site, by, permille } => {
+                line.text("site", self.site(*site)).span("by", *by).raw("permille", permille)
+            }
         }
     }
 
