@@ -1,0 +1,183 @@
+//! Reads what a module is before anything of it is compiled: a component, what it imports and exports, and that its
+//! structure is one that compiles and starts in bounded time. Runs nothing.
+
+use tidegate_core::policy::Slot;
+use wasmparser::{Encoding, Parser, Payload, Validator};
+
+use crate::module::Rejection;
+
+/// Package of the contract.
+const PACKAGE: &str = "tidegate:policy";
+/// Its version without the last number, which only ever adds.
+const VERSION: (u64, u64) = (0, 1);
+
+/// Core modules, components and instances that one module may hold: its own, and the shims of `policy build`.
+const PARTS_MAX: u32 = 64;
+/// How deep components may lie in each other. With more, a few bytes could ask for any number of instances.
+const DEPTH_MAX: usize = 1;
+
+/// Hooks that a module exports, in the order of [`Slot::ALL`]; checked for everything that can be told without compiling.
+pub(crate) fn structure(bytes: &[u8]) -> Result<Vec<Slot>, Rejection> {
+    let broken = |error: wasmparser::BinaryReaderError| {
+        Rejection::new("not_a_component", format!("not a WebAssembly component: {error}"))
+    };
+    if Parser::is_core_wasm(bytes) {
+        return Err(Rejection::new(
+            "not_a_component",
+            "a core module, not a component: `tidegate policy build` makes one of it",
+        ));
+    }
+    if !Parser::is_component(bytes) {
+        return Err(Rejection::new("not_a_component", "not a WebAssembly component"));
+    }
+    let mut seen = Seen::default();
+    for payload in Parser::new(0).parse_all(bytes) {
+        seen.take(payload.map_err(broken)?)?;
+    }
+    let slots = seen.slots()?;
+    Validator::new().validate_all(bytes).map_err(broken)?;
+    Ok(slots)
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Seen {
+    /// What the parser is inside of, outermost first.
+    inside: Vec<Encoding>,
+    parts: u32,
+    /// Memories of the core module that is being read.
+    memories: u32,
+    meta: bool,
+    hooks: [bool; 5],
+}
+
+impl Seen {
+    fn take(&mut self, payload: Payload<'_>) -> Result<(), Rejection> {
+        let broken = |error: wasmparser::BinaryReaderError| {
+            Rejection::new("not_a_component", format!("not a WebAssembly component: {error}"))
+        };
+        match payload {
+            Payload::Version { encoding, .. } => {
+                self.inside.push(encoding);
+                self.memories = 0;
+                let components = self.inside.iter().filter(|e| **e == Encoding::Component).count();
+                if components > DEPTH_MAX + 1 {
+                    return Err(Rejection::new("limits", "components lie more than two deep in each other"));
+                }
+                self.count(1)?;
+            }
+            Payload::End(_) => {
+                self.inside.pop();
+            }
+            Payload::ComponentImportSection(imports) if self.inside.len() == 1 => {
+                for import in imports {
+                    allowed(import.map_err(broken)?.name.name)?;
+                }
+            }
+            Payload::ComponentExportSection(exports) if self.inside.len() == 1 => {
+                for export in exports {
+                    self.export(export.map_err(broken)?.name.name)?;
+                }
+            }
+            Payload::ComponentStartSection { .. } | Payload::StartSection { .. } => {
+                return Err(Rejection::new(
+                    "limits",
+                    "has a start section: a policy does nothing before it is asked",
+                ));
+            }
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    if matches!(import.map_err(broken)?.ty, wasmparser::TypeRef::Memory(_)) {
+                        self.memory(1)?;
+                    }
+                }
+            }
+            Payload::MemorySection(section) => self.memory(section.count())?,
+            Payload::InstanceSection(section) => self.count(section.count())?,
+            Payload::ComponentInstanceSection(section) => self.count(section.count())?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn memory(&mut self, more: u32) -> Result<(), Rejection> {
+        self.memories = self.memories.saturating_add(more);
+        if self.memories > 1 {
+            return Err(Rejection::new(
+                "limits",
+                format!("a core module has {} memories; one is allowed", self.memories),
+            ));
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, more: u32) -> Result<(), Rejection> {
+        self.parts = self.parts.saturating_add(more);
+        if self.parts > PARTS_MAX * 2 {
+            return Err(Rejection::new(
+                "limits",
+                format!("has more than {} modules, components and instances", PARTS_MAX * 2),
+            ));
+        }
+        Ok(())
+    }
+
+    fn export(&mut self, name: &str) -> Result<(), Rejection> {
+        // What other worlds a module serves is not the site's affair.
+        let Some(interface) = ours(name)? else { return Ok(()) };
+        if interface == "meta" {
+            self.meta = true;
+        }
+        // A hook of a later version is not asked about.
+        if let Some(slot) = Slot::of(interface) {
+            self.hooks[slot as usize] = true;
+        }
+        Ok(())
+    }
+
+    fn slots(&self) -> Result<Vec<Slot>, Rejection> {
+        let slots: Vec<_> = Slot::ALL.into_iter().filter(|slot| self.hooks[*slot as usize]).collect();
+        if slots.is_empty() {
+            let names: Vec<_> = Slot::ALL.into_iter().map(Slot::name).collect();
+            let why = format!("exports none of the hooks of {PACKAGE}: {}", names.join(", "));
+            return Err(Rejection::new("no_hook", why));
+        }
+        if !self.meta {
+            return Err(Rejection::new(
+                "types",
+                format!("does not export {PACKAGE}/meta, which every policy must"),
+            ));
+        }
+        Ok(slots)
+    }
+}
+
+fn allowed(name: &str) -> Result<(), Rejection> {
+    match ours(name)? {
+        Some("types" | "diag") => Ok(()),
+        Some(_) | None => Err(Rejection::new(
+            "imports",
+            format!("imports {name}; a policy may import {PACKAGE}/types and {PACKAGE}/diag only"),
+        )),
+    }
+}
+
+/// The interface of a name like `tidegate:policy/retry@0.1.0`, none if it is of another package. A version that this site
+/// does not speak is refused by name.
+fn ours(name: &str) -> Result<Option<&str>, Rejection> {
+    let Some(rest) = name.strip_prefix(PACKAGE).and_then(|rest| rest.strip_prefix('/')) else {
+        return Ok(None);
+    };
+    let (interface, version) = rest.split_once('@').unwrap_or((rest, ""));
+    let mut numbers = version.split('.').map(|number| number.parse::<u64>().ok());
+    let (major, minor) = VERSION;
+    match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
+        (Some(Some(a)), Some(Some(b)), Some(Some(_)), None) if (a, b) == VERSION => Ok(Some(interface)),
+        _ => {
+            let made =
+                if version.is_empty() { String::from(PACKAGE) } else { format!("{PACKAGE}@{version}") };
+            let why = format!("policy was made for {made}; this site speaks {major}.{minor}");
+            Err(Rejection::new("version", why))
+        }
+    }
+}
