@@ -55,7 +55,7 @@ pub(crate) enum PolicyCommand {
     Diff(Diff),
     /// Sign a module with an ed25519 key
     Sign(Sign),
-    /// Print the hash of a module and the configuration that allows this one alone
+    /// Print the hash of a module, or write it into the policy.toml beside it
     Pin(Pin),
     /// Give a module to a site: it is admitted there, and what it would change is shown
     Load(Load),
@@ -126,11 +126,13 @@ pub(crate) struct New {
 #[command(
     after_help = "Writes policy.wasm into the directory and checks it as `check` does.\n\nRust: cargo with the target \
                   wasm32-unknown-unknown, or Debian's rustc-web with rust-web-src and a wasm-ld.\nC: a clang with \
-                  wasm-ld, or Python's ziglang.\nWhat is used is printed; what is missing is named with the command \
-                  that installs it. No wasm tool is needed: the component is made by this program."
+                  wasm-ld, or Python's ziglang.\nAnother \
+                  language: name the core module that its compiler made, in the place of the directory.\nWhat is used is \
+                  printed; what is missing is named with the command that installs it. No wasm tool is needed: the \
+                  component is made by this program."
 )]
 pub(crate) struct Build {
-    /// The project
+    /// The project, or a core module
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
 }
@@ -258,8 +260,8 @@ pub(crate) struct Diff {
 
 #[derive(Debug, ClapArgs)]
 #[command(
-    after_help = "Examples:\n  tidegate policy sign policy.wasm --new-key berlin.pem   make a key, sign with it\n  \
-                  tidegate policy sign policy.wasm --key berlin.pem       sign with a key that is there\n\nWrites \
+    after_help = "Examples:\n  tidegate policy sign policy.wasm --new-key berlin.key   make a key, sign with it\n  \
+                  tidegate policy sign policy.wasm --key berlin.key       sign with a key that is there\n\nWrites \
                   MODULE.sig beside the module and prints the line of the configuration that trusts the key. Keep the \
                   key file to yourself (it is made with mode 0600); sites need the public key alone."
 )]
@@ -267,7 +269,7 @@ pub(crate) struct Sign {
     /// The component
     #[arg(value_name = "MODULE")]
     pub(crate) module: PathBuf,
-    /// File of an ed25519 key (PKCS#8, PEM)
+    /// File of an ed25519 key, as --new-key writes it
     #[arg(long, value_name = "FILE", required_unless_present = "new_key", conflicts_with = "new_key")]
     pub(crate) key: Option<PathBuf>,
     /// Make a key and write it to this file, which must not exist
@@ -281,15 +283,13 @@ pub(crate) struct Sign {
 
 #[derive(Debug, ClapArgs)]
 #[command(
-    after_help = "Examples:\n  tidegate policy pin policy.wasm              print the lines\n  tidegate policy pin \
-                  policy.wasm --write      also write the hash into policy.toml beside it"
+    after_help = "Examples:\n  tidegate policy pin policy.wasm              print the line\n  tidegate policy pin \
+                  policy.wasm --write      also write it into the policy.toml beside it"
 )]
 pub(crate) struct Pin {
     /// The component
     #[arg(value_name = "MODULE")]
     pub(crate) module: PathBuf,
-    #[command(flatten)]
-    pub(crate) settings: SettingsArg,
     /// Write its hash into the policy.toml beside it
     #[arg(long)]
     pub(crate) write: bool,

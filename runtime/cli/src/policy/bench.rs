@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::args::Bench;
 use super::{example, grouped, local};
-use crate::show::table;
+use crate::show::columns;
 use crate::{Done, Failure, say};
 
 /// Native decisions are so short that a clock cannot tell one: so many are timed together.
@@ -36,9 +36,13 @@ pub(super) fn bench(args: &Bench) -> Done {
     say(&format!("{}  admitted in {}", admitted.name(), span(admission)));
     say(&format!("{} decisions per slot, each about the example of `tidegate policy run`", args.decisions));
     say("");
-    table(&["SLOT", "FRESH", "P99", "REUSED", "P99", "NATIVE", "FUEL", "MEMORY"], &rows);
+    for line in columns(&["SLOT", "FRESH", "P99", "REUSED", "P99", "NATIVE", "FUEL", "MEMORY"], &rows) {
+        say(&line);
+    }
     say("");
-    say("fresh: a new instance, configured and asked, as on a site; reused: asked again, for comparison only;");
+    say(
+        "fresh: a new instance, configured and asked, as on a site; reused: asked again, for comparison only;",
+    );
     say("native: the built-in rules, compiled into this program");
     Ok(())
 }

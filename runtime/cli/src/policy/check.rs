@@ -2,13 +2,13 @@
 //! author beside those of the site.
 
 use serde_json::{Value, json};
-use tidegate_core::policy::{Question, Slot, Verdict};
+use tidegate_core::policy::Slot;
 use tidegate_policies::Host;
 
 use super::args::Check;
 use super::local::{self, Admitted};
 use super::settings::{Given, value_json, value_text};
-use super::vectors::{self, Vector};
+use super::vectors;
 use super::{example, grouped};
 use crate::ask::bytes;
 use crate::{Done, Failure, say};
@@ -20,7 +20,7 @@ pub(super) fn check(args: &Check) -> Done {
     for file in &args.vectors {
         vectors.extend(vectors::read(file)?);
     }
-    let costs = costs(&admitted, &args.settings.given)?;
+    let costs = costs(&host, &admitted, &args.settings.given)?;
     let runs = vectors::run(&admitted, &args.settings.given, &vectors)?;
     let failed = runs.iter().filter(|run| run.wrong.is_some()).count();
     if args.json {
@@ -52,8 +52,7 @@ struct Cost {
     memory: usize,
 }
 
-fn costs(admitted: &Admitted, given: &[Given]) -> Result<Vec<Cost>, Failure> {
-    let host = tidegate_policies::Ceilings::default();
+fn costs(host: &Host, admitted: &Admitted, given: &[Given]) -> Result<Vec<Cost>, Failure> {
     let mut costs = Vec::new();
     for slot in admitted.module.facts().slots.clone() {
         let sitting = admitted.seat(slot, given)?;
@@ -63,7 +62,7 @@ fn costs(admitted: &Admitted, given: &[Given]) -> Result<Vec<Cost>, Failure> {
             slot,
             fuel: asked.fuel,
             start_fuel: asked.start_fuel,
-            budget: host.fuel_for(&question),
+            budget: host.ceilings().fuel_for(&question),
             memory: asked.memory,
         });
     }
@@ -83,7 +82,10 @@ fn summary(host: &Host, admitted: &Admitted, costs: &[Cost]) -> Vec<String> {
         format!("size      {} of {}", bytes(facts.size), bytes(count(ceilings.bytes))),
         format!("slots     {}", slots.join(", ")),
         format!("patience  {}", patience(facts.patience_ms)),
-        format!("reasons   {}", if about.reasons.is_empty() { "none".to_owned() } else { about.reasons.join(", ") }),
+        format!(
+            "reasons   {}",
+            if about.reasons.is_empty() { "none".to_owned() } else { about.reasons.join(", ") }
+        ),
     ];
     if about.settings.is_empty() {
         lines.push("settings  none".to_owned());
@@ -148,7 +150,6 @@ fn as_json(admitted: &Admitted, costs: &[Cost], runs: &[vectors::Run]) -> Value 
     })
 }
 
-/// Only for the doc of types that vectors use.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -142,3 +142,8 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
 pub(crate) fn is_file(path: &Path) -> bool {
     path.is_file()
 }
+
+/// Removes a file.
+pub(crate) fn remove_file(path: &Path) -> Result<(), Failure> {
+    fs::remove_file(path).map_err(|error| cannot_write(path, &error))
+}

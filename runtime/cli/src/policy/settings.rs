@@ -15,6 +15,31 @@ pub(crate) struct Given {
     pub(crate) value: SettingValue,
 }
 
+impl Given {
+    /// A setting of a JSON object.
+    ///
+    /// # Errors
+    /// If the value is neither a truth, nor a whole number, nor a text.
+    pub(crate) fn of(key: &str, value: &Value) -> Result<Given, String> {
+        let value = match value {
+            Value::Bool(on) => SettingValue::Flag(*on),
+            Value::String(text) => SettingValue::Text(text.clone()),
+            Value::Number(number) if number.is_i64() => SettingValue::Int(number.as_i64().unwrap_or(0)),
+            _ => return Err(format!("setting {key} must be true, false, a whole number or a text")),
+        };
+        let raw = match &value {
+            SettingValue::Text(text) => format!("\"{text}\""),
+            SettingValue::Flag(_) | SettingValue::Int(_) => value_text(&value),
+        };
+        Ok(Given { key: key.to_owned(), raw, value })
+    }
+
+    /// As it was written.
+    pub(crate) fn written(&self) -> String {
+        format!("{}={}", self.key, self.raw)
+    }
+}
+
 impl FromStr for Given {
     type Err = String;
 
@@ -187,6 +212,9 @@ mod tests {
         assert_eq!(why("colour=red"), "there is no setting colour; the module has from-hour, metered");
         assert_eq!(why("from-hour=late"), "setting from-hour is a whole number (default 22), not \"late\"");
         assert_eq!(why("metered=1"), "setting metered is true or false (default false), not \"1\"");
-        assert_eq!(fitted(&[given("a=1")], &[]), Err("there is no setting a: the module has none".to_owned()));
+        assert_eq!(
+            fitted(&[given("a=1")], &[]),
+            Err("there is no setting a: the module has none".to_owned())
+        );
     }
 }

@@ -26,7 +26,9 @@ pub(super) fn sign(args: &Sign) -> Done {
             say(&format!("made the key {} (mode 0600): keep it to yourself", file.display()));
             (key, file)
         }
-        (None, None) => return Err(Failure::new(crate::Exit::Usage, "name a key: --key FILE or --new-key FILE")),
+        (None, None) => {
+            return Err(Failure::new(crate::Exit::Usage, "name a key: --key FILE or --new-key FILE"));
+        }
     };
     let counter = args.counter.unwrap_or_else(seconds);
     let signature = key.sign(&admitted.bytes, None, None, counter);
@@ -79,7 +81,8 @@ pub(super) fn pin(args: &Pin) -> Done {
     }
     let manifest = file.with_file_name("policy.toml");
     let text = desk::read_text(&manifest)?;
-    let pinned = pinned(&text, &hash).map_err(|why| Failure::failed(format!("{}: {why}", manifest.display())))?;
+    let pinned =
+        pinned(&text, &hash).map_err(|why| Failure::failed(format!("{}: {why}", manifest.display())))?;
     if pinned == text {
         say(&format!("{} has it already", manifest.display()));
         return Ok(());

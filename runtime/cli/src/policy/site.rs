@@ -84,7 +84,9 @@ fn meant(view: &Value, word: &str) -> Result<String, Failure> {
 fn unknown(view: &Value, word: &str) -> String {
     let all = modules(view);
     if all.is_empty() {
-        return format!("there is no module {word}: the site has none yet; give it one with `tidegate policy load`");
+        return format!(
+            "there is no module {word}: the site has none yet; give it one with `tidegate policy load`"
+        );
     }
     if let Some(near) = nearest(word, all.iter().map(|module| text(module, "name"))) {
         return format!("there is no module {word}; did you mean {near}?");
@@ -119,10 +121,10 @@ pub(super) async fn load(args: Load) -> Done {
     let signature = signature.map(|text| text.split_whitespace().collect::<String>());
     let mut headers = vec![("content-type", "application/wasm")];
     if !args.settings.given.is_empty() {
-        headers.push(("x-tidegate-settings", settings.as_str()));
+        headers.push(("tidegate-settings", settings.as_str()));
     }
     if let Some(signature) = &signature {
-        headers.push(("x-tidegate-signature", signature.as_str()));
+        headers.push(("tidegate-signature", signature.as_str()));
     }
     let put = format!("{POLICIES}/{}", args.slot.name());
     let answer = site.send(Method::PUT, &put, &headers, bytes).await?;
@@ -130,14 +132,14 @@ pub(super) async fn load(args: Load) -> Done {
         Failure::new(failure.exit, format!("{} is not admitted: {}", path.display(), failure.text))
     })?;
     let module = text(&answer, "module").to_owned();
-    say(&format!(
-        "admitted  {} {}  {}",
-        text(&answer, "name"),
-        text(&answer, "version"),
-        short(&module)
-    ));
-    for line in would(&answer["diff"], args.slot) {
-        say(&line);
+    say(&format!("admitted  {} {}  {}", text(&answer, "name"), text(&answer, "version"), short(&module)));
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        say(&format!("warning: {}", warning.as_str().unwrap_or("")));
+    }
+    if answer["diff"].is_object() {
+        for line in would(&answer["diff"], args.slot, "would have decided") {
+            say(&line);
+        }
     }
     if args.activate {
         return activated(&site, args.slot, &module, &args.settings.given).await;
@@ -157,28 +159,42 @@ pub(super) async fn load(args: Load) -> Done {
 }
 
 /// What would have been decided differently, for people.
-fn would(diff: &Value, slot: Slot) -> Vec<String> {
-    let (asked, different, faults) = (number(diff, "asked"), number(diff, "different"), number(diff, "faults"));
-    if asked == 0 {
+fn would(diff: &Value, slot: Slot, did: &str) -> Vec<String> {
+    let (compared, differed) = (number(diff, "compared"), number(diff, "differed"));
+    if compared == 0 {
         return vec![format!("no decision of {} is recorded yet to compare with", slot.name())];
     }
+    let failed = match number(diff, "failed") {
+        0 => String::new(),
+        failed => format!("; {failed} of those it could not answer"),
+    };
     let mut lines = vec![format!(
-        "of the last {asked} decisions of {} it would have made {different} differently{}",
-        slot.name(),
-        if faults == 0 { String::new() } else { format!(", and failed at {faults}") }
+        "of the last {compared} decisions of {} it {did} {differed} differently{failed}",
+        slot.name()
     )];
-    for sample in diff["samples"].as_array().map_or(&[][..], Vec::as_slice) {
-        lines.push(format!("  {}  instead of  {}", brief(&sample["instead"]), brief(&sample["was"])));
-    }
+    lines.extend(samples(diff));
     lines
 }
 
-/// A verdict on one line.
-fn brief(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+/// Examples of differences, for people.
+pub(super) fn samples(of: &Value) -> Vec<String> {
+    let told = |sample: &Value| {
+        let would = match text(sample, "fault") {
+            "" => fields(&sample["would"]),
+            fault => fault.to_owned(),
+        };
+        format!("  {would}  instead of  {}", fields(&sample["decided"]))
+    };
+    of["samples"].as_array().into_iter().flatten().map(told).collect()
+}
+
+/// A verdict on one line; the slot stands beside it already.
+fn fields(verdict: &Value) -> String {
+    let mut verdict = verdict.clone();
+    if let Some(fields) = verdict.as_object_mut() {
+        fields.remove("slot");
     }
+    verdict.to_string()
 }
 
 pub(super) async fn activate(args: Activate) -> Done {
@@ -189,8 +205,18 @@ pub(super) async fn activate(args: Activate) -> Done {
 
 async fn activated(site: &Site, slot: Slot, module: &str, given: &[Given]) -> Done {
     let path = format!("{POLICIES}/{}/activate", slot.name());
-    let view = asked(site, Method::POST, &path, Some(&binding(module, given))).await?;
-    say(&format!("{} decides {} now  {}", short(module), slot.name(), super::list::generation(&view)));
+    let answer = asked(site, Method::POST, &path, Some(&binding(module, given))).await?;
+    let trial = match text(&answer, "probation_until") {
+        "" => String::new(),
+        until => format!(", on probation until {until}"),
+    };
+    let generation = number(&answer, "generation");
+    say(&format!("{} decides {} now: generation {generation}{trial}", short(module), slot.name()));
+    if number(&answer["would_differ"], "differed") > 0 {
+        for line in would(&answer["would_differ"], slot, "decides") {
+            say(&line);
+        }
+    }
     Ok(())
 }
 
@@ -231,7 +257,7 @@ pub(super) async fn reset(args: Reset) -> Done {
     let site = Site::at(&args.site.api)?;
     let path = format!("{POLICIES}/{}/reset", args.slot.name());
     let view = asked(&site, Method::POST, &path, Some(&json!({}))).await?;
-    say(&format!("the default decides {} now  {}", args.slot.name(), super::list::generation(&view)));
+    say(&format!("the default decides {} now: {}", args.slot.name(), super::list::generation(&view)));
     Ok(())
 }
 
@@ -240,8 +266,8 @@ pub(super) async fn rollback(args: Rollback) -> Done {
     let body = args.generation.map_or_else(|| json!({}), |generation| json!({"generation": generation}));
     let view = asked(&site, Method::POST, &format!("{POLICIES}/rollback"), Some(&body)).await?;
     say(&match args.generation {
-        Some(to) => format!("the set of generation {to} decides again  {}", super::list::generation(&view)),
-        None => format!("the last good set decides again  {}", super::list::generation(&view)),
+        Some(to) => format!("the set of generation {to} decides again: {}", super::list::generation(&view)),
+        None => format!("the last good set decides again: {}", super::list::generation(&view)),
     });
     Ok(())
 }

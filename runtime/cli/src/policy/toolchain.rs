@@ -62,12 +62,17 @@ pub(crate) fn compile_rust(dir: &Path) -> Result<PathBuf, Failure> {
 }
 
 fn find_rust() -> Result<Rust, Failure> {
-    let Some(cargo) = std::env::var_os("CARGO").map(PathBuf::from).filter(|file| desk::is_program(file)).or_else(|| desk::program("cargo")) else {
+    let Some(cargo) = std::env::var_os("CARGO")
+        .map(PathBuf::from)
+        .filter(|file| desk::is_program(file))
+        .or_else(|| desk::program("cargo"))
+    else {
         return Err(missing_rust("there is no cargo"));
     };
     let mut compilers: Vec<PathBuf> = Vec::new();
     let named = std::env::var_os("RUSTC").map(PathBuf::from);
-    let known = [named, desk::program("rustc"), Some(PathBuf::from("/usr/bin/rustc")), desk::program("rustc-web")];
+    let known =
+        [named, desk::program("rustc"), Some(PathBuf::from("/usr/bin/rustc")), desk::program("rustc-web")];
     for rustc in known.into_iter().flatten().filter(|file| desk::is_program(file)) {
         if !compilers.contains(&rustc) {
             compilers.push(rustc);
@@ -147,9 +152,9 @@ fn version_of(rustc: &Path) -> Option<(String, String)> {
 
 fn has_target(sysroot: &Path) -> bool {
     let lib = sysroot.join("lib/rustlib").join(TARGET).join("lib");
-    desk::files(&lib, "rlib").iter().any(|file| {
-        file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libcore"))
-    })
+    desk::files(&lib, "rlib")
+        .iter()
+        .any(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libcore")))
 }
 
 /// The target's libraries, built once of the source that comes with the compiler and kept in the user's cache.
@@ -276,7 +281,8 @@ fn find_clang() -> Result<Clang, Failure> {
     {
         return Ok(Clang::Zig { program, arguments: vec!["-m", "ziglang"] });
     }
-    let what = if clang.is_some() { "there is a clang, but no wasm-ld" } else { "there is no clang that can" };
+    let what =
+        if clang.is_some() { "there is a clang, but no wasm-ld" } else { "there is no clang that can" };
     Err(Failure::failed(format!(
         "nothing here compiles C to WebAssembly: {what}. Install one of\n  apt-get install clang lld    (on Debian)\n  \
          pip install ziglang          (anywhere)"
