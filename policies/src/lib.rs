@@ -13,6 +13,7 @@ mod convert;
 mod engine;
 mod figures;
 mod inspect;
+pub mod json;
 mod limiter;
 mod module;
 mod prepare;
