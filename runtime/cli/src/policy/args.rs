@@ -107,7 +107,7 @@ pub(crate) enum Lang {
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Examples:\n  tidegate policy new my-retry --hook retry\n  tidegate policy new night --lang c \
-                  --hook concurrency --hook bandwidth\n\nThe project holds everything it needs, the contract (WIT) \
+                  --hook concurrency\n\nThe project holds everything it needs, the contract (WIT) \
                   included; `tidegate policy build` compiles it."
 )]
 pub(crate) struct New {
@@ -117,9 +117,9 @@ pub(crate) struct New {
     /// The language
     #[arg(long, value_enum, default_value_t = Lang::Rust)]
     pub(crate) lang: Lang,
-    /// The slots that it answers for, repeatable
-    #[arg(long = "hook", value_name = "SLOT", value_parser = slot(), default_value = "retry")]
-    pub(crate) hooks: Vec<Slot>,
+    /// The slot that it answers for; more can be added in its source
+    #[arg(long, value_name = "SLOT", value_parser = slot(), default_value = "retry")]
+    pub(crate) hook: Slot,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -88,19 +88,6 @@ pub(crate) fn make(dir: &Path) -> Result<(), Failure> {
     fs::create_dir_all(dir).map_err(|error| cannot_write(dir, &error))
 }
 
-/// Moves a directory or file; the place must be free.
-pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Failure> {
-    fs::rename(from, to).map_err(|error| cannot_write(to, &error))
-}
-
-/// Removes a directory with everything in it; gone already is done.
-pub(crate) fn remove(dir: &Path) -> Result<(), Failure> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(cannot_write(dir, &error)),
-        _ => Ok(()),
-    }
-}
-
 /// The files of a directory with this extension, sorted; none if there is no such directory.
 pub(crate) fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
@@ -112,28 +99,6 @@ pub(crate) fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The directories in a directory, sorted.
-pub(crate) fn directories(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let mut found: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.is_dir())
-        .collect();
-    found.sort();
-    found
-}
-
-/// Where a program is, if it is on the path and may be run.
-pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| is_program(file))
-}
-
-/// Whether this file may be run.
-pub(crate) fn is_program(file: &Path) -> bool {
-    fs::metadata(file).is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
-}
-
 fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
     Failure::failed(format!("cannot write {}: {error}", path.display()))
 }
@@ -143,7 +108,7 @@ pub(crate) fn is_file(path: &Path) -> bool {
     path.is_file()
 }
 
-/// Removes a file.
-pub(crate) fn remove_file(path: &Path) -> Result<(), Failure> {
-    fs::remove_file(path).map_err(|error| cannot_write(path, &error))
+/// Whether there is such a directory.
+pub(crate) fn is_directory(path: &Path) -> bool {
+    path.is_dir()
 }

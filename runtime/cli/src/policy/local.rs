@@ -59,10 +59,7 @@ pub(crate) fn admit(host: &Host, path: &Path) -> Result<Admitted, Failure> {
 
 /// What a file that is no component may be instead.
 fn hint(bytes: &[u8]) -> &'static str {
-    const CORE: &[u8] = b"\0asm\x01\0\0\0";
-    if bytes.starts_with(CORE) {
-        "\nIt is a core module, as compilers write it. `tidegate policy build` makes a component of it."
-    } else if bytes.trim_ascii_start().starts_with(b"(") {
+    if bytes.trim_ascii_start().starts_with(b"(") {
         "\nIt is WebAssembly as text; a site takes the binary form."
     } else {
         ""

@@ -15,7 +15,6 @@ mod run;
 mod settings;
 mod sign;
 mod site;
-mod toolchain;
 mod vectors;
 
 use self::args::{Policy, PolicyCommand};
