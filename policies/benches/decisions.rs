@@ -13,14 +13,12 @@ use tidegate_core::policy::{
     Builtin, Candidate, ErrorClass, Known, LinkKind, Policies, Question, RetryQuery, Settings, Situation,
     Slot, Subject, Waiting,
 };
-use tidegate_policies::{Ceilings, Host};
+use tidegate_policies::{Ceilings, DEFAULT, Host};
 
 fn main() {
     // `cargo bench` adds an argument of its own.
     let path = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/suite.wasm");
-    let path = path.unwrap_or_else(|| String::from(fixture));
-    let bytes = std::fs::read(&path).unwrap();
+    let bytes = path.map_or_else(|| DEFAULT.to_vec(), |path| std::fs::read(&path).unwrap());
 
     let empty = resident_kib();
     let began = Instant::now();
@@ -54,7 +52,11 @@ fn main() {
 
     println!("\n{:<40}{:>14}", "once", "microseconds");
     println!("{:<40}{:>14}", "engine", engine_took.as_micros());
-    println!("{:<40}{:>14}", "admission, all of it", best(5, || drop(black_box(host.admit(&bytes).unwrap()))));
+    println!(
+        "{:<40}{:>14}",
+        "admission, all of it",
+        best(5, || drop(black_box(host.admit(&bytes).unwrap())))
+    );
     let slot = module.facts().slots[0];
     let seat = best(20, || drop(black_box(module.seat(slot, &[]).unwrap())));
     println!("{:<40}{seat:>14}", "a seat with its questions");
@@ -137,14 +139,8 @@ fn questions() -> Vec<(String, Question)> {
         };
         let batch = (0..count).map(waiting).collect();
         all.push((format!("order of {count}"), Question::Order(now.clone(), batch)));
-        let candidate = |n| Candidate {
-            episode: n,
-            device: device(n),
-            size: n,
-            age_ms: n,
-            tries: 0,
-            labels: labels(n),
-        };
+        let candidate =
+            |n| Candidate { episode: n, device: device(n), size: n, age_ms: n, tries: 0, labels: labels(n) };
         let batch = (0..count).map(candidate).collect();
         all.push((format!("auto-scan of {count}"), Question::AutoScan(now.clone(), batch)));
     }

@@ -2,7 +2,6 @@
 
 use tidegate_core::digest::Sha256;
 use tidegate_core::policy::SettingValue;
-use tidegate_policies::author;
 
 use crate::rig::{self, RETRY, SELECT};
 
@@ -128,7 +127,7 @@ fn wrong_types_are_named_with_their_place() {
             "record decision { action: action, memo: u64 }",
         )),
         "types",
-        "retry.next: expected record of 3 fields, found 2 fields",
+        "retry.next: expected record of 3 fields, found 2 fields (in its result)",
     );
     check(
         &module((
@@ -136,12 +135,17 @@ fn wrong_types_are_named_with_their_place() {
             "enum error-class { vanished, other }",
         )),
         "types",
-        "retry.next: expected enum of 4 names, found 2 names",
+        "retry.next: type mismatch for field class: expected enum of 4 names, found 2 names (in its parameters)",
+    );
+    let renamed = rig::made_for(
+        &plain().replace("#next", "#follow"),
+        ("next: func(attempt: attempt)", "follow: func(attempt: attempt)"),
+        world,
     );
     check(
-        &module(("next: func(attempt: attempt) -> decision;", "follow: func(attempt: attempt) -> decision;")),
+        &renamed,
         "types",
-        "retry.next: ",
+        "retry.next: instance export `tidegate:policy/retry@0.1.0` does not have export `next`",
     );
 }
 
@@ -271,18 +275,4 @@ fn modules_that_sleep_or_stall_pass_admission_for_only_a_site_can_tell() {
     for name in ["sleeper", "idle", "fickle"] {
         rig::admitted(&host, name);
     }
-}
-
-#[test]
-fn a_component_is_left_as_it_is_by_the_builder() {
-    let bytes = rig::fixture("suite");
-    assert_eq!(author::component(&bytes).unwrap(), bytes);
-    assert_eq!(
-        author::component(&wat::parse_str("(module)").unwrap()).unwrap_err().to_string(),
-        "exports no function of a hook; a guest without bindings exports names like `tidegate:policy/retry@0.1.0#next`"
-    );
-    assert!(author::component(b"\0asm\x01\0\0\0garbage").is_err());
-    let odd = r#"(module (func (export "tidegate:policy/retry@0.1.0#next") (result i64) (i64.const 0)))"#;
-    let error = author::component(&wat::parse_str(odd).unwrap()).unwrap_err().to_string();
-    assert!(error.starts_with("does not fit the contract: "), "{error}");
 }

@@ -19,7 +19,7 @@ fn text(name: &str) -> String {
 pub fn core(body: &str) -> Vec<u8> {
     // Imports stand first in a module.
     let (imports, rest): (Vec<_>, Vec<_>) = body.lines().partition(|line| line.trim().starts_with("(import"));
-    let memory = if body.contains("(memory") { String::new() } else { text("memory") };
+    let memory = if body.contains("(memory (export") { String::new() } else { text("memory") };
     let meta = if body.contains("#describe") { String::new() } else { text("meta") };
     let whole = format!("(module\n{}\n{memory}\n{meta}\n{}\n)", imports.join("\n"), rest.join("\n"));
     wat::parse_str(&whole).unwrap_or_else(|error| panic!("{error}\n{whole}"))
@@ -27,7 +27,7 @@ pub fn core(body: &str) -> Vec<u8> {
 
 /// A component of a text.
 pub fn component(body: &str) -> Vec<u8> {
-    author::component(&core(body)).expect("the fixture fits the contract")
+    author::componentize(&core(body)).expect("the fixture fits the contract")
 }
 
 /// A component of a file in policies/fixtures.
@@ -116,9 +116,16 @@ pub fn retry_after(wait: &str) -> String {
     )
 }
 
-/// A fixture's version of the contract with one thing changed, and a module made for it.
+/// A module for the contract with one thing changed.
 pub fn made_for(body: &str, change: (&str, &str), world: &str) -> Vec<u8> {
-    let wit = tidegate_policies::WIT.replacen(change.0, change.1, 1);
-    assert_ne!(wit, tidegate_policies::WIT, "the contract has {:?}", change.0);
-    author::component_for(&core(body), &wit, world).expect("it fits its own contract")
+    let wit = author::CONTRACT.replacen(change.0, change.1, 1);
+    assert_ne!(wit, author::CONTRACT, "the contract has {:?}", change.0);
+    let mut resolve = wit_parser::Resolve::default();
+    let package = resolve.push_str("changed.wit", &format!("{wit}\n{world}\n")).expect("it is WIT");
+    let world = resolve.select_world(&[package], Some("made")).expect("it has the world");
+    let mut core = core(body);
+    wit_component::embed_component_metadata(&mut core, &resolve, world, wit_component::StringEncoding::UTF8)
+        .expect("it is a module");
+    let encoder = wit_component::ComponentEncoder::default().validate(true);
+    encoder.module(&core).and_then(|mut encoder| encoder.encode()).expect("it fits its own contract")
 }

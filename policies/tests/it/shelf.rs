@@ -7,7 +7,7 @@ use tidegate_core::policy::{
     Author, Binding, Builtin, Policies, PolicyFault, PolicySet, RetryAction, RetryQuery, Seat, SettingValue,
     Settings, Slot,
 };
-use tidegate_policies::{Module, SeatedSet, Shelf};
+use tidegate_policies::{DEFAULT, Module, SeatedSet, Shelf, default_hash, differ};
 
 use crate::rig;
 
@@ -143,4 +143,59 @@ fn the_newest_differences_are_kept_and_a_candidate_has_a_memory_of_its_own() {
         other => panic!("{other:?}"),
     };
     assert_eq!((memo(0), memo(31)), (18, 49), "it counts its own answers, whatever the active one remembers");
+}
+
+#[test]
+fn the_default_module_decides_as_the_rules_it_was_built_from() {
+    let module = rig::host().admit(DEFAULT).unwrap();
+    assert_eq!((module.hash(), module.facts().slots.as_slice()), (default_hash(), Slot::ALL.as_slice()));
+    let settings = Settings {
+        auto_scan: true,
+        retry_base_ms: 7_000,
+        uploads: 9,
+        bytes_per_second: Some(4_000),
+        ..Settings::default()
+    };
+    let mut rules = Builtin::new(settings.clone());
+    let mut whole = PolicySet::native(settings.clone());
+    for slot in Slot::ALL {
+        let binding = Binding { module: module.hash(), settings: settings.for_module() };
+        whole.seats[slot as usize] = Seat::Module(binding);
+    }
+    let mut shelf = Shelf::with_builtin(Settings::default());
+    let id = shelf.put_set(&whole, &known(&module)).unwrap();
+    let set = shelf.get(id);
+    for spent in 0..9 {
+        let query = RetryQuery { seed: u64::from(spent) << 40, ..rig::attempt(spent) };
+        let (one, other) = (set.retry(&query), rules.retry(&query));
+        assert_eq!((one.verdict, one.by, &*one.words), (other.verdict, Author::Set(id), &*other.words));
+    }
+    assert_eq!(set.limits(&rig::now()).verdict, rules.limits(&rig::now()).verdict);
+    assert_eq!(set.budget(&rig::now()).verdict, rules.budget(&rig::now()).verdict);
+    let (episodes, jobs) = (rig::episodes(256), rig::waiting(256));
+    assert_eq!(set.select(&rig::now(), &episodes).verdict, rules.select(&rig::now(), &episodes).verdict);
+    let (one, other) = (set.score(&rig::now(), &jobs), rules.score(&rig::now(), &jobs));
+    assert_eq!(one.verdict, other.verdict);
+    let question = tidegate_core::policy::Question::Order(rig::now(), jobs);
+    assert!(!differ(&question, &one.verdict.into(), &other.verdict.into()));
+}
+
+#[test]
+fn what_is_prepared_on_one_thread_decides_on_another() {
+    fn movable<T: Send + 'static>() {}
+    fn shared<T: Send + Sync + Clone + 'static>() {}
+    movable::<Shelf>();
+    movable::<SeatedSet>();
+    shared::<tidegate_policies::Host>();
+    shared::<Module>();
+    shared::<tidegate_policies::Sitting>();
+    shared::<tidegate_policies::FiguresReader>();
+    let module = rig::admitted(&rig::host(), "suite");
+    let wanted = set(&module, &[Slot::Retry], &[]);
+    let seated =
+        std::thread::spawn(move || SeatedSet::prepare(&wanted, &known(&module)).unwrap()).join().unwrap();
+    let id = seated.id();
+    let mut shelf = Shelf::with_builtin(settings());
+    shelf.put_seated(seated);
+    assert_eq!(shelf.get(id).retry(&rig::attempt(1)).by, Author::Set(id));
 }

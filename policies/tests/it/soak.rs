@@ -1,6 +1,6 @@
 //! Swaps without end: memory stays flat over activations, decisions and admissions.
 
-use tidegate_core::policy::{Binding, Policies, PolicySet, Seat, SettingValue, Settings, Slot};
+use tidegate_core::policy::{Binding, PolicySet, Seat, SettingValue, Settings, Slot};
 use tidegate_policies::{SeatedSet, Shelf};
 
 use crate::rig;
