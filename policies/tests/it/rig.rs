@@ -27,7 +27,7 @@ pub fn core(body: &str) -> Vec<u8> {
 
 /// A component of a text.
 pub fn component(body: &str) -> Vec<u8> {
-    author::componentize(&core(body)).expect("the fixture fits the contract")
+    author::component(&core(body)).expect("the fixture fits the contract")
 }
 
 /// A component of a file in policies/fixtures.
@@ -118,8 +118,8 @@ pub fn retry_after(wait: &str) -> String {
 
 /// A module for the contract with one thing changed.
 pub fn made_for(body: &str, change: (&str, &str), world: &str) -> Vec<u8> {
-    let wit = author::CONTRACT.replacen(change.0, change.1, 1);
-    assert_ne!(wit, author::CONTRACT, "the contract has {:?}", change.0);
+    let wit = tidegate_policies::WIT.replacen(change.0, change.1, 1);
+    assert_ne!(wit, tidegate_policies::WIT, "the contract has {:?}", change.0);
     let mut resolve = wit_parser::Resolve::default();
     let package = resolve.push_str("changed.wit", &format!("{wit}\n{world}\n")).expect("it is WIT");
     let world = resolve.select_world(&[package], Some("made")).expect("it has the world");
