@@ -275,6 +275,10 @@ const SYSTEM: &[(&str, &str)] = &[
         "writes the configuration of a child process and finds free ports for it",
     ),
     (
+        "runtime/cli/src/policy/desk.rs",
+        "the files and programs of a policy's author: modules, keys, projects, compilers",
+    ),
+    (
         "sim/src/cli/bench.rs",
         "threads, the wall clock and CPU time around runs of the simulator; no run sees them",
     ),

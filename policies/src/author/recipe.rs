@@ -207,6 +207,19 @@ pub fn sysroot(rust: &Rust, folder: &Path) -> Result<Option<PathBuf>, BuildError
 /// # Errors
 /// If cargo cannot be run or fails, or what it made is no policy.
 pub fn build_rust(folder: &Path, rust: &Rust, target: &Path) -> Result<Built, BuildError> {
+    build_rust_with(folder, rust, target, &target.join("sysroot"))
+}
+
+/// As [`build_rust`], with the libraries that a compiler lacks in a folder of their own, which many projects may share.
+///
+/// # Errors
+/// As there.
+pub fn build_rust_with(
+    folder: &Path,
+    rust: &Rust,
+    target: &Path,
+    sysroots: &Path,
+) -> Result<Built, BuildError> {
     let folder = absolute(folder)?;
     if !folder.join("Cargo.toml").is_file() {
         return Err(BuildError::Project(format!("{} has no Cargo.toml", folder.display())));
@@ -214,7 +227,7 @@ pub fn build_rust(folder: &Path, rust: &Rust, target: &Path) -> Result<Built, Bu
     fs::create_dir_all(target).map_err(|source| file(target, source))?;
     let target = absolute(target)?;
     let mut flags: Vec<String> = Vec::new();
-    if let Some(root) = sysroot(rust, &target.join("sysroot"))? {
+    if let Some(root) = sysroot(rust, sysroots)? {
         flags.extend([String::from("--sysroot"), root.display().to_string()]);
     }
     let mut path = None;
