@@ -303,3 +303,28 @@ fn the_example_in_rust_and_the_one_in_c_agree() {
     }
     assert_eq!(reasons.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6], "the questions reach every rule");
 }
+
+#[test]
+fn generated_code_and_an_interpreter_give_the_same_answers_for_the_same_fuel() {
+    let compiled = Host::new(Ceilings::default()).expect("the host starts");
+    let interpreted = Host::interpreting(Ceilings::default()).expect("the interpreter starts");
+    let mut dice = Dice(7);
+    for guest in Guest::all() {
+        let bytes = guest.wasm();
+        let admit = |host: &Host| host.admit(&bytes).unwrap_or_else(|why| panic!("{}: {why}", guest.place));
+        let (one, other) = (admit(&compiled), admit(&interpreted));
+        assert_eq!(one.facts(), other.facts());
+        for slot in one.facts().slots.clone() {
+            let seat = |module: &Module| module.seat(slot, &[]).expect("defaults are right");
+            let (one, other) = (seat(&one), seat(&other));
+            for _ in 0..300 {
+                let question = dice.question(slot);
+                let (ours, theirs) = (one.ask(&question), other.ask(&question));
+                let place = guest.place;
+                assert_eq!(answer(&one, &question), answer(&other, &question), "{place}: {question:?}");
+                assert_eq!(ours.fuel, theirs.fuel, "{place}: {question:?}");
+                assert_eq!(ours.start_fuel, theirs.start_fuel, "{place}: {question:?}");
+            }
+        }
+    }
+}
