@@ -206,8 +206,8 @@ fn way_v6(table: &str) -> Option<&str> {
     best.and_then(|(_, line)| line.split_whitespace().last())
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
@@ -220,7 +220,8 @@ mod tests {
         let text = |path: &str| files.get(path).cloned();
         let names = |path: &str| {
             let below = files.keys().filter_map(|file| file.strip_prefix(path)?.strip_prefix('/'));
-            let mut names: Vec<String> = below.map(|rest| rest.split('/').next().unwrap().to_owned()).collect();
+            let mut names: Vec<String> =
+                below.map(|rest| rest.split('/').next().unwrap().to_owned()).collect();
             names.dedup();
             names
         };

@@ -123,7 +123,9 @@ fn read_keys(r: &mut Reader<'_>, keys: &mut BTreeMap<String, [u8; 32]>) {
             Some(public) => {
                 keys.insert(name, public);
             }
-            None => r.problem(&key, "must be a public ed25519 key: 64 hexadecimal digits, or 32 bytes in base64"),
+            None => {
+                r.problem(&key, "must be a public ed25519 key: 64 hexadecimal digits, or 32 bytes in base64")
+            }
         }
     }
     if keys.len() > KEYS_MAX {

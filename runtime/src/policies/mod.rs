@@ -2,11 +2,11 @@
 //! recorded and tried out, and a folder may be watched. What a module may do, and whether it counts, is decided elsewhere:
 //! in the host's crate and in the core.
 
-#[cfg(test)]
-pub(crate) mod fixture;
 mod loader;
 pub(crate) mod record;
 mod recorder;
+#[cfg(test)]
+pub(crate) mod rig;
 mod tasks;
 pub(crate) mod trial;
 mod watched;
