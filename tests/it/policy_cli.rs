@@ -307,7 +307,7 @@ fn a_module_is_signed_with_a_key_that_only_its_owner_reads() {
     assert_eq!(second["key"], first["key"], "{out}");
     assert!(second["counter"].as_u64() > Some(1_700_000_000), "seconds: {second}");
 
-    std::fs::set_permissions(at.join("berlin.key"), PermissionsExt::from_mode(0o644)).expect("a mode");
+    std::fs::set_permissions(at.join("berlin.key"), std::fs::Permissions::from_mode(0o644)).expect("a mode");
     let out = done(at, &["sign", ".", "--key", "berlin.key"]);
     assert!(out.contains("chmod 600 berlin.key"), "{out}");
     std::fs::write(at.join("short.key"), "abc").expect("a file");
