@@ -177,7 +177,7 @@ fn every_command_of_the_document_prints_what_stands_there() {
                 let output = shell.run(&command);
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();
                 if text.contains("nothing here compiles") {
-                    let why = text.lines().find(|line| line.contains("nothing here compiles")).unwrap_or("");
+                    let why = text.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or(&text);
                     skip(
                         "every_command_of_the_document_prints_what_stands_there",
                         &format!("{chapter}: {why}"),
