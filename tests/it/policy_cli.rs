@@ -5,11 +5,16 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::rig::{Site, free_port};
+use crate::rig::{Plan, Site, free_port, run};
 
 /// Runs `tidegate policy` in a directory: exit code, standard output, standard error.
 fn policy(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Site::program().arg("policy").args(arguments).current_dir(dir).output().expect("the binary under test");
+    let output = Site::program()
+        .arg("policy")
+        .args(arguments)
+        .current_dir(dir)
+        .output()
+        .expect("the binary under test");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
@@ -55,8 +60,25 @@ fn built(name: &str) -> tempfile::TempDir {
 }
 
 const COMMANDS: [&str; 19] = [
-    "new", "build", "check", "run", "bench", "replay", "diff", "sign", "pin", "load", "activate", "shadow", "reset",
-    "rollback", "list", "history", "quarantine", "unquarantine", "decisions",
+    "new",
+    "build",
+    "check",
+    "run",
+    "bench",
+    "replay",
+    "diff",
+    "sign",
+    "pin",
+    "load",
+    "activate",
+    "shadow",
+    "reset",
+    "rollback",
+    "list",
+    "history",
+    "quarantine",
+    "unquarantine",
+    "decisions",
 ];
 
 #[test]
@@ -141,7 +163,12 @@ fn a_core_module_becomes_a_component_that_is_checked_run_and_measured() {
     let out = done(at, &["build", "core.wasm"]);
     assert!(out.starts_with("wrote policy.wasm\n") && out.ends_with("admitted\n"), "{out}");
     let out = done(at, &["check", "."]);
-    for part in ["fixture 1.0.0", "slots     auto-scan, retry, concurrency, bandwidth, order", "reasons   one, two", "uploads  2"] {
+    for part in [
+        "fixture 1.0.0",
+        "slots     auto-scan, retry, concurrency, bandwidth, order",
+        "reasons   one, two",
+        "uploads  2",
+    ] {
         assert!(out.contains(part), "{part} is missing:\n{out}");
     }
     let value: Value = serde_json::from_str(&done(at, &["check", "policy.wasm", "--json"])).expect("JSON");
@@ -158,7 +185,8 @@ fn a_core_module_becomes_a_component_that_is_checked_run_and_measured() {
         assert!(verdict(&read).is_some() && verdict(&read) == verdict(&asked), "{slot}: {read}{asked}");
     }
     let asked: Value =
-        serde_json::from_str(&done(at, &["run", ".", "concurrency", "--settings", "uploads=7", "--json"])).expect("JSON");
+        serde_json::from_str(&done(at, &["run", ".", "concurrency", "--settings", "uploads=7", "--json"]))
+            .expect("JSON");
     assert_eq!(asked["verdict"]["uploads"], 7, "{asked}");
     assert_eq!(asked["reasons"], json!(["two"]), "{asked}");
 
@@ -249,7 +277,8 @@ fn recorded_decisions_are_replayed_and_two_modules_compared() {
     let out = done(at, &["diff", ".", "policy.wasm", "all.jsonl", "--settings-b", "uploads=3"]);
     assert!(out.contains("concurrency  0      3"), "{out}");
 
-    std::fs::write(at.join("broken.jsonl"), format!("{}\n{{\"slot\": \"retry\"}}\n", lines[0])).expect("a file");
+    std::fs::write(at.join("broken.jsonl"), format!("{}\n{{\"slot\": \"retry\"}}\n", lines[0]))
+        .expect("a file");
     let err = refused(at, &["replay", ".", "broken.jsonl"], 1);
     assert!(err.contains("broken.jsonl:2: question"), "{err}");
     std::fs::write(at.join("none.jsonl"), "\n").expect("a file");
@@ -272,7 +301,10 @@ fn vectors_want_the_answer_to_the_letter_and_within_its_fuel() {
     vector(&|vector| vector["verdict"]["memo"] = json!(6));
     let (code, out, err) = policy(at, &["check", ".", "--vectors", "v.jsonl"]);
     assert_eq!(code, Some(1), "{out}{err}");
-    assert!(out.contains("v.jsonl:1  concurrency") && out.contains("\"memo\":6") && out.contains("\"memo\":5"), "{out}");
+    assert!(
+        out.contains("v.jsonl:1  concurrency") && out.contains("\"memo\":6") && out.contains("\"memo\":5"),
+        "{out}"
+    );
     vector(&|vector| vector["fuel"] = json!(1));
     let (code, out, _) = policy(at, &["check", ".", "--vectors", "v.jsonl"]);
     assert_eq!(code, Some(1), "{out}");
@@ -295,7 +327,8 @@ fn a_module_is_signed_with_a_key_that_only_its_owner_reads() {
     assert!(!out.contains(secret.trim()), "the secret is printed");
     assert!(out.contains("[policies.keys]\nberlin = \""), "{out}");
     let first: Value =
-        serde_json::from_slice(&std::fs::read(at.join("policy.wasm.sig")).expect("a signature")).expect("JSON");
+        serde_json::from_slice(&std::fs::read(at.join("policy.wasm.sig")).expect("a signature"))
+            .expect("JSON");
     assert_eq!(first["counter"], 7, "{first}");
     assert!(out.contains(first["key"].as_str().expect("a key")), "{out}");
 
@@ -303,11 +336,12 @@ fn a_module_is_signed_with_a_key_that_only_its_owner_reads() {
     assert!(err.contains("berlin.key is there already"), "{err}");
     let out = done(at, &["sign", ".", "--key", "berlin.key"]);
     let second: Value =
-        serde_json::from_slice(&std::fs::read(at.join("policy.wasm.sig")).expect("a signature")).expect("JSON");
+        serde_json::from_slice(&std::fs::read(at.join("policy.wasm.sig")).expect("a signature"))
+            .expect("JSON");
     assert_eq!(second["key"], first["key"], "{out}");
     assert!(second["counter"].as_u64() > Some(1_700_000_000), "seconds: {second}");
 
-    std::fs::set_permissions(at.join("berlin.key"), PermissionsExt::from_mode(0o644)).expect("a mode");
+    std::fs::set_permissions(at.join("berlin.key"), std::fs::Permissions::from_mode(0o644)).expect("a mode");
     let out = done(at, &["sign", ".", "--key", "berlin.key"]);
     assert!(out.contains("chmod 600 berlin.key"), "{out}");
     std::fs::write(at.join("short.key"), "abc").expect("a file");
@@ -352,4 +386,80 @@ fn without_a_site_its_commands_say_where_they_looked() {
     // What is wrong here is told before anybody is asked.
     let err = refused(dir.path(), &["load", "retry", "nowhere.wasm", "--api", &nobody], 1);
     assert!(err.contains("nowhere.wasm") && !err.contains(&nobody), "{err}");
+}
+
+#[test]
+fn a_site_is_spoken_with_and_its_refusals_are_told_with_their_codes() {
+    let site = run(async { Plan::new().start().await });
+    let api = format!("http://127.0.0.1:{}", site.api);
+    let with = |arguments: &[&'static str]| -> Vec<String> {
+        arguments.iter().map(|word| (*word).to_owned()).chain(["--api".to_owned(), api.clone()]).collect()
+    };
+    let dir = built("suite");
+    let other = built("idle");
+    let at = dir.path();
+    std::fs::copy(other.path().join("policy.wasm"), at.join("idle.wasm")).expect("a copy");
+    let ask = |arguments: &[&'static str]| {
+        let words = with(arguments);
+        done(at, &words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let refuse = |arguments: &[&'static str]| {
+        let words = with(arguments);
+        refused(at, &words.iter().map(String::as_str).collect::<Vec<_>>(), 1)
+    };
+
+    let err = refuse(&["load", "retry", "core.wasm"]);
+    assert!(err.contains("not_a_component") && err.contains("[policy_rejected]"), "{err}");
+    let err = refuse(&["load", "concurrency", "policy.wasm", "--settings", "uplaods=3"]);
+    assert!(err.contains("configure") && err.contains("uplaods"), "{err}");
+    let out = ask(&["load", "concurrency", "policy.wasm", "--settings", "uploads=3"]);
+    assert!(out.contains("admitted  fixture 1.0.0") && out.contains("--settings uploads=3"), "{out}");
+    let out = ask(&["load", "retry", "idle.wasm"]);
+    assert!(
+        out.contains("warning: it does not serve retry") && out.contains("only in auto-scan, concurrency"),
+        "{out}"
+    );
+
+    // Two modules of one name: the hash says which.
+    let err = refuse(&["activate", "concurrency", "fixture"]);
+    assert!(err.contains("2 modules are meant by fixture"), "{err}");
+    let err = refuse(&["activate", "concurrency", "fixtrue"]);
+    assert!(err.contains("did you mean fixture?"), "{err}");
+    let hash = crate::rig::sha256(&std::fs::read(at.join("policy.wasm")).expect("it"));
+    let out = done(at, &["activate", "concurrency", &hash[..8], "--settings", "uploads=3", "--api", &api]);
+    assert!(out.contains("decides concurrency now: generation 2, on probation until "), "{out}");
+    let out = ask(&["list"]);
+    assert!(out.contains("concurrency  fixture 1.0.0") && out.contains("concurrency  uploads=3"), "{out}");
+    let value: Value = serde_json::from_str(&ask(&["list", "--json"])).expect("JSON");
+    assert_eq!(value["generation"], 2, "{value}");
+    let err = refuse(&["rollback", "77"]);
+    assert!(err.contains("[policy_unknown_generation]"), "{err}");
+    ask(&["rollback", "1"]);
+    let out = ask(&["history"]);
+    assert!(out.lines().nth(1).is_some_and(|line| line.starts_with("3 ") && line.contains("to 1")), "{out}");
+    let value: Value = serde_json::from_str(&ask(&["history", "--json"])).expect("JSON");
+    assert_eq!(value["items"].as_array().map(Vec::len), Some(3), "{value}");
+    assert_eq!(ask(&["decisions", "retry"]), "");
+}
+
+#[test]
+fn a_site_with_a_key_takes_what_is_signed_with_it_and_nothing_else() {
+    let dir = built("suite");
+    let at = dir.path();
+    let out = done(at, &["sign", ".", "--new-key", "berlin.key", "--counter", "7"]);
+    let line = out.lines().find(|line| line.starts_with("berlin = ")).expect("the line of the configuration");
+    let key = line.trim_start_matches("berlin = ").trim_matches('"').to_owned();
+    let site = run(async { Plan::new().set("policies.keys.berlin", key).start().await });
+    let api = format!("http://127.0.0.1:{}", site.api);
+    let signature = at.join("policy.wasm.sig");
+    let signed = std::fs::read(&signature).expect("a signature");
+    std::fs::remove_file(&signature).expect("a file");
+    let err = refused(at, &["load", "retry", ".", "--api", &api], 1);
+    assert!(err.contains("signature") && err.contains("berlin"), "{err}");
+    done(at, &["sign", ".", "--new-key", "other.key"]);
+    let err = refused(at, &["load", "retry", ".", "--api", &api], 1);
+    assert!(err.contains("does not trust"), "{err}");
+    std::fs::write(&signature, signed).expect("a signature");
+    let out = done(at, &["load", "retry", ".", "--activate", "--api", &api]);
+    assert!(out.contains("admitted  fixture 1.0.0"), "{out}");
 }

@@ -118,6 +118,12 @@ impl Rust {
         }
     }
 
+    /// Whether it lacks libraries for the target, which are then built of their source before anything else.
+    #[must_use]
+    pub fn builds_libraries(&self) -> bool {
+        self.source.is_some()
+    }
+
     fn all() -> Vec<Rust> {
         ["rustc", "/usr/bin/rustc"].into_iter().filter_map(|rustc| Rust::at(Path::new(rustc))).collect()
     }

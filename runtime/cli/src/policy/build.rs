@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use tidegate_policies::author::recipe::{self, BuildError, C, Rust};
-use tidegate_policies::author::{self};
+use tidegate_policies::author::{
+    self,
+    recipe::{self, BuildError, C, Rust},
+};
 
 use super::args::{Build, Check, SettingsArg};
 use super::local::MODULE_FILE;
@@ -43,6 +45,9 @@ fn component(dir: &Path) -> Result<Vec<u8>, Failure> {
         let rust = Rust::find().map_err(failed)?;
         say(&format!("compiling with {}", rust.describe()));
         let sysroots = cache().unwrap_or_else(|| target.join("sysroot"));
+        if rust.builds_libraries() && !desk::is_directory(&sysroots) {
+            say(&format!("its libraries are built first, once, into {}: about a minute", sysroots.display()));
+        }
         return recipe::build_rust_with(dir, &rust, &target, &sysroots)
             .map(|built| built.component)
             .map_err(failed);

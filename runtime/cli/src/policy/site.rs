@@ -129,7 +129,7 @@ pub(super) async fn load(args: Load) -> Done {
     let put = format!("{POLICIES}/{}", args.slot.name());
     let answer = site.send(Method::PUT, &put, &headers, bytes).await?;
     let answer = told(answer.status.as_u16(), answer.json()).map_err(|failure| {
-        Failure::new(failure.exit, format!("{} is not admitted: {}", path.display(), failure.text))
+        Failure::new(failure.exit, format!("{} is refused: {}", path.display(), failure.text))
     })?;
     let module = text(&answer, "module").to_owned();
     say(&format!("admitted  {} {}  {}", text(&answer, "name"), text(&answer, "version"), short(&module)));
@@ -147,15 +147,23 @@ pub(super) async fn load(args: Load) -> Done {
     if args.shadow {
         return shadowed(&site, args.slot, &module, &args.settings.given).await;
     }
-    let settings: String =
-        args.settings.given.iter().map(|setting| format!(" --settings {}", setting.written())).collect();
-    say(&format!(
-        "it decides nothing yet. Next, one of\n  tidegate policy shadow {slot} {hash}{settings}\n  \
-         tidegate policy activate {slot} {hash}{settings}",
-        slot = args.slot.name(),
-        hash = &short(&module),
-    ));
+    for line in next(&answer, args.slot, &args.settings.given) {
+        say(&line);
+    }
     Ok(())
+}
+
+/// What can be done with a module that decides nothing yet.
+fn next(module: &Value, slot: Slot, given: &[Given]) -> Vec<String> {
+    let serves: Vec<&str> =
+        module["hooks"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !serves.contains(&slot.name()) {
+        return vec![format!("it decides nothing yet, and may only in {}", serves.join(", "))];
+    }
+    let hash = short(text(module, "module"));
+    let settings: String = given.iter().map(|setting| format!(" --settings {}", setting.written())).collect();
+    let command = |word: &str| format!("  tidegate policy {word} {} {hash}{settings}", slot.name());
+    vec!["it decides nothing yet. Next, one of".to_owned(), command("shadow"), command("activate")]
 }
 
 /// What would have been decided differently, for people.
@@ -339,6 +347,20 @@ mod tests {
         }
         let none = meant(&json!({"modules": []}), "3f2a").expect_err("none").text;
         assert!(none.contains("tidegate policy load"), "{none}");
+    }
+
+    #[test]
+    fn what_to_do_next_fits_what_a_module_serves() {
+        let module = json!({"module": "3f2a".repeat(16), "hooks": ["retry", "order"]});
+        let given = ["uploads=4".parse().expect("a setting")];
+        assert_eq!(
+            next(&module, Slot::Retry, &given)[2],
+            "  tidegate policy activate retry 3f2a3f2a3f2a --settings uploads=4"
+        );
+        assert_eq!(
+            next(&module, Slot::Bandwidth, &given),
+            ["it decides nothing yet, and may only in retry, order"]
+        );
     }
 
     #[test]

@@ -212,17 +212,14 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_line_is_named() {
-        let cases: [(Box<dyn FnOnce(&mut Value)>, &str); 7] = [
-            (Box::new(|value| value["slot"] = json!("concurency")), "did you mean concurrency?"),
-            (Box::new(|value| value["slot"] = json!("colour")), "there are auto-scan"),
-            (
-                Box::new(|value| value["slot"] = json!("retry")),
-                "question: it is of \"concurrency\", not of retry",
-            ),
-            (Box::new(|value| value["question"] = json!(5)), "question: must be an object"),
-            (Box::new(|value| value["question"]["now"]["duo"] = json!(1)), "question: now.duo"),
-            (Box::new(|value| value["verdict"] = json!(5)), "verdict: "),
-            (Box::new(|value| value["fuel"] = json!(-1)), "fuel must be"),
+        let cases: [(fn(&mut Value), &str); 7] = [
+            (|value| value["slot"] = json!("concurency"), "did you mean concurrency?"),
+            (|value| value["slot"] = json!("colour"), "there are auto-scan"),
+            (|value| value["slot"] = json!("retry"), "question: it is of \"concurrency\", not of retry"),
+            (|value| value["question"] = json!(5), "question: must be an object"),
+            (|value| value["question"]["now"]["duo"] = json!(1), "question: now.duo"),
+            (|value| value["verdict"] = json!(5), "verdict: "),
+            (|value| value["fuel"] = json!(-1), "fuel must be"),
         ];
         for (change, words) in cases {
             let why = line(change).expect_err("a wrong line");
