@@ -45,8 +45,20 @@ impl fmt::Debug for Host {
 impl Host {
     /// An engine with these limits. Fails where no code can be generated or run.
     pub fn new(ceilings: Ceilings) -> Result<Host, HostError> {
+        Host::with(config(&ceilings), ceilings)
+    }
+
+    /// The same with an interpreter in the place of generated code, some ten times as slow: another way to every answer, to
+    /// compare answers and fuel by.
+    pub fn interpreting(ceilings: Ceilings) -> Result<Host, HostError> {
+        let mut config = config(&ceilings);
+        config.target("pulley64").map_err(|error| HostError(format!("{error:#}")))?;
+        Host::with(config, ceilings)
+    }
+
+    fn with(config: Config, ceilings: Ceilings) -> Result<Host, HostError> {
         let failed = |error: wasmtime::Error| HostError(format!("{error:#}"));
-        let engine = Engine::new(&config(&ceilings)).map_err(failed)?;
+        let engine = Engine::new(&config).map_err(failed)?;
         let linker = Arc::new(linker(&engine).map_err(failed)?);
         Ok(Host { engine, linker, ceilings: Arc::new(ceilings) })
     }

@@ -37,6 +37,9 @@ pub use seated::SeatedSet;
 pub use shadow::{Difference, Shadow, ShadowFigures};
 pub use shelf::Shelf;
 
+/// The contract between site and policy, as text: what a guest is built against.
+pub const WIT: &str = include_str!("../wit/policy.wit");
+
 /// The built-in rules as a module: what sits in every slot of a site that was told nothing else.
 pub const DEFAULT: &[u8] = include_bytes!("../default/policy.wasm");
 

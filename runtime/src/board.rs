@@ -8,6 +8,7 @@ use tidegate_core::effect::{LinkView, Notice, QueueCounts, RecorderView};
 use tidegate_core::id::{DeviceId, EpisodeId, JobId, Role};
 use tidegate_core::knobs::Room;
 use tidegate_core::limits::{LINKS_MAX, UPLOADS_MAX};
+use tidegate_core::policy::PolicyView;
 use tidegate_core::time::Wall;
 use tidegate_core::wire::transfer::Status;
 
@@ -128,6 +129,7 @@ struct Inner {
     progress: BTreeMap<EpisodeId, ProgressSeen>,
     destination: DestinationSeen,
     queue: QueueCounts,
+    policies: Option<Box<PolicyView>>,
     gate: Gate,
     space: Option<Space>,
     refused: BTreeMap<&'static str, u64>,
@@ -178,12 +180,19 @@ impl Board {
             }
             Notice::Queue(counts) => inner.queue = *counts,
             // For the log alone: it is about no device and no upload that runs.
+            Notice::Policy { news: _, view } => inner.policies = Some(view.clone()),
             Notice::StrayUnseen { .. } => {}
             Notice::Refused { code, .. } => *inner.refused.entry(code).or_default() += 1,
             Notice::OperationUnknown { action, .. } => {
                 *inner.unknown.entry(action.name()).or_default() += 1;
             }
         }
+    }
+
+    /// Modules and the set of policies; `None` before the boot told of them.
+    #[must_use]
+    pub fn policies(&self) -> Option<Box<PolicyView>> {
+        self.inner().policies.clone()
     }
 
     /// Notes whether devices may upload.

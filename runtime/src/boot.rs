@@ -16,6 +16,7 @@ use futures_util::FutureExt;
 use tidegate_core::digest::Sha256;
 use tidegate_core::id::{Boot, ObjectKey, Role};
 use tidegate_core::input::Input;
+use tidegate_policies::{Ceilings, Host, Shelf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
@@ -32,11 +33,13 @@ use crate::metrics::{DriverStats, Metrics};
 use crate::object::edge::EdgeStore;
 use crate::object::executor::{Stores, execute};
 use crate::object::{ObjectStore, SourceRead};
+use crate::policies::{self, Loader, Watch, Watched};
 use crate::release::Release;
 use crate::seam::{Blocking, Clock, Listener, Net, Seams};
 use crate::server::{self, Bounds, Clocks};
 use crate::space::{self, Measure};
-use crate::store::{OpenError, Store, StoreError, View};
+use crate::store::{Blobs, OpenError, Store, StoreError, View};
+use crate::surroundings::Look;
 
 /// Why a site did not start.
 #[derive(Debug, thiserror::Error)]
@@ -186,8 +189,12 @@ pub async fn start<S: Seams>(
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let knobs = config.knobs().map_err(|bad| BootError::Config(bad.to_string()))?;
+    let mut knobs = config.knobs().map_err(|bad| BootError::Config(bad.to_string()))?;
     let (store, boot) = open_store(&seams, &config).await?;
+    let loader = loader(&seams, &config).await?;
+    if loader.host().is_none() {
+        knobs.default_module = None;
+    }
     let (spool, found) = Spool::open(seams.clone(), config.data_dir.join(SPOOL)).await?;
     for damaged in &found.damaged {
         tracing::warn!(record = %damaged.display(), "a record of a recording cannot be read; it is left alone");
@@ -216,6 +223,7 @@ pub async fn start<S: Seams>(
     let (gate, gate_watch) = watch::channel(ingest::Gate::Open);
     let frozen = ingest::Frozen::new(&bucket);
     let (operations, operations_out) = mpsc::unbounded_channel();
+    let (on_policies, on_policies_out) = mpsc::unbounded_channel();
     let (stop, stop_watch) = watch::channel(false);
     let (close, close_watch) = watch::channel(false);
     let (stage, stage_watch) = watch::channel(api::Stage::Booting);
@@ -223,6 +231,8 @@ pub async fn start<S: Seams>(
     let view = store.view();
     let mut seed = [0; 8];
     seams.blocking().entropy(&mut seed);
+    let shelf = Shelf::with_builtin(knobs.builtin.clone());
+    let decided = shelf.figures();
     let driver = Driver {
         clock: seams.clock().clone(),
         store,
@@ -231,11 +241,21 @@ pub async fn start<S: Seams>(
         knobs,
         drain: config.shutdown.drain,
         letters,
-        release: Release::new(operations, board.clone(), gate, frozen.clone(), gauge.clone()),
+        release: Release::new(
+            operations,
+            on_policies,
+            board.clone(),
+            gate,
+            frozen.clone(),
+            gauge.clone(),
+        ),
+        loader: loader.clone(),
+        shelf,
         gauge: gauge.clone(),
         stop: stop_watch,
         ready,
     };
+    let on_policy = api::OnPolicies { loader: loader.clone(), figures: decided, watched: Watched::default() };
     let blocking = seams.blocking().clone();
     let driver =
         tokio::spawn(async move { blocking.dedicate("tidegate-driver", move || driver.run()).await });
@@ -262,6 +282,10 @@ pub async fn start<S: Seams>(
         early: None,
     };
     site.spawn("the executor of object operations", objects);
+    let performed = policies::perform(seams.clone(), loader.clone(), on_policies_out, site.inbox.clone());
+    site.spawn("the executor of operations on policies", performed);
+    // Before the first module is asked anything, which is when the driver gets its set ready.
+    site.spawn("the clock of policies", policies::keep_ticking(seams.clone(), loader, close_watch.clone()));
     if is_ready.await.is_err() {
         let silent = || DriverError::Panicked("it ended before it was ready".to_owned());
         return Err(match site.driver_ended().await.err().unwrap_or_else(silent) {
@@ -273,6 +297,27 @@ pub async fn start<S: Seams>(
     let measured = Measure { seams: seams.clone(), dir: config.data_dir.clone(), knobs: rooms };
     let measured = measured.keep_telling(site.board.clone(), site.inbox.clone(), until(close_watch.clone()));
     site.spawn("the measurement of free space", measured);
+    let look =
+        Look { seams: seams.clone(), dir: config.data_dir.clone(), said: config.surroundings.clone() };
+    let looked = look.keep_telling(site.inbox.clone(), until(close_watch.clone()));
+    site.spawn("the look at the surroundings", looked);
+    site.spawn("the bearer of what policies say", policies::keep_logging(
+        seams.clone(),
+        on_policy.figures.clone(),
+        until(close_watch.clone()),
+    ));
+    if let Some(dir) = &config.policies.watch {
+        let watch = Watch {
+            seams: seams.clone(),
+            dir: dir.clone(),
+            max_bytes: config.policies.max_bytes,
+            loader: on_policy.loader.clone(),
+            view: site.view.clone(),
+            inbox: site.inbox.clone(),
+            watched: on_policy.watched.clone(),
+        };
+        site.spawn("the watch over the folder of policies", watch.keep_watching(until(close_watch.clone())));
+    }
     if let Some(after) = config.edge.abandoned_after {
         let expired = space::keep_expiring(
             seams.clone(),
@@ -306,7 +351,7 @@ pub async fn start<S: Seams>(
         let closed = until(close_watch.clone());
         site.spawn("the S3 endpoint", async move { endpoint.serve(socket, closed).await });
     }
-    let (routes, links) = routes(&seams, &config, &site, stage_watch);
+    let (routes, links) = routes(&seams, &config, &site, on_policy, stage_watch);
     site.serve("the HTTP API", api_socket, routes, &config, &close_watch);
     site.serve(
         "the listener of recorders",
@@ -431,6 +476,31 @@ async fn open_store<S: Seams>(seams: &S, config: &Config) -> Result<(Store, Boot
         .await
 }
 
+/// Who has the site's modules. A site whose machine cannot run any starts all the same, on the built-in rules.
+async fn loader<S: Seams>(seams: &S, config: &Config) -> Result<Loader, BootError> {
+    if config.policies.native {
+        return Ok(Loader::native());
+    }
+    let bytes = usize::try_from(config.policies.max_bytes).unwrap_or(usize::MAX);
+    let host = match Host::new(Ceilings { bytes, ..Ceilings::default() }) {
+        Ok(host) => host,
+        Err(error) => {
+            tracing::error!(%error, "this machine cannot run policies: the built-in rules decide alone");
+            return Ok(Loader::native());
+        }
+    };
+    let (disk, dir) = (seams.disk().clone(), config.data_dir.clone());
+    let path = dir.join("policies").display().to_string();
+    let opened = seams.blocking().run(move || {
+        let blobs = Blobs::open(&disk, &dir)?;
+        // A later program comes with another one, and a replay then still needs this.
+        blobs.put(policies::DEFAULT)?;
+        Ok(blobs)
+    });
+    let blobs = opened.await.map_err(|error| BootError::File { path, error })?;
+    Ok(Loader::new(host, blobs, &config.policies.keys))
+}
+
 async fn listen<S: Seams>(
     seams: &S,
     key: &'static str,
@@ -451,11 +521,12 @@ fn routes<S: Seams>(
     seams: &S,
     config: &Config,
     site: &Site,
+    policies: api::OnPolicies,
     stage: watch::Receiver<api::Stage>,
 ) -> (Router, Links) {
     let clock = seams.clock().clone();
     let clocks: Clocks = Arc::new(move || clock.now());
-    let gauge = site.gauge.clone();
+    let (gauge, decided) = (site.gauge.clone(), policies.figures.clone());
     let metrics = Metrics::new(
         site.board.clone(),
         Arc::new(move || {
@@ -467,6 +538,8 @@ fn routes<S: Seams>(
                 commit_seconds: figures.commit_ns as f64 / 1e9,
                 journal_bytes: figures.journal_bytes,
                 quarantined: figures.quarantined,
+                clamps: figures.clamps,
+                policies: decided.read(),
             }
         }),
     );
@@ -493,8 +566,10 @@ fn routes<S: Seams>(
             auto_scan_enabled: config.sync.auto_scan,
             max_retries: config.sync.attempts,
             rpc_timeout: config.devices.rpc_timeout,
+            policy_bytes_max: config.policies.max_bytes,
         },
         metrics,
+        policies,
         clock: clocks,
         stage,
     });

@@ -13,15 +13,16 @@
 //! A batch that changes no record says nothing that a crash could take back. Its effects leave at once, and its
 //! journal entries wait for the next commit, [`FLUSH_AFTER`] at most.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tidegate_core::change::JournalEntry;
 use tidegate_core::effect::{Effect, Output};
-use tidegate_core::id::{Boot, Seq};
+use tidegate_core::id::{Boot, PolicySetId, Seq};
 use tidegate_core::input::Input;
 use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::{Machine, Rows};
+use tidegate_core::policy::PolicySet;
 use tidegate_core::quarantine::{Subject, likeness};
 use tidegate_core::time::{Mono, Now};
 use tidegate_core::timers::TimerKey;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::crash::{self, Crash, Crashes, Panicked};
 use crate::figures::Gauge;
 use crate::inbox::Letter;
+use crate::policies::{Loader, Ready, Recorder};
 use crate::release::Release;
 use crate::seam::Clock;
 use crate::store::{Batch, Store, StoreError};
@@ -40,6 +42,8 @@ use crate::store::{Batch, Store, StoreError};
 pub const BATCH_MAX: usize = 256;
 /// How long a journal entry that changed no record may wait for a commit.
 pub const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// Prepared sets that stay on the shelf, so that going back to one of the last costs nothing.
+const SETS_MAX: usize = 16;
 /// Journal entries that may wait: four batches.
 const FLUSH_ENTRIES: usize = 4 * BATCH_MAX;
 
@@ -76,6 +80,10 @@ pub struct Driver<C: Clock> {
     pub letters: mpsc::Receiver<Letter>,
     /// Who performs what goes out.
     pub release: Release,
+    /// Who has the modules that policies are.
+    pub loader: Loader,
+    /// The sets of policies that can be asked, with the built-in one among them. The loader adds to it.
+    pub shelf: Shelf,
     /// Where figures are shown.
     pub gauge: Gauge,
     /// Turns true when the site is to stop. A sender that is gone counts as true.
@@ -90,21 +98,25 @@ impl<C: Clock> Driver<C> {
     /// # Errors
     /// [`DriverError`]; the site cannot go on.
     pub async fn run(self) -> Result<(), DriverError> {
-        let Driver { clock, store, boot, seed, knobs, drain, letters, release, gauge, stop, ready } = self;
+        let Driver { clock, store, boot, seed, knobs, drain, letters, release, loader, shelf, gauge, stop, ready } =
+            self;
         let crashes = Crashes::load(&store, clock.now().wall)?;
-        let shelf = Shelf::with_builtin(knobs.builtin.clone());
         let begin = Input::Boot { boot, seed, knobs };
         if let Some(crash) = crashes.hopeless(likeness(&begin, "")) {
             return Err(DriverError::Hopeless(Box::new(crash.clone())));
         }
         let mut machine = Machine::new();
         store.load(&mut machine)?;
+        let Input::Boot { knobs, .. } = &begin else { unreachable!("it was made a boot above") };
+        let set = machine.parts().policies.set_under(knobs);
         let mut engine = Engine {
             clock,
             store,
             machine,
             crashes,
             shelf,
+            sets: VecDeque::new(),
+            recorder: Recorder::default(),
             release,
             gauge,
             out: Output::default(),
@@ -113,6 +125,7 @@ impl<C: Clock> Driver<C> {
             waiting_since: None,
             effects: Vec::new(),
         };
+        engine.prepare_first(&loader, &set);
         let quarantined = engine.crashes.quarantined().count() as u64;
         engine.gauge.update(|figures| {
             figures.boot = boot.0;
@@ -132,6 +145,9 @@ struct Engine<C: Clock> {
     machine: Machine,
     crashes: Crashes,
     shelf: Shelf,
+    /// Prepared sets on the shelf, oldest first.
+    sets: VecDeque<PolicySetId>,
+    recorder: Recorder,
     release: Release,
     gauge: Gauge,
     out: Output,
@@ -145,6 +161,39 @@ struct Engine<C: Clock> {
 }
 
 impl<C: Clock> Engine<C> {
+    /// Has the set that the boot is decided with ready before it is stepped. Where that fails the site starts all the
+    /// same: the built-in rules stand in, and the core hears why when it asks for the set itself.
+    fn prepare_first(&mut self, loader: &Loader, set: &PolicySet) {
+        match loader.prepare(set) {
+            Ok(seated) => self.shelve(Ready::Set(Box::new(seated))),
+            Err((slot, why)) => tracing::warn!(
+                slot = slot.name(), %why,
+                "the policies of this site could not be made ready; the built-in rules stand in for them"
+            ),
+        }
+    }
+
+    /// Puts on the shelf what is ready.
+    fn shelve(&mut self, ready: Ready) {
+        match ready {
+            Ready::Nothing => {}
+            Ready::Set(set) => {
+                let id = set.id();
+                self.shelf.put_seated(*set);
+                self.sets.retain(|other| *other != id);
+                self.sets.push_back(id);
+                if self.sets.len() > SETS_MAX {
+                    let active = self.machine.active_policy();
+                    let oldest = self.sets.iter().position(|other| *other != active);
+                    if let Some(oldest) = oldest.and_then(|at| self.sets.remove(at)) {
+                        self.shelf.drop_set(oldest);
+                    }
+                }
+            }
+            Ready::Shadow(sitting) => self.shelf.shadow(sitting.map(|sitting| *sitting)),
+        }
+    }
+
     async fn drive(
         mut self,
         mut letters: mpsc::Receiver<Letter>,
@@ -219,6 +268,10 @@ impl<C: Clock> Engine<C> {
         self.gauge.update(|figures| figures.letters += 1);
         let input = match letter {
             Letter::Input(input) => input,
+            Letter::Policy { input, ready } => {
+                self.shelve(ready);
+                input
+            }
             Letter::Knock { input, socket, admission } => {
                 self.release.expect_admission(socket, admission);
                 input
@@ -269,7 +322,7 @@ impl<C: Clock> Engine<C> {
         let cold = self.prefetch(now, &input)?;
         let policies = match &input {
             // The machine learns of its configuration in this very step.
-            Input::Boot { knobs, .. } => self.shelf.add_builtin(knobs.builtin.clone()),
+            Input::Boot { knobs, .. } => self.machine.parts().policies.set_under(knobs).id(),
             _ => self.machine.active_policy(),
         };
         self.out.clear();
@@ -298,6 +351,7 @@ impl<C: Clock> Engine<C> {
             cold: cold.into_iter().collect(),
             changes: std::mem::take(&mut self.out.changes),
         });
+        self.recorder.take(now.wall, &mut self.out.decisions, &self.gauge);
         self.waiting_since.get_or_insert(now.mono);
         self.effects.append(&mut self.out.effects);
         Ok(())
@@ -385,6 +439,7 @@ impl<C: Clock> Engine<C> {
         if self.batch.entries.is_empty() {
             return Ok(());
         }
+        self.batch.decisions = self.recorder.lines();
         let begun = self.clock.now().mono;
         self.store.commit(&self.batch)?;
         let took = begun.until(self.clock.now().mono);

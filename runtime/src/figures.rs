@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_core::machine::Stats;
 
+use crate::policies::Clamps;
+
 /// Upper bounds of the buckets of [`Figures::commit_buckets`], in nanoseconds: from a fast disk's flush to a stall
 /// that somebody should look into.
 pub const COMMIT_BUCKETS_NS: [u64; 8] =
@@ -43,6 +45,8 @@ pub struct Figures {
     pub links: u64,
     /// Object operations handed to the stores.
     pub object_operations: u64,
+    /// How often the core did otherwise than the active set said.
+    pub clamps: Clamps,
     /// Inputs that are quarantined, by their crashes before this boot.
     pub quarantined: u64,
 }

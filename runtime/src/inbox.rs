@@ -11,6 +11,8 @@ use tidegate_core::input::{Input, Request};
 use tidegate_core::refusal::Refusal;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::policies::Ready;
+
 /// Letters that may wait for the driver. A full queue slows its senders down: overload is felt at the edges first.
 pub const LETTERS: usize = 1024;
 /// Frames that may wait for one link; a link that does not take them is closed.
@@ -29,6 +31,13 @@ pub enum Letter {
         socket: SocketId,
         /// Where the answer goes.
         admission: oneshot::Sender<Result<Admitted, Refusal>>,
+    },
+    /// An operation on policies ended.
+    Policy {
+        /// The input: [`Input::Policy`].
+        input: Input,
+        /// What it made ready: on the shelf before the input is stepped.
+        ready: Ready,
     },
     /// Somebody asks over HTTP.
     Request {
@@ -119,7 +128,11 @@ impl Inbox {
 
     /// Hands over an input; waits while the queue is full.
     pub async fn input(&self, input: Input) -> Result<(), Gone> {
-        self.letters.send(Letter::Input(input)).await.map_err(|_| Gone)
+        self.letter(Letter::Input(input)).await
+    }
+
+    pub(crate) async fn letter(&self, letter: Letter) -> Result<(), Gone> {
+        self.letters.send(letter).await.map_err(|_| Gone)
     }
 
     /// Asks for a link.

@@ -1,5 +1,7 @@
 //! Owns the registry of metrics and its text form. Counts what the edges tell it; reads the rest when asked.
 
+mod policies;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,12 +14,14 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tidegate_core::id::Role;
 use tidegate_core::machine::Stats;
+use tidegate_policies::Figures;
 
 use crate::board::Board;
 use crate::ingest::Gate;
+use crate::policies::Clamps;
 
 /// What the driver counts, at one moment.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct DriverStats {
     /// The machine's own counters.
     pub machine: Stats,
@@ -31,6 +35,10 @@ pub struct DriverStats {
     pub journal_bytes: u64,
     /// Inputs that are quarantined, by their crashes before this boot.
     pub quarantined: u64,
+    /// How often the core did otherwise than the active set of policies said.
+    pub clamps: Clamps,
+    /// What is counted of policies where they are asked.
+    pub policies: Figures,
 }
 
 /// Where the driver's counters are read at every scrape.
@@ -173,6 +181,8 @@ impl Collector for Site {
         counter(out, "stale_outcomes", "Outcomes nobody waited for, dropped", stats.machine.stale_outcomes)?;
         counter(out, "batches", "Batches of inputs taken", stats.batches)?;
         counter(out, "commits", "Batches committed", stats.commits)?;
+        let view = self.board.policies();
+        policies::encode(out, &stats.policies, &stats.clamps, view.as_deref())?;
         let seconds = ConstCounter::new(stats.commit_seconds);
         let descriptor = encoder.encode_descriptor(
             "commit_seconds",

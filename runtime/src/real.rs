@@ -3,11 +3,12 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::future::Future;
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use jiff::tz::TimeZone;
 use tidegate_core::time::{Mono, Now, Wall};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -51,6 +52,21 @@ impl Seams for RealSeams {
 
     fn blocking(&self) -> &RealBlocking {
         &self.blocking
+    }
+
+    fn system_text(&self, path: &Path) -> Option<String> {
+        let mut text = String::new();
+        // The kernel says of such a file that it is empty, or as long as a page.
+        File::open(path).ok()?.take(SYSTEM_BYTES_MAX).read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    fn system_names(&self, path: &Path) -> Vec<String> {
+        self.disk.list(path).unwrap_or_default()
+    }
+
+    fn local_zone(&self) -> Option<TimeZone> {
+        TimeZone::try_system().ok()
     }
 }
 
@@ -185,6 +201,18 @@ impl Disk for RealDisk {
         let found = rustix::fs::statvfs(path).ok()?;
         // What only root may still use is not free.
         Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    #[cfg(unix)]
+    fn file_number(&self, path: &Path) -> Option<u64> {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).ok().map(|found| found.ino())
+    }
+
+    #[cfg(unix)]
+    fn total_bytes(&self, path: &Path) -> Option<u64> {
+        let found = rustix::fs::statvfs(path).ok()?;
+        Some(found.f_blocks.saturating_mul(found.f_frsize))
     }
 
     #[cfg(not(unix))]
@@ -330,6 +358,9 @@ impl Blocking for RealBlocking {
         getrandom::fill(buf).expect("the operating system has entropy once it has booted");
     }
 }
+
+/// The table of routes of a router is a few hundred kilobytes; nothing else that is read is as long as a page.
+const SYSTEM_BYTES_MAX: u64 = 1 << 20;
 
 fn millis_since_1970(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tidegate_core::effect::{CloseWhy, Effect, Frame, Gate, Notice, Response};
+use tidegate_core::effect::{CloseWhy, Effect, Frame, Gate, Notice, PolicyOp, Response};
 use tidegate_core::id::{ConnId, RequestId, SocketId, Ticket};
 use tidegate_core::input::{Input, LostWhy};
 use tidegate_core::object::ObjectOp;
+use tidegate_core::policy::PolicyNews;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::time::Wall;
 use tokio::sync::mpsc::error::TrySendError;
@@ -35,6 +36,8 @@ pub struct Release {
     // Without a bound of its own: the driver never waits. What lies here is a key and a verb; how many operations run
     // at once is for the executor, which lets the others wait in their order.
     objects: mpsc::UnboundedSender<(Ticket, ObjectOp)>,
+    // Neither this one: the core has at most a few of them under way.
+    policies: mpsc::UnboundedSender<(Ticket, PolicyOp)>,
     board: Board,
     gate: watch::Sender<ingest::Gate>,
     frozen: ingest::Frozen,
@@ -49,6 +52,7 @@ impl Release {
     #[must_use]
     pub fn new(
         objects: mpsc::UnboundedSender<(Ticket, ObjectOp)>,
+        policies: mpsc::UnboundedSender<(Ticket, PolicyOp)>,
         board: Board,
         gate: watch::Sender<ingest::Gate>,
         frozen: ingest::Frozen,
@@ -61,6 +65,7 @@ impl Release {
             secrets: BTreeMap::new(),
             secret_of: BTreeMap::new(),
             objects,
+            policies,
             board,
             gate,
             frozen,
@@ -121,6 +126,10 @@ impl Release {
                 self.gauge.update(|figures| figures.object_operations += 1);
                 // The executor ends with the site only; nobody waits for outcomes then.
                 let _ = self.objects.send((ticket, op));
+            }
+            Effect::Policy { ticket, op } => {
+                // As with objects.
+                let _ = self.policies.send((ticket, op));
             }
             Effect::Reply { to, answer } => {
                 if let Some(handle) = self.secret_of.remove(&to) {
@@ -261,6 +270,25 @@ fn log(notice: &Notice) {
             job = job.0, key = %key, fault,
             "an unfinished upload may be left in the cloud, and the store does not list them: look there, or let the bucket expire unfinished uploads"
         ),
+        Notice::Policy { news, view } => {
+            let (generation, set) = (view.generation, view.set);
+            match news {
+                PolicyNews::Booted | PolicyNews::Prepared => {
+                    tracing::debug!(generation, ?set, "policies: {news}");
+                }
+                PolicyNews::Admitted(_)
+                | PolicyNews::Turned(_)
+                | PolicyNews::Probed
+                | PolicyNews::Released(_)
+                | PolicyNews::Shadowed { .. }
+                | PolicyNews::ShadowEnded
+                | PolicyNews::Retired(_) => tracing::info!(generation, ?set, "policies: {news}"),
+                PolicyNews::Rejected { .. }
+                | PolicyNews::Unprepared(_)
+                | PolicyNews::Faulted(_)
+                | PolicyNews::Quarantined { .. } => tracing::warn!(generation, ?set, "policies: {news}"),
+            }
+        }
         Notice::Queue(counts) => tracing::debug!(
             due = counts.due,
             waiting = counts.waiting,

@@ -5,23 +5,30 @@
 //! their changes alone; from that boot on every entry is stepped. Entries that a program of an earlier format wrote are
 //! never stepped: this one may decide otherwise than it did. At each boot the machine is made anew from the
 //! records as they were, as it was in life.
+//!
+//! Policies are asked again too: the modules are those whose bytes the data directory holds. Two things cannot be repeated:
+//! that the clock interrupted a module, and that a set was not ready yet. Where life says so, the built-in rules are taken in
+//! that place, as they were then; everything else must be ruled as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use tidegate_core::change::{Change, JournalEntry};
 use tidegate_core::effect::Output;
 use tidegate_core::id::{JobId, PartNo, Seq};
 use tidegate_core::input::Input;
 use tidegate_core::machine::{Machine, Rows};
-use tidegate_core::policy::Settings;
+use tidegate_core::policy::{PolicySet, Settings, Slot};
 use tidegate_core::row::{Key, Kind, Row};
-use tidegate_policies::Shelf;
+use tidegate_policies::{Ceilings, Host, Shelf};
 
+use crate::policies::Loader;
 use crate::seam::Disk;
-use crate::store::{Before, Follower, OpenError, Snapshot, Store, StoreError, View};
+use crate::store::{Before, Blobs, Follower, OpenError, Snapshot, Store, StoreError, View};
+use repeat::Repeat;
 
 /// What was compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -162,15 +169,17 @@ fn shown<T: fmt::Debug>(thing: Option<&T>) -> String {
 /// The first difference.
 pub fn verify_dir<D: Disk>(disk: &D, dir: &Path) -> Result<Report, Divergence> {
     let store = Store::open_existing(disk, dir)?;
-    verify(&store.view())
+    let modules = Modules::Of(Blobs::peek(disk, dir), OnceLock::new());
+    run(&store.view(), true, &modules)
 }
 
-/// Steps every entry again and compares changes, rulings and records; also that the changes alone give the records.
+/// Steps every entry again and compares changes, rulings and records; also that the changes alone give the records. Of a
+/// site that runs no modules: see [`verify_dir`].
 ///
 /// # Errors
 /// The first difference.
 pub fn verify(view: &View) -> Result<Report, Divergence> {
-    run(view, true)
+    run(view, true, &Modules::None)
 }
 
 /// Applies the changes of every entry, without stepping, and compares the records.
@@ -178,10 +187,48 @@ pub fn verify(view: &View) -> Result<Report, Divergence> {
 /// # Errors
 /// The first difference.
 pub fn verify_changes(view: &View) -> Result<Report, Divergence> {
-    run(view, false)
+    run(view, false, &Modules::None)
 }
 
-fn run(view: &View, step: bool) -> Result<Report, Divergence> {
+/// Where the modules of a site are.
+enum Modules {
+    /// It runs none.
+    None,
+    /// There. The engine is made when the first set needs it.
+    Of(Blobs, OnceLock<Loader>),
+}
+
+impl Modules {
+    /// Gets a set ready to be asked. Where that fails the shelf stands in for it, and says so in its rulings.
+    fn prepare(&self, set: &PolicySet, shelf: &mut Shelf) {
+        let loader = match self {
+            Modules::None => &Loader::native(),
+            Modules::Of(blobs, loader) if Slot::ALL.iter().any(|slot| set.module(*slot).is_some()) => {
+                loader.get_or_init(|| match Host::new(ceilings()) {
+                    Ok(host) => Loader::repeating(host, blobs.clone()),
+                    Err(error) => {
+                        tracing::error!(%error, "this machine cannot run policies, so they cannot be asked again");
+                        Loader::native()
+                    }
+                })
+            }
+            Modules::Of(..) => &Loader::native(),
+        };
+        match loader.prepare(set) {
+            Ok(seated) => shelf.put_seated(seated),
+            Err((slot, why)) => {
+                tracing::warn!(slot = slot.name(), %why, "a set of policies cannot be made ready again");
+            }
+        }
+    }
+}
+
+/// Those of a site, but for the size of modules, which is a matter of its configuration.
+fn ceilings() -> Ceilings {
+    Ceilings { bytes: usize::MAX, ..Ceilings::default() }
+}
+
+fn run(view: &View, step: bool, modules: &Modules) -> Result<Report, Divergence> {
     let snapshot = view.snapshot()?;
     let base = snapshot.base()?;
     let mut rows = BTreeMap::new();
@@ -197,6 +244,7 @@ fn run(view: &View, step: bool) -> Result<Report, Divergence> {
         machine: None,
         earlier: snapshot.earlier()?,
         shelf: Shelf::with_builtin(Settings::default()),
+        modules,
         out: Output::default(),
         next: Seq(base.0 + 1),
         report: Report { base: base.0, ..Report::default() },
@@ -236,7 +284,7 @@ impl Before for Then<'_> {
     }
 }
 
-struct Replay {
+struct Replay<'a> {
     /// The records as they stand after the last entry.
     rows: BTreeMap<Key, Row>,
     /// Steps; `None` before the first boot of the journal.
@@ -246,12 +294,13 @@ struct Replay {
     /// Applies changes alone.
     shadow: Follower,
     shelf: Shelf,
+    modules: &'a Modules,
     out: Output,
     next: Seq,
     report: Report,
 }
 
-impl Replay {
+impl Replay<'_> {
     fn entry(&mut self, entry: &JournalEntry, step: bool) -> Result<(), Divergence> {
         if entry.seq != self.next {
             return Err(Divergence::Gap { expected: self.next, found: entry.seq });
@@ -261,8 +310,15 @@ impl Replay {
         self.report.changes += entry.changes.len() as u64;
         if let Input::Boot { knobs, .. } = &entry.input {
             self.report.boots += 1;
-            self.shelf.add_builtin(knobs.builtin.clone());
             self.machine = (step && entry.seq > self.earlier).then(|| hot(&self.rows));
+            if let Some(machine) = &self.machine {
+                self.shelf.add_builtin(knobs.builtin.clone());
+                self.modules.prepare(&machine.parts().policies.set_under(knobs), &mut self.shelf);
+            }
+        } else if let Some(machine) = &self.machine
+            && !self.shelf.holds(entry.policies)
+        {
+            self.modules.prepare(machine.active_set(), &mut self.shelf);
         }
         let input = entry.input.name();
         for (key, life) in &entry.cold {
@@ -289,7 +345,12 @@ impl Replay {
                 return Err(Divergence::Unasked { seq: entry.seq, input, key });
             }
             self.out.clear();
-            machine.step(entry.now, &entry.input, &cold, self.shelf.get(entry.policies), &mut self.out);
+            let set = match &entry.input {
+                Input::Boot { knobs, .. } => machine.parts().policies.set_under(knobs),
+                _ => machine.active_set().clone(),
+            };
+            let mut repeat = Repeat::new(self.shelf.get(entry.policies), entry, set.floor);
+            machine.step(entry.now, &entry.input, &cold, &mut repeat, &mut self.out);
             self.compare_step(entry)?;
             for (key, stepped) in self.out.rows.drain(..) {
                 let applied = self.shadow.row(&key);
@@ -359,5 +420,6 @@ fn boxed<T: Clone>(thing: Option<&T>) -> Option<Box<T>> {
     thing.cloned().map(Box::new)
 }
 
+mod repeat;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use tidegate_core::time::Now;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -34,6 +35,19 @@ pub trait Seams: Clone + Send + Sync + 'static {
     fn clock(&self) -> &Self::Clock;
     /// Where blocking work goes.
     fn blocking(&self) -> &Self::Blocking;
+    /// A small file in which the system tells of the machine under the site, such as `/proc/net/route`; `None` where
+    /// there is no such thing. Blocks.
+    fn system_text(&self, _path: &Path) -> Option<String> {
+        None
+    }
+    /// Names in such a folder. Blocks.
+    fn system_names(&self, _path: &Path) -> Vec<String> {
+        Vec::new()
+    }
+    /// The time zone of the machine, if it says which. Blocks.
+    fn local_zone(&self) -> Option<TimeZone> {
+        None
+    }
 }
 
 /// A byte stream between two programs.
@@ -116,6 +130,15 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Self::Lock>;
     /// Bytes free for this process on the file system of `path`; `None` where it cannot be known.
     fn free_bytes(&self, path: &Path) -> Option<u64>;
+    /// The number of a file within its file system, another one after it was replaced; `None` where there is no such
+    /// thing.
+    fn file_number(&self, _path: &Path) -> Option<u64> {
+        None
+    }
+    /// Bytes of the file system of `path`, used or not; `None` where it cannot be known.
+    fn total_bytes(&self, _path: &Path) -> Option<u64> {
+        None
+    }
     /// Makes a file, or a directory and so all that is in it, readable by its owner only, where the platform has such
     /// a thing.
     fn restrict_to_owner(&self, path: &Path) -> io::Result<()>;

@@ -24,6 +24,24 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// A process that does not outlive its test.
+struct Running(std::process::Child);
+
+impl Running {
+    /// Waits until it ends by itself; its exit code.
+    async fn end(&mut self) -> Option<i32> {
+        until("the process to end", STEP, async || self.0.try_wait().expect("its status")).await.code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // An error is a process that is gone.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 async fn cli(arguments: &[&str]) -> Output {
     let mut command = Site::program();
     command.args(arguments);
@@ -109,17 +127,14 @@ fn settings_of_the_environment_go_before_the_file_and_flags_before_both() {
         let listen = format!("127.0.0.1:{}", site.api);
         let mut command = site.command();
         command.env("TIDEGATE_LISTEN__API", "127.0.0.1:1").args(["--listen", &listen]);
-        let mut child = command
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("it starts");
+        let child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn();
+        let mut child = Running(child.expect("it starts"));
         until("the site to be ready", STEP, async || {
             matches!(site.http().get("/readyz").await, Ok((200, _, _))).then_some(())
         })
         .await;
-        signal(child.id(), "TERM");
-        assert_eq!(child.wait().expect("its end").code(), Some(0));
+        signal(child.0.id(), "TERM");
+        assert_eq!(child.end().await, Some(0));
     });
 }
 
@@ -320,26 +335,24 @@ fn without_any_configuration_a_site_starts_on_loopback_with_keys_of_its_own() {
                 "--s3-listen",
                 &format!("127.0.0.1:{s3}"),
             ]);
-            let mut child = command
-                .stdout(file.try_clone().expect("a log"))
-                .stderr(file)
-                .spawn()
-                .expect("the binary starts");
+            let child = command.stdout(file.try_clone().expect("a log")).stderr(file).spawn();
+            let mut child = Running(child.expect("the binary starts"));
             let http = tidegate_device::Http::new(tidegate_runtime::real::RealNet, "127.0.0.1", api);
             until("the site to be ready", STEP, async || {
                 matches!(http.with_short_timeout().get("/readyz").await, Ok((200, _, _))).then_some(())
             })
             .await;
-            signal(child.id(), "TERM");
-            assert_eq!(child.wait().expect("its end").code(), Some(0));
+            signal(child.0.id(), "TERM");
+            assert_eq!(child.end().await, Some(0));
             let text = std::fs::read_to_string(&path).expect("a log");
             if start == 0 {
                 secrets = secret_words(&dir.path().join("tidegate-data"));
                 assert!(secrets.iter().any(|word| text.contains(word)), "the keys are printed once: {text}");
             } else {
-                for word in
-                    secrets.iter().filter(|word| log.matches(word.as_str()).count() == 1 && word.len() >= 24)
-                {
+                let once = |word: &&String| log.matches(word.as_str()).count() == 1 && word.len() >= 24;
+                let shown: Vec<&String> = secrets.iter().filter(once).collect();
+                assert!(!shown.is_empty(), "the secret key was shown once: {log}");
+                for word in shown {
                     assert!(!text.contains(word.as_str()), "a key is printed again: {text}");
                 }
             }

@@ -340,7 +340,7 @@ fn sigint_ends_with_zero_and_a_second_signal_ends_at_once() {
             if site.has_ended() {
                 return Some(true);
             }
-            match site.http().with_timeout(Duration::from_secs(2)).get("/readyz").await {
+            match site.http().with_timeout(Duration::from_secs(10)).get("/readyz").await {
                 Ok((200, _, _)) => None,
                 Ok(_) | Err(_) => Some(false),
             }
@@ -349,7 +349,7 @@ fn sigint_ends_with_zero_and_a_second_signal_ends_at_once() {
         if !over && !site.has_ended() {
             site.signal("INT");
         }
-        site.exit(Duration::from_secs(10)).await;
+        site.exit(STEP).await;
 
         cloud.watcher.release();
         site.start().await;
@@ -397,7 +397,8 @@ fn the_journal_repeats_to_the_same_rows_after_two_kills() {
         site.approve_and_sync(episode).await;
         cloud.watcher.held(1).await;
         site.kill();
-        cloud.watcher.hold("UploadPart", 1);
+        // The last of the four parts is left for sure; of the others the store may have all by now, answered or not.
+        cloud.watcher.hold("UploadPart", 0);
         site.start().await;
         cloud.watcher.held(1).await;
         site.kill();

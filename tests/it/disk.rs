@@ -81,7 +81,9 @@ fn a_disk_that_fills_up_takes_no_more_until_recordings_were_carried_on() {
     let Some(small) = Small::mount("a disk that fills up", "64m") else { return };
     run(async {
         let cloud = Cloud::start().await;
-        let plan = Plan::with_cloud(&cloud).set("edge.reserve", "24MiB");
+        // Half of it is reached with the fifth recording, and not between two parts of one: a gate that closes there
+        // refuses the second.
+        let plan = Plan::with_cloud(&cloud).set("edge.reserve", "28MiB");
         let site = on(&small, plan).start().await;
         gate_is(&site, "open").await;
         let mut uploader = Uploader::connect(&site, DEVICE).await;
@@ -95,8 +97,11 @@ fn a_disk_that_fills_up_takes_no_more_until_recordings_were_carried_on() {
             // Until the site has measured what is left now.
             let most = (64 - 10 * n) << 20;
             until("a measurement", STEP, async || {
-                let config = site.read("/api/v1/sync/config").await;
-                (config["edge"]["free_bytes"].as_u64().expect("a number") <= most).then_some(())
+                let edge = site.read("/api/v1/sync/config").await["edge"].clone();
+                let measured = edge["free_bytes"].as_u64().expect("a number") <= most;
+                // The gate follows the measurement, a moment later.
+                let told = edge["room"] != "none" || edge["gate"] != "open";
+                (measured && told).then_some(())
             })
             .await;
         }

@@ -143,8 +143,9 @@ impl World {
         let cloud = Cloud::start().await;
         let proxy = Proxy::before(cloud.port).await;
         let plan = Plan::with_store(proxy.port)
-            .set("cloud.attempt_timeout", "1s")
-            .set("cloud.connect_timeout", "500ms")
+            // Long enough for a store that answers, however busy the machine.
+            .set("cloud.attempt_timeout", "10s")
+            .set("cloud.connect_timeout", "5s")
             .set("sync.retry_base", "10m")
             .set("sync.retry_jitter", "0s");
         let site = set(plan).start().await;
@@ -258,8 +259,12 @@ impl World {
 }
 
 fn all(name: &'static str, cases: &[Case]) {
+    all_with(name, |plan| plan, cases);
+}
+
+fn all_with(name: &'static str, set: impl FnOnce(Plan) -> Plan, cases: &[Case]) {
     run(async {
-        let mut world = World::start(name).await;
+        let mut world = World::with(name, set).await;
         for case in cases {
             world.meets(case).await;
         }
@@ -341,8 +346,9 @@ fn what_somebody_else_answers_in_the_stores_place_is_never_believed() {
 
 #[test]
 fn a_store_that_says_nothing_is_asked_again_and_then_waited_for() {
-    all(
+    all_with(
         "mute",
+        |plan| plan.set("cloud.attempt_timeout", "1s").set("cloud.connect_timeout", "500ms"),
         &[
             case("no answer at all", LARGE, "UploadPart", Act::HoldRequest, ComesTo::Way("offline")),
             // A success that lacks what it must have says nothing either.

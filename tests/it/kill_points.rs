@@ -76,6 +76,7 @@ async fn killed_at(
     }
     site.kill();
     proxy.release();
+    proxy.settled().await;
     if round % 2 == 1 {
         proxy.rule("*", rng.usize(..3), usize::MAX, Act::HoldAnswer);
         site.start().await;
@@ -87,6 +88,7 @@ async fn killed_at(
         .await;
         site.kill();
         proxy.release();
+        proxy.settled().await;
     }
     site.start().await;
     whole(site, cloud, proxy, &take, episode).await;

@@ -87,7 +87,7 @@ fn a_replaced_transfer_link_is_told_so_and_its_words_count_no_more() {
 #[test]
 fn a_command_that_is_not_answered_ends_unknown_and_the_site_asks_for_the_state() {
     run(async {
-        let site = Plan::new().set("devices.rpc_timeout", "2s").start().await;
+        let site = Plan::new().set("devices.rpc_timeout", "5s").start().await;
         let mut recorder = Recorder::connect(&site, DEVICE).await;
         let path = format!("/api/v1/recorder/{DEVICE}/pause");
         let empty = json!({});
@@ -114,7 +114,7 @@ fn a_command_that_is_not_answered_ends_unknown_and_the_site_asks_for_the_state()
 #[test]
 fn an_unanswered_first_get_state_keeps_commands_away_until_a_snapshot_comes() {
     run(async {
-        let site = Plan::new().set("devices.rpc_timeout", "3s").start().await;
+        let site = Plan::new().set("devices.rpc_timeout", "5s").start().await;
         site.create_task(DEVICE, "patient").await;
         let mut recorder = Recorder::dial(&site, DEVICE).await;
         let _uploader = Uploader::connect(&site, DEVICE).await;
@@ -282,8 +282,9 @@ fn pings_of_devices_are_answered_with_their_payload_and_a_close_is_echoed() {
 fn a_silent_device_is_noticed_and_forgotten() {
     run(async {
         let site = Plan::new()
-            .set("devices.ping_interval", "300ms")
-            .set("devices.ping_timeout", "300ms")
+            // Long enough for one that answers, however busy the machine.
+            .set("devices.ping_interval", "1s")
+            .set("devices.ping_timeout", "4s")
             .start()
             .await;
         let mut mute = site.dial("/recorder/mute").await.expect("a link");

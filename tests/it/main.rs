@@ -18,6 +18,8 @@ mod kill_points;
 mod links;
 mod main_path;
 mod peers;
+mod policies_doc;
+mod policy_cli;
 mod proxy;
 mod qa;
 mod relay;

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
@@ -121,7 +122,10 @@ impl Store {
         let kind = self.kind;
         self.process.as_mut().expect("a store that is a process").spawn(kind);
         // Some open their port long before they have a place for objects.
-        let ready = self.s3_of("readiness");
+        // Asked while they begin, some keep a request for ever: it is given up soon and asked again.
+        let soon = Duration::from_secs(5);
+        let ready = S3Config { bucket: "readiness".to_owned(), request_timeout: soon, ..self.config() };
+        let ready = S3::new(RealSeams::new(), ready);
         until(&format!("{kind:?} to take objects"), STEP, async || {
             let process = self.process.as_mut().expect("a store that is a process");
             let ended = process.child.as_mut().expect("it was started").try_wait().expect("its status");

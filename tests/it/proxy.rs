@@ -139,6 +139,24 @@ struct Inside {
     /// Counts releases: who is held waits for the next.
     released: watch::Sender<u64>,
     held: watch::Sender<usize>,
+    /// Requests that are not over, or not done by the store yet.
+    underway: watch::Sender<usize>,
+}
+
+/// Counts a request until it is dropped.
+struct Underway(Arc<Inside>);
+
+impl Underway {
+    fn begin(inside: &Arc<Inside>) -> Underway {
+        inside.underway.send_modify(|count| *count += 1);
+        Underway(Arc::clone(inside))
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.underway.send_modify(|count| *count -= 1);
+    }
 }
 
 #[derive(Default)]
@@ -157,6 +175,7 @@ impl Proxy {
             state: Mutex::default(),
             released: watch::Sender::new(0),
             held: watch::Sender::new(0),
+            underway: watch::Sender::new(0),
         });
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(accept(listener, Arc::clone(&inside), stopped));
@@ -207,6 +226,14 @@ impl Proxy {
         let waiting = tokio::time::timeout(STEP, held.wait_for(|held| *held >= count));
         let came = waiting.await.is_ok_and(|waited| waited.is_ok());
         assert!(came, "nothing was held within {STEP:?}; requests: {:#?}", self.summary());
+    }
+
+    /// Waits until what a killed site had under way is dropped or done by the store: nothing of it comes late.
+    pub async fn settled(&self) {
+        let mut underway = self.inside.underway.subscribe();
+        let settled = tokio::time::timeout(STEP, underway.wait_for(|count| *count == 0)).await;
+        let settled = settled.is_ok_and(|waited| waited.is_ok());
+        assert!(settled, "requests of a dead site stay under way: {:#?}", self.summary());
     }
 
     /// Requests of an operation, oldest first.
@@ -317,10 +344,11 @@ fn broken(reset: &AtomicBool) -> io::Error {
 }
 
 async fn one(
-    inside: &Inside,
+    inside: &Arc<Inside>,
     reset: &Arc<AtomicBool>,
     request: Request<Incoming>,
 ) -> io::Result<Response<Out>> {
+    let underway = Underway::begin(inside);
     let (at, act) = inside.enter(named(request.method(), request.uri()));
     let is_head = request.method() == Method::HEAD;
     let (parts, mut body) = request.into_parts();
@@ -351,7 +379,8 @@ async fn one(
         _ => {}
     }
     inside.note(at, |seen| seen.passed = true);
-    let stored = pass(inside.store, Request::from_parts(parts, Full::new(Bytes::from(bytes)))).await;
+    let request = Request::from_parts(parts, Full::new(Bytes::from(bytes)));
+    let stored = pass(inside.store, request, underway).await;
     let Ok(mut response) = stored else { return Err(broken(reset)) };
     inside.note(at, |seen| seen.stored = Some(response.status().as_u16()));
     match act {
@@ -378,7 +407,11 @@ async fn one(
 }
 
 /// Sends a request to the store on a connection of its own and reads the whole answer.
-async fn pass(store: u16, mut request: Request<Full<Bytes>>) -> Result<Response<Bytes>, ()> {
+async fn pass(
+    store: u16,
+    mut request: Request<Full<Bytes>>,
+    underway: Underway,
+) -> Result<Response<Bytes>, ()> {
     request.headers_mut().remove(http::header::TRANSFER_ENCODING);
     let stream = TcpStream::connect(("127.0.0.1", store)).await.map_err(drop)?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
@@ -386,6 +419,7 @@ async fn pass(store: u16, mut request: Request<Full<Bytes>>) -> Result<Response<
     let connection = tokio::spawn(connection);
     // The request is on its way even if the site is killed meanwhile and nobody waits for this future any more.
     let answer = tokio::spawn(async move {
+        let _underway = underway;
         let (parts, body) = sender.send_request(request).await.map_err(drop)?.into_parts();
         let body = body.collect().await.map_err(drop)?.to_bytes();
         Ok(Response::from_parts(parts, body))

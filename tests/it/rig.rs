@@ -35,14 +35,15 @@ pub const STEP: Duration = Duration::from_secs(45);
 pub const SILENCE: Duration = Duration::from_millis(1500);
 /// How often a condition is looked at again.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a whole test may take.
+/// How long a whole test may take; one that kills more often than three times, so much longer.
 const WHOLE: Duration = Duration::from_secs(300);
 
 /// Runs one test on a runtime of its own.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime for the test");
-    let done = runtime.block_on(async { tokio::time::timeout(WHOLE, test).await });
+    let whole = WHOLE * crate::crash::kills_wanted().div_ceil(3).max(1);
+    let done = runtime.block_on(async { tokio::time::timeout(whole, test).await });
     runtime.shutdown_background();
     done.expect("the test ends in time")
 }

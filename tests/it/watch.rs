@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::cloud::Cloud;
-use crate::rig::{Plan, STEP, Site, run, signal, until};
+use crate::rig::{Plan, STEP, Site, run, until};
 use crate::script::{Take, Uploader};
 
 /// A running `tidegate sync`.
@@ -99,8 +99,10 @@ fn ctrl_c_ends_the_watching_and_not_the_upload() {
         let watching = tokio::spawn(ended(child));
         until("the watcher to end", STEP, async || {
             // Repeated: before its first look it does not listen for the signal, and ends by it like any program.
+            // It may be over before the signal leaves, and then there is nobody to tell.
             if !watching.is_finished() {
-                signal(process, "INT");
+                let mut kill = Command::new("kill");
+                let _ = kill.args(["-INT", &process.to_string()]).stderr(Stdio::null()).status();
             }
             watching.is_finished().then_some(())
         })

@@ -8,5 +8,4 @@ mod decisions;
 mod rig;
 mod shelf;
 mod signed;
-mod soak;
 mod written;

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Repeat a data directory's journal and compare: same inputs, same changes, same records
     Replay(Replay),
+    /// Write, check, try, load and swap the policies that decide when and how recordings go to the cloud
+    Policy(crate::policy::args::Policy),
     /// Show or clear what a stopped site does not look at any more because it made the core panic
     Quarantine(Quarantine),
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{Method, Request};
 use serde_json::Value;
-use tidegate_device::Http;
+use tidegate_device::{Answer, Http};
 use tidegate_runtime::real::RealNet;
 
 use crate::args::Sync;
@@ -15,6 +17,8 @@ const ANSWER: Duration = Duration::from_secs(15);
 
 pub(crate) struct Site {
     http: Http<RealNet>,
+    /// Host and port, as requests name them.
+    host: String,
     url: String,
 }
 
@@ -31,7 +35,11 @@ impl Site {
         if host.is_empty() || host.contains('/') {
             return Err(bad());
         }
-        Ok(Site { http: Http::new(RealNet, host, port).with_timeout(ANSWER), url: url.to_string() })
+        Ok(Site {
+            http: Http::new(RealNet, host, port).with_timeout(ANSWER),
+            host: format!("{host}:{port}"),
+            url: url.to_string(),
+        })
     }
 
     /// Whether it answers that it is ready.
@@ -72,6 +80,26 @@ impl Site {
         let sent = self.http.post(path, &Value::Object(serde_json::Map::new())).await;
         let (status, _, body) = sent.map_err(|error| self.unreachable(&error.to_string()))?;
         Ok((status, body))
+    }
+
+    /// Any request with any body; the answer whatever it is.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header(HOST, &self.host).header(CONTENT_LENGTH, body.len());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(tidegate_device::full(body))
+            .map_err(|error| Failure::failed(format!("{path} is no request: {error}")))?;
+        let exchanged = async { self.http.exchange(request).await?.collect().await };
+        exchanged.await.map_err(|error| self.unreachable(&error.to_string()))
     }
 
     fn unreachable(&self, error: &str) -> Failure {

@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod demo;
+mod policy;
 mod quarantine;
 mod replay;
 mod run;
@@ -72,6 +73,7 @@ pub fn main() -> ExitCode {
             Command::Sync(sync) => ask::sync(sync).await,
             Command::Demo(demo) => demo::demo(demo).await,
             Command::Replay(replay) => replay::replay(replay).await,
+            Command::Policy(policy) => policy::policy(policy).await,
             Command::Quarantine(quarantine) => quarantine::quarantine(quarantine).await,
         }
     });

@@ -97,19 +97,39 @@ impl Way {
 
 /// Prints rows under a header, columns as wide as their widest cell.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) {
+    let mut lines = columns(header, rows).into_iter();
+    if let Some(line) = lines.next() {
+        say(&line);
+    }
+    let widths = widths(header, rows);
+    say(&row(
+        &mut widths.iter().map(|w| "-".repeat(*w)).collect::<Vec<_>>().iter().map(String::as_str),
+        &widths,
+    ));
+    for line in lines {
+        say(&line);
+    }
+}
+
+/// Rows under a header, columns as wide as their widest cell.
+pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let widths = widths(header, rows);
+    let mut lines = vec![row(&mut header.iter().copied(), &widths)];
+    lines.extend(rows.iter().map(|cells| row(&mut cells.iter().map(String::as_str), &widths)));
+    lines
+}
+
+fn widths(header: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     let mut widths: Vec<usize> = header.iter().map(|cell| cell.len()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let cells: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        cells.join("  ").trim_end().to_string()
-    };
-    say(&line(&mut header.iter().copied()));
-    say(&line(&mut widths.iter().map(|w| "-".repeat(*w)).collect::<Vec<_>>().iter().map(String::as_str)));
-    for row in rows {
-        say(&line(&mut row.iter().map(String::as_str)));
-    }
+    widths
+}
+
+fn row(cells: &mut dyn Iterator<Item = &str>, widths: &[usize]) -> String {
+    let cells: Vec<String> = cells.zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+    cells.join("  ").trim_end().to_string()
 }

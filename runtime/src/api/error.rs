@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use serde_json::{Map, Value};
-use tidegate_core::refusal::Refusal;
+use tidegate_core::refusal::{PolicyRefusal, Refusal};
 
 use super::shapes;
 
@@ -90,6 +90,14 @@ impl Answer {
     #[must_use]
     pub fn internal(error: &'static str) -> Answer {
         Answer::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error)
+    }
+
+    /// The site runs no modules.
+    #[must_use]
+    pub fn native() -> Answer {
+        let text = "this site runs no policy modules: remove policies.native from its configuration (if it is not there, \
+                    see the log of its start)";
+        Answer::new(StatusCode::CONFLICT, "policies_native", text)
     }
 
     /// Its status.
@@ -264,5 +272,50 @@ pub fn refused(refusal: &Refusal) -> Answer {
             ),
         ),
         Refusal::Internal(what) => Answer::internal(what),
+        Refusal::Policy(refusal) => refused_policy(refusal),
+    }
+}
+
+/// The part of the table that is about policies. Nothing was changed by any of these.
+fn refused_policy(refusal: &PolicyRefusal) -> Answer {
+    use StatusCode as S;
+    let text = refusal.to_string();
+    match refusal {
+        PolicyRefusal::UnknownModule(module) => Answer::new(S::NOT_FOUND, "policy_unknown_module", text)
+            .with("module", module.to_string()),
+        PolicyRefusal::NotAdmitted(module) => {
+            Answer::new(S::CONFLICT, "policy_not_admitted", text).with("module", module.to_string())
+        }
+        PolicyRefusal::Rejected { module, code, why } => {
+            Answer::new(S::UNPROCESSABLE_ENTITY, "policy_rejected", text)
+                .with("module", module.to_string())
+                .with("rejection", code.as_str())
+                .with("why", why.as_str())
+        }
+        PolicyRefusal::Quarantined { module, code } => {
+            Answer::new(S::CONFLICT, "policy_quarantined", text)
+                .with("module", module.to_string())
+                .with("reason", code.as_str())
+        }
+        PolicyRefusal::HookMissing { module, slot } => {
+            Answer::new(S::UNPROCESSABLE_ENTITY, "policy_hook_missing", text)
+                .with("module", module.to_string())
+                .with("slot", slot.name())
+        }
+        PolicyRefusal::BadSettings(_) => {
+            Answer::new(S::BAD_REQUEST, "policy_bad_settings", text).with("field", "settings")
+        }
+        PolicyRefusal::Busy => Answer::new(S::CONFLICT, "policy_busy", text).retry_after(1),
+        PolicyRefusal::Overtaken => Answer::new(S::CONFLICT, "policy_overtaken", text),
+        PolicyRefusal::Full => Answer::new(S::CONFLICT, "policy_full", text),
+        PolicyRefusal::UnknownGeneration(generation) => {
+            Answer::new(S::NOT_FOUND, "policy_unknown_generation", text).with("generation", *generation)
+        }
+        PolicyRefusal::InUse { module, by } => Answer::new(S::CONFLICT, "policy_in_use", text)
+            .with("module", module.to_string())
+            .with("by", *by),
+        PolicyRefusal::Unanswered(_) => {
+            Answer::new(S::SERVICE_UNAVAILABLE, "policy_unanswered", text).retry_after(1)
+        }
     }
 }

@@ -142,12 +142,17 @@ impl Page {
 
 /// The bytes of a body.
 async fn bytes(body: Body) -> Result<axum::body::Bytes, Answer> {
-    match tokio::time::timeout(BODY_WAIT, to_bytes(body, BODY_MAX)).await {
+    bytes_up_to(body, BODY_MAX).await
+}
+
+/// The bytes of a body of another size.
+pub(super) async fn bytes_up_to(body: Body, most: usize) -> Result<axum::body::Bytes, Answer> {
+    match tokio::time::timeout(BODY_WAIT, to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_long(&error) => Err(Answer::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",
-            format!("the request body may have {BODY_MAX} bytes"),
+            format!("the request body may have {most} bytes"),
         )),
         Ok(Err(_)) => Err(Answer::bad_body()),
         Err(_) => {

@@ -9,6 +9,7 @@ mod command;
 mod episodes;
 pub mod error;
 mod input;
+pub mod policies;
 mod reads;
 mod recorder;
 pub mod shapes;
@@ -22,7 +23,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use tidegate_core::effect;
@@ -36,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::server::Clocks;
 
 pub use input::BODY_MAX;
+pub use policies::OnPolicies;
 pub use reads::{Job, Reads, Runner, Snapshot, Unreadable, runner};
 
 use error::{Answer, json, refused};
@@ -55,6 +57,8 @@ pub struct Summary {
     pub max_retries: u32,
     /// How long a device has to answer a command.
     pub rpc_timeout: Duration,
+    /// Bytes of a policy module.
+    pub policy_bytes_max: u64,
 }
 
 impl Summary {
@@ -90,6 +94,8 @@ pub struct Parts {
     pub summary: Summary,
     /// Metrics.
     pub metrics: Metrics,
+    /// Modules and what is counted of them.
+    pub policies: OnPolicies,
     /// Clocks.
     pub clock: Clocks,
     /// How far the process is.
@@ -173,7 +179,19 @@ pub fn router(state: ApiState, links: Router) -> Router {
         .route("/sync/episodes/{id}/status", get(sync::status))
         .route("/sync/episodes/{id}/logs", get(sync::logs))
         .route("/sync/episode-statuses", get(sync::statuses))
-        .route("/sync/config", get(sync::config));
+        .route("/sync/config", get(sync::config))
+        .route("/policies", get(policies::show))
+        .route("/policies/history", get(policies::history))
+        .route("/policies/rollback", post(policies::rollback))
+        .route("/policies/shadow", delete(policies::end_shadow))
+        .route("/policies/modules/{module}", get(policies::module).delete(policies::remove))
+        .route("/policies/modules/{module}/quarantine", post(policies::quarantine))
+        .route("/policies/modules/{module}/unquarantine", post(policies::unquarantine))
+        .route("/policies/{slot}", put(policies::load))
+        .route("/policies/{slot}/activate", post(policies::activate))
+        .route("/policies/{slot}/reset", post(policies::reset))
+        .route("/policies/{slot}/shadow", post(policies::shadow))
+        .route("/policies/{slot}/decisions", get(policies::decisions));
     Router::new()
         .nest("/api/v1", v1)
         .route("/healthz", get(healthz))

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use tidegate_core::policy::Slot;
 use tidegate_core::row::{Key, Kind, Row};
 use tokio::sync::oneshot;
 
@@ -27,6 +28,12 @@ pub trait Snapshot {
     /// # Errors
     /// [`Unreadable`].
     fn get(&self, key: &Key) -> Result<Option<Row>, Unreadable>;
+
+    /// The newest `most` recorded decisions of a slot, oldest of them first: one line of JSON each.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    fn decisions(&self, slot: Slot, most: usize) -> Result<Vec<Vec<u8>>, Unreadable>;
 
     /// Shows the rows of a kind in the order of their keys, or against it, until `each` breaks.
     ///
@@ -82,12 +89,20 @@ pub(super) async fn read<T: Send + 'static>(
     runner: &Runner,
     work: impl FnOnce(&dyn Snapshot) -> Result<T, Answer> + Send + 'static,
 ) -> Result<T, Answer> {
+    blocking(runner, move || reads.snapshot().map_err(Answer::from).and_then(|snapshot| work(&*snapshot)))
+        .await?
+}
+
+/// Runs `work` where blocking is allowed.
+pub(super) async fn blocking<T: Send + 'static>(
+    runner: &Runner,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Answer> {
     let (answer, answered) = oneshot::channel();
     let job = move || {
-        let result = reads.snapshot().map_err(Answer::from).and_then(|snapshot| work(&*snapshot));
         // Nobody waits any more if the client went away.
-        let _ = answer.send(result);
+        let _ = answer.send(work());
     };
     runner(Box::new(job)).await;
-    answered.await.unwrap_or_else(|_| Err(Answer::internal("a read of the store ended early")))
+    answered.await.map_err(|_| Answer::internal("work on a request ended early"))
 }

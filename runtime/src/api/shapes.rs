@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use tidegate_core::digest::Sha256;
 use tidegate_core::effect::RecorderView;
-use tidegate_core::id::{EpisodeId, ObjectKey};
+use tidegate_core::id::{EpisodeId, ObjectKey, PolicySetId};
 use tidegate_core::knobs::Room;
 use tidegate_core::object::McapFacts;
 use tidegate_core::outcome::Fault;
@@ -76,6 +77,18 @@ pub fn moment(at: Wall) -> String {
 #[must_use]
 pub fn second(at: Wall) -> String {
     moment(Wall(at.0.div_euclid(1000) * 1000))
+}
+
+/// The id of a set of policies: 64 hexadecimal digits.
+#[must_use]
+pub fn set_id(set: PolicySetId) -> String {
+    Sha256(set.0).to_string()
+}
+
+/// A module as metrics and logs name it: the first twelve digits of its hash.
+#[must_use]
+pub fn short(module: Sha256) -> String {
+    module.to_string().chars().take(12).collect()
 }
 
 /// A JSON text of ours, back as JSON.

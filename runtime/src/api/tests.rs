@@ -1,5 +1,6 @@
 //! The routes against rows in memory and a driver played by the test.
 
+mod policies;
 mod refusals;
 mod rows;
 mod talk;
@@ -16,16 +17,19 @@ use serde_json::Value;
 use tidegate_core::effect::{Notice, RecorderView, Response};
 use tidegate_core::id::DeviceId;
 use tidegate_core::input::Request as Ask;
+use tidegate_core::policy::Slot;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::row::{Key, Kind, Row};
 use tidegate_core::time::{Mono, Now, Wall};
+use tidegate_policies::FiguresReader;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
-use super::{ApiState, Parts, Reads, Snapshot, Stage, Summary, Unreadable, router};
+use super::{ApiState, OnPolicies, Parts, Reads, Snapshot, Stage, Summary, Unreadable, router};
 use crate::board::Board;
 use crate::inbox::{Inbox, Letter};
 use crate::metrics::{DriverStats, Metrics};
+use crate::policies::{Loader, Watched};
 
 /// 2026-11-21T00:00:00.500Z
 const NOW: Wall = Wall(1_795_219_200_500);
@@ -40,6 +44,10 @@ impl Reads for FakeReads {
 }
 
 impl Snapshot for FakeReads {
+    fn decisions(&self, _: Slot, _: usize) -> Result<Vec<Vec<u8>>, Unreadable> {
+        Ok(Vec::new())
+    }
+
     fn get(&self, key: &Key) -> Result<Option<Row>, Unreadable> {
         Ok(self.0.get(key).cloned())
     }
@@ -98,6 +106,10 @@ fn driven_by_hand() -> (Site, mpsc::Receiver<Letter>) {
 }
 
 fn routes_over(rows: Vec<(Key, Row)>, inbox: Inbox) -> Site {
+    routes_with(rows, inbox, Loader::native())
+}
+
+fn routes_with(rows: Vec<(Key, Row)>, inbox: Inbox, loader: Loader) -> Site {
     let board = Board::new();
     let (stage, staged) = watch::channel(Stage::Serving);
     let state = ApiState::new(Parts {
@@ -112,8 +124,14 @@ fn routes_over(rows: Vec<(Key, Row)>, inbox: Inbox) -> Site {
             auto_scan_enabled: false,
             max_retries: 5,
             rpc_timeout: Duration::from_secs(15),
+            policy_bytes_max: 256 << 10,
         },
         metrics: Metrics::new(board.clone(), Arc::new(DriverStats::default)),
+        policies: OnPolicies {
+            loader,
+            figures: FiguresReader::default(),
+            watched: Watched::default(),
+        },
         clock: Arc::new(|| Now { wall: NOW, mono: Mono(0) }),
         stage: staged,
     });

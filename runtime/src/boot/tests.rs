@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
+mod policies;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ fn config(dir: &Path) -> Config {
     config.listen.api.set_port(0);
     config.listen.s3.set_port(0);
     config.edge.max_clock_skew = None;
+    // Tests of modules say so: compiling one takes a moment.
+    config.policies.native = true;
     config
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::Config;
+use super::policies;
 use super::read::{KEYS, read};
 use crate::seam::{Disk, DiskFile, Open};
 
@@ -80,6 +81,8 @@ pub(super) enum Value {
     Text(String),
     Integer(i64),
     Bool(bool),
+    /// Texts, truths and whole numbers by name, where an operator chooses the names.
+    Pairs(Vec<(String, String)>),
     /// Nothing any key takes.
     Other,
 }
@@ -212,6 +215,7 @@ fn walk(
                         let digits = number.as_str().replace('_', "");
                         i64::from_str_radix(&digits, number.radix()).map_or(Value::Other, Value::Integer)
                     }
+                    DeValue::Table(inner) if is_open(&name) => pairs(inner),
                     DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
                         Value::Other
                     }
@@ -220,6 +224,21 @@ fn walk(
             }
         }
     }
+}
+
+/// A table whose names are chosen by the operator.
+fn pairs(table: &DeTable<'_>) -> Value {
+    let text = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Boolean(yes) => Some(yes.to_string()),
+        DeValue::Integer(number) => Some(number.as_str().replace('_', "")),
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+    };
+    let pair = |(key, value): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
+        let key: &std::borrow::Cow<'_, str> = key.get_ref();
+        Some((key.to_string(), text(value.get_ref())?))
+    };
+    table.iter().map(pair).collect::<Option<_>>().map_or(Value::Other, Value::Pairs)
 }
 
 fn from_flags(table: &toml::Table, prefix: &str, found: &mut Found, problems: &mut Vec<Problem>) {
@@ -254,7 +273,7 @@ fn from_environment(variables: &[(String, String)], found: &mut Found, problems:
 }
 
 fn keep(name: String, value: Value, source: Source, found: &mut Found, problems: &mut Vec<Problem>) {
-    if KEYS.contains(&name.as_str()) {
+    if KEYS.contains(&name.as_str()) || is_open(&name) {
         found.insert(name, (value, source));
         return;
     }
@@ -272,8 +291,14 @@ fn keep(name: String, value: Value, source: Source, found: &mut Found, problems:
     problems.push(Problem { source: Some(source), what });
 }
 
+/// Whether a name lies in a section whose names are the operator's.
+fn is_open(name: &str) -> bool {
+    [policies::KEYS, policies::LABELS].iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix))
+}
+
 fn is_section(name: &str) -> bool {
-    KEYS.iter().any(|key| key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+    let open = [policies::KEYS, policies::LABELS].iter().any(|prefix| prefix.strip_suffix('.') == Some(name));
+    open || KEYS.iter().any(|key| key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
 }
 
 fn nearest(name: &str) -> Option<&'static str> {

@@ -5,6 +5,7 @@
 //! a section is separated from its key by two underscores: `TIDEGATE_SYNC__PART_SIZE=16MiB`.
 
 mod layers;
+mod policies;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -17,10 +18,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tidegate_core::knobs::{BadKnob, Knobs};
+use tidegate_core::labels::LabelRule;
 use tidegate_core::policy::Settings;
 
 pub(crate) use layers::read_text;
 pub use layers::{Layers, Problem, Problems, Source};
+pub use policies::{Policies, Surroundings};
 pub use units::{duration_text, parse_duration, parse_size, size_text};
 
 /// A value that is never printed, logged or written: all it shows is `***`.
@@ -78,6 +81,10 @@ pub struct Config {
     pub edge: Edge,
     /// `[qa]`
     pub qa: Quality,
+    /// `[policies]`
+    pub policies: Policies,
+    /// `[surroundings]`
+    pub surroundings: Surroundings,
     /// `[cloud]`; `None` parks uploads.
     pub cloud: Option<Cloud>,
     /// `[log]`
@@ -271,6 +278,8 @@ impl Default for Config {
                 abandoned_after: Some(Duration::from_secs(7 * 86_400)),
             },
             qa: Quality { auto_approve: false },
+            policies: Policies::default(),
+            surroundings: Surroundings::default(),
             cloud: None,
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
             journal: Journal { limit: crate::store::JOURNAL_LIMIT },
@@ -279,6 +288,10 @@ impl Default for Config {
             sources: BTreeMap::new(),
         }
     }
+}
+
+fn label_rule((devices, labels): &(String, Vec<(String, String)>)) -> LabelRule {
+    LabelRule { devices: devices.clone(), labels: labels.clone() }
 }
 
 impl Config {
@@ -300,6 +313,12 @@ impl Config {
             batch: self.sync.batch,
             auto_approve: self.qa.auto_approve,
             reserve: self.edge.reserve,
+            default_module: (!self.policies.native).then(crate::policies::default_module),
+            policy_faults: self.policies.faults,
+            policy_window_ms: ms(self.policies.fault_window),
+            probation_ms: ms(self.policies.probation),
+            patience_ms: ms(self.policies.patience),
+            labels: self.policies.labels.iter().map(label_rule).collect(),
             builtin: Settings {
                 auto_scan: self.sync.auto_scan,
                 retry_base_ms: ms(self.sync.retry_base),

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::layers::{Found, Problem, Source, Value};
+use super::policies::{read_policies, read_surroundings};
 use super::units::{parse_duration, parse_size};
 use super::{Cloud, Config, Edge, LogFormat, Secret};
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 44] = [
+pub(super) const KEYS: [&str; 55] = [
     "site",
     "data_dir",
     "public_url",
@@ -42,6 +43,17 @@ pub(super) const KEYS: [&str; 44] = [
     "edge.reserve",
     "edge.abandoned_after",
     "qa.auto_approve",
+    "policies.native",
+    "policies.probation",
+    "policies.patience",
+    "policies.faults",
+    "policies.fault_window",
+    "policies.watch",
+    "policies.max_bytes",
+    "surroundings.link",
+    "surroundings.metered",
+    "surroundings.power",
+    "surroundings.time_zone",
     "cloud.endpoint",
     "cloud.region",
     "cloud.bucket",
@@ -79,6 +91,8 @@ pub(super) fn read(found: Found, problems: &mut Vec<Problem>) -> Config {
     read_sync(&mut r, &mut config);
     read_quality(&mut r, &mut config);
     read_edge(&mut r, &mut config.edge);
+    read_policies(&mut r, &mut config.policies);
+    read_surroundings(&mut r, &mut config.surroundings);
     config.cloud = read_cloud(&mut r);
     if let Some(format) = r.opt_text("log.format") {
         match format.as_str() {
@@ -273,22 +287,40 @@ fn read_cloud(r: &mut Reader<'_>) -> Option<Cloud> {
 /// The core waits no longer than this for another attempt, whatever it is told.
 const LONGEST_MS: u64 = 86_400_000;
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     found: Found,
     problems: &'a mut Vec<Problem>,
 }
 
 impl Reader<'_> {
-    fn problem(&mut self, key: &str, must: &str) {
+    pub(super) fn problem(&mut self, key: &str, must: &str) {
         let source: Option<Source> = self.found.get(key).map(|(_, source)| source.clone());
         self.problems.push(Problem { source, what: format!("{key} {must}") });
     }
 
-    fn opt_text(&mut self, key: &str) -> Option<String> {
+    /// Every name that begins so.
+    pub(super) fn below(&self, prefix: &str) -> Vec<String> {
+        self.found.keys().filter(|key| key.starts_with(prefix)).cloned().collect()
+    }
+
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        self.found.get(key).map(|(value, _)| value)
+    }
+
+    /// A text, a truth or a number, as it would be written in quotes.
+    pub(super) fn opt_word(&mut self, key: &str) -> Option<String> {
+        match self.value(key)? {
+            Value::Bool(yes) => Some(yes.to_string()),
+            Value::Integer(number) => Some(number.to_string()),
+            Value::Text(_) | Value::Pairs(_) | Value::Other => self.opt_text(key),
+        }
+    }
+
+    pub(super) fn opt_text(&mut self, key: &str) -> Option<String> {
         match self.found.get(key) {
             None => None,
             Some((Value::Text(text), _)) => Some(text.clone()),
-            Some((Value::Integer(_) | Value::Bool(_) | Value::Other, _)) => {
+            Some((Value::Integer(_) | Value::Bool(_) | Value::Pairs(_) | Value::Other, _)) => {
                 self.problem(key, "must be a text in quotes");
                 None
             }
@@ -311,24 +343,24 @@ impl Reader<'_> {
         }
     }
 
-    fn flag(&mut self, key: &str, into: &mut bool) {
+    pub(super) fn flag(&mut self, key: &str, into: &mut bool) {
         match self.found.get(key) {
             None => {}
             Some((Value::Bool(yes), _)) => *into = *yes,
             Some((Value::Text(text), _)) if text == "true" || text == "1" => *into = true,
             Some((Value::Text(text), _)) if text == "false" || text == "0" => *into = false,
-            Some((Value::Text(_) | Value::Integer(_) | Value::Other, _)) => {
+            Some((Value::Text(_) | Value::Integer(_) | Value::Pairs(_) | Value::Other, _)) => {
                 self.problem(key, "must be true or false");
             }
         }
     }
 
-    fn number<T: TryFrom<i64>>(&mut self, key: &str, into: &mut T) {
+    pub(super) fn number<T: TryFrom<i64>>(&mut self, key: &str, into: &mut T) {
         let number = match self.found.get(key) {
             None => return,
             Some((Value::Integer(number), _)) => Some(*number),
             Some((Value::Text(text), _)) => text.trim().parse().ok(),
-            Some((Value::Bool(_) | Value::Other, _)) => None,
+            Some((Value::Bool(_) | Value::Pairs(_) | Value::Other, _)) => None,
         };
         match number.and_then(|number| T::try_from(number).ok()) {
             Some(number) => *into = number,
@@ -336,14 +368,14 @@ impl Reader<'_> {
         }
     }
 
-    fn size(&mut self, key: &str, into: &mut u64, least: u64, most: u64, must: &str) {
+    pub(super) fn size(&mut self, key: &str, into: &mut u64, least: u64, most: u64, must: &str) {
         let size = match self.found.get(key) {
             None => return,
             Some((Value::Integer(number), _)) => {
                 u64::try_from(*number).map_err(|_| "must be a size such as 1048576, \"8MiB\" or \"50MB\"")
             }
             Some((Value::Text(text), _)) => parse_size(text),
-            Some((Value::Bool(_) | Value::Other, _)) => parse_size(""),
+            Some((Value::Bool(_) | Value::Pairs(_) | Value::Other, _)) => parse_size(""),
         };
         match size {
             Ok(size) if (least..=most).contains(&size) => *into = size,
@@ -352,11 +384,12 @@ impl Reader<'_> {
         }
     }
 
-    fn duration(&mut self, key: &str, into: &mut Duration, least_ms: u64, most_ms: u64, must: &str) {
+    pub(super) fn duration(
+        &mut self, key: &str, into: &mut Duration, least_ms: u64, most_ms: u64, must: &str) {
         let duration = match self.found.get(key) {
             None => return,
             Some((Value::Text(text), _)) => parse_duration(text),
-            Some((Value::Integer(_) | Value::Bool(_) | Value::Other, _)) => parse_duration(""),
+            Some((Value::Integer(_) | Value::Bool(_) | Value::Pairs(_) | Value::Other, _)) => parse_duration(""),
         };
         match duration {
             Ok(d) if (u128::from(least_ms)..=u128::from(most_ms)).contains(&d.as_millis()) => *into = d,
@@ -375,7 +408,7 @@ impl Reader<'_> {
                 }
                 text.parse().ok()
             }
-            Some((Value::Bool(_) | Value::Other, _)) => None,
+            Some((Value::Bool(_) | Value::Pairs(_) | Value::Other, _)) => None,
         };
         // A port alone is one of this machine.
         let address = port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));

@@ -32,7 +32,10 @@ fn nothing_configured_is_a_site_on_loopback_without_a_cloud() {
     assert_eq!(config.edge.keys, None);
     assert!(config.warnings.is_empty() && config.sources.is_empty());
     let knobs = config.knobs().unwrap();
-    assert_eq!(knobs, Knobs { destination: false, reserve: 512 << 20, ..Knobs::default() });
+    let module = Some(crate::policies::default_module());
+    let expected =
+        Knobs { destination: false, reserve: 512 << 20, default_module: module, ..Knobs::default() };
+    assert_eq!(knobs, expected);
     assert_eq!(config.edge.abandoned_after, Some(std::time::Duration::from_secs(7 * 86_400)));
     assert_eq!(config.edge_bucket(), "edge-site");
 }
@@ -271,5 +274,74 @@ fn durations_and_sizes_are_read_and_written_in_the_units_people_use() {
     }
     for text in ["", "MiB", "-1", "1.5MB", "8 apples"] {
         assert!(parse_size(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn policies_have_keys_labels_and_bounds() {
+    let hex = "0a".repeat(32);
+    let base64 = "CgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgo=";
+    let file = format!(
+        "[policies]\nnative = false\nprobation = \"1h\"\nfaults = 5\nmax_bytes = \"64KiB\"\nwatch = \"in\"\n\
+         [policies.keys]\nrelease = \"{hex}\"\nspare = \"{base64}\"\n\
+         [policies.labels]\n\"robot-*\" = {{ team = \"a\", deadline-hours = 4, spare = true }}\n\"*\" = \"fleet=all, b=c\"\ncam-1 = \"k=v\"\n\"cam-1*\" = \"k=w\"\n"
+    );
+    let config = load(&file, &[("TIDEGATE_POLICIES__PATIENCE", "2h")], "policies.labels.cam-1 = \"kind=eye\"").unwrap();
+    let policies = &config.policies;
+    assert_eq!((policies.probation.as_secs(), policies.patience.as_secs(), policies.faults), (3_600, 7_200, 5));
+    assert_eq!((policies.max_bytes, policies.watch.as_deref()), (64 << 10, Some(Path::new("in"))));
+    assert_eq!(policies.keys, [("release".to_owned(), [10; 32]), ("spare".to_owned(), [10; 32])].into());
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let labels = [
+        ("*".to_owned(), vec![pair("b", "c"), pair("fleet", "all")]),
+        ("cam-1*".to_owned(), vec![pair("k", "w")]),
+        ("cam-1".to_owned(), vec![pair("kind", "eye")]),
+        ("robot-*".to_owned(), vec![pair("deadline-hours", "4"), pair("spare", "true"), pair("team", "a")]),
+    ];
+    assert_eq!(policies.labels, labels);
+    assert_eq!(config.knobs().unwrap().default_module, Some(crate::policies::default_module()));
+    assert_eq!(load("[policies]\nnative = true", &[], "").unwrap().knobs().unwrap().default_module, None);
+}
+
+#[test]
+fn what_policies_cannot_be_is_refused_by_its_name() {
+    let cases = [
+        ("[policies.keys]\nRelease = \"x\"", "policies.keys.Release must have a name"),
+        ("[policies.keys]\nrelease = \"x\"", "policies.keys.release must be a public ed25519 key"),
+        ("[policies.keys]\nrelease = 5", "policies.keys.release must be a text"),
+        ("[policies.labels]\n\"a b\" = \"x=y\"", "policies.labels.a b must be named after a device id"),
+        ("[policies.labels]\n\"a*b\" = \"x=y\"", "policies.labels.a*b must be named after a device id"),
+        ("[policies.labels]\nrobot = \"team\"", "policies.labels.robot must be 1 to 16 labels"),
+        ("[policies.labels]\nrobot = { team = [1] }", "policies.labels.robot must be 1 to 16 labels"),
+        ("[policies.labels]\nrobot = 5", "policies.labels.robot must be 1 to 16 labels"),
+        ("[policies]\nlabels = 5", "\"policies.labels\" is a section: write [policies.labels]"),
+        ("[policies]\nfaults = 0", "policies.faults must be between 1 and 100"),
+        ("[policies]\nprobation = \"2d\"", "policies.probation must be between 1s and 1d"),
+        ("[policies]\nmax_bytes = 1", "policies.max_bytes must be between 4KiB and 8MiB"),
+        ("[policies]\nnative = true\nwatch = \"in\"", "policies.watch must not be set with policies.native"),
+        ("[policies]\nkey = \"x\"", "unknown key \"policies.key\""),
+    ];
+    for (file, part) in cases {
+        let found = problems(file, &[], "");
+        assert!(found.len() == 1 && found[0].contains(part), "{part}: {found:?}");
+    }
+}
+
+#[test]
+fn surroundings_are_words_and_a_time_zone_and_unknown_is_a_word_of_its_own() {
+    use tidegate_core::policy::{Known, LinkKind, Power};
+    let file = "[surroundings]\nlink = \"satellite\"\nmetered = true\npower = \"battery-low\"\ntime_zone = \"+05:30\"";
+    let said = load(file, &[("TIDEGATE_SURROUNDINGS__METERED", "unknown")], "").unwrap().surroundings;
+    assert_eq!((said.link, said.metered), (Some(LinkKind::Satellite), Some(Known::Unknown)));
+    assert_eq!((said.power, said.time_zone.as_deref()), (Some(Power::BatteryLow), Some("+05:30")));
+    assert_eq!(load("[surroundings]\nmetered = false", &[], "").unwrap().surroundings.metered, Some(Known::No));
+    for (file, part) in [
+        ("link = \"fibre\"", "surroundings.link must be one of \"unknown\", \"none\", \"ethernet\""),
+        ("power = true", "surroundings.power must be a text"),
+        ("metered = 7", "surroundings.metered must be true, false or \"unknown\""),
+        ("time_zone = \"Mars/Base\"", "surroundings.time_zone must be a time zone"),
+    ] {
+        let found = problems(&format!("[surroundings]\n{file}"), &[], "");
+        assert!(found.len() == 1 && found[0].contains(part), "{part}: {found:?}");
     }
 }

@@ -23,7 +23,14 @@ fn bench() -> Bench {
     let (gate, watching) = watch::channel(ingest::Gate::Open);
     let (board, gauge) = (Board::new(), Gauge::default());
     let frozen = ingest::Frozen::new("b");
-    let release = Release::new(objects, board.clone(), gate, frozen.clone(), gauge.clone());
+    let release = Release::new(
+        objects,
+        mpsc::unbounded_channel().0,
+        board.clone(),
+        gate,
+        frozen.clone(),
+        gauge.clone(),
+    );
     Bench { release, objects: operations, gate: watching, frozen, board, gauge }
 }
 

@@ -7,6 +7,7 @@
 //! | `b<ordinal>` | the same, as of the journal's base | |
 //! | `journal` | number of the entry | version byte, then the entry in CBOR |
 //! | `crashes` (since 2) | signature of a crash of the core, 32 bytes | version byte, then its record in CBOR; the table is made with the first |
+//! | `decisions` (since 3) | number of the slot, number of the decision in it | the decision in JSON |
 //!
 //! [`VERSION`] is the version of the whole data directory: the store is opened first, and nothing else of the directory
 //! is touched if it is of another format. A change of the layout of recordings raises it too.
@@ -25,7 +26,8 @@ use super::StoreError;
 /// |---|---|---|
 /// | 1 | the first program | |
 /// | 2 | crashes of the core are kept | `crashes`, `earlier` in `info`; inputs and fields that a program of 1 cannot read |
-pub const VERSION: u64 = 2;
+/// | 3 | policies are modules | `decisions`, `k11`, `k16` and their bases, the folder `policies/`; inputs, changes and fields that a program of 2 cannot read |
+pub const VERSION: u64 = 3;
 /// Version of a journal entry.
 const ENTRY_VERSION: u8 = 1;
 
@@ -35,6 +37,8 @@ pub(super) const INFO: TableDefinition<'static, &str, u64> = TableDefinition::ne
 pub(super) const JOURNAL: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("journal");
 /// What is known of crashes of the core, by their signature.
 pub(super) const CRASHES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("crashes");
+/// The newest decisions of policies, by slot and number.
+pub(super) const DECISIONS: TableDefinition<'static, (u8, u64), &[u8]> = TableDefinition::new("decisions");
 
 /// In `info`: the version of the directory.
 pub(super) const FORMAT: &str = "format";
@@ -60,8 +64,10 @@ pub(super) fn table_of(kind: Kind) -> RowTable {
         Kind::Job => "k5",
         Kind::Upload => "k7",
         Kind::Part => "k8",
+        Kind::Policy => "k11",
         Kind::Alias => "k14",
         Kind::Binding => "k15",
+        Kind::Module => "k16",
     })
 }
 
@@ -74,8 +80,10 @@ pub(super) fn base_of(kind: Kind) -> RowTable {
         Kind::Job => "b5",
         Kind::Upload => "b7",
         Kind::Part => "b8",
+        Kind::Policy => "b11",
         Kind::Alias => "b14",
         Kind::Binding => "b15",
+        Kind::Module => "b16",
     })
 }
 
@@ -90,6 +98,7 @@ pub(super) fn create(backend: impl redb::StorageBackend) -> Result<(), StoreErro
     }
     tx.open_table(JOURNAL)?;
     tx.open_table(CRASHES)?;
+    tx.open_table(DECISIONS)?;
     tx.open_table(INFO)?.insert(FORMAT, VERSION)?;
     tx.commit()?;
     Ok(())

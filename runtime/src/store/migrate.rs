@@ -8,7 +8,9 @@ use std::path::Path;
 
 use redb::{Durability, ReadableTable, WriteTransaction};
 
-use super::format::{BASE, CRASHES, EARLIER, FORMAT, INFO, JOURNAL, VERSION};
+use super::format::{
+    BASE, CRASHES, DECISIONS, EARLIER, FORMAT, INFO, JOURNAL, RowTable, VERSION,
+};
 use super::snapshots::{self, Census};
 use super::{DATABASE, OpenError, Opened, StoreError, unless_damaged};
 use crate::seam::Disk;
@@ -23,10 +25,21 @@ struct Step {
 }
 
 /// Every step there ever was, oldest first. A step is never changed once a program with it was released.
-const STEPS: &[Step] = &[Step { from: 1, what: "adds the table of crashes", run: add_crashes }];
+const STEPS: &[Step] = &[
+    Step { from: 1, what: "adds the table of crashes", run: add_crashes },
+    Step { from: 2, what: "adds the tables of policies and their decisions", run: add_policies },
+];
 
 fn add_crashes(tx: &WriteTransaction) -> Result<(), StoreError> {
     tx.open_table(CRASHES)?;
+    Ok(())
+}
+
+fn add_policies(tx: &WriteTransaction) -> Result<(), StoreError> {
+    tx.open_table(DECISIONS)?;
+    for name in ["k11", "b11", "k16", "b16"] {
+        tx.open_table(RowTable::new(name))?;
+    }
     Ok(())
 }
 

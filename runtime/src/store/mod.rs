@@ -4,8 +4,9 @@
 //! ```text
 //! <data_dir>/lock           held while a process works on the directory
 //! <data_dir>/epoch          number of the boot that holds the lock, for people
-//! <data_dir>/tidegate.redb  info, one table per kind, journal, base
+//! <data_dir>/tidegate.redb  info, one table per kind, journal, base, recorded decisions
 //! <data_dir>/snapshots/     copies of the database from before migrations
+//! <data_dir>/policies/      bytes of policy modules, in files of their own ([`Blobs`])
 //! ```
 //!
 //! A commit is one write transaction with immediate durability: when it returns, all of the batch survives a power
@@ -13,7 +14,9 @@
 //! database makes of itself after a crash.
 
 mod backend;
+mod blobs;
 mod crashes;
+mod decisions;
 mod format;
 mod journal;
 mod migrate;
@@ -32,6 +35,7 @@ use redb::{Database, Durability, ReadableTable};
 use tidegate_core::change::JournalEntry;
 use tidegate_core::id::{Boot, Seq};
 use tidegate_core::machine::Machine;
+use tidegate_core::policy::Slot;
 use tidegate_core::row::{BadRow, Key, Kind, Row};
 
 use crate::folders;
@@ -39,7 +43,9 @@ use crate::seam::{Disk, DiskFile, Open};
 use backend::{Backend, Held};
 use format::{BOOT, INFO, VERSION, table_of};
 
+pub use blobs::{Blobs, Unread};
 pub use crashes::CrashRecords;
+pub use decisions::KEPT as DECISIONS_KEPT;
 pub use format::VERSION as FORMAT_VERSION;
 pub use journal::JOURNAL_LIMIT;
 pub(crate) use journal::{Before, Follower};
@@ -287,6 +293,8 @@ pub struct Batch {
     pub rows: BTreeMap<Key, Option<Row>>,
     /// Steps, in order, numbered on from [`Store::next_seq`].
     pub entries: Vec<JournalEntry>,
+    /// Decisions to record, in order, each in the form that [`View::decisions`] gives back.
+    pub decisions: Vec<(Slot, Vec<u8>)>,
 }
 
 /// The database and the lock, closed in this order when the last user goes.
@@ -431,6 +439,7 @@ impl Store {
                 };
             }
         }
+        decisions::append(&tx, &batch.decisions)?;
         let ring = self.ring.append(&tx, &batch.entries)?;
         tx.commit()?;
         self.ring = ring;

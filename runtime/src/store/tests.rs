@@ -69,9 +69,9 @@ fn what_was_committed_is_there_after_closing_and_opening_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
     let rows = [meta(7), binding("b"), binding("a"), binding("c")].into();
-    store.commit(&Batch { rows, entries: entries(&store, 2) }).unwrap();
+    store.commit(&Batch { rows, entries: entries(&store, 2), ..Batch::default() }).unwrap();
     let rows = [(binding("b").0, None)].into();
-    store.commit(&Batch { rows, entries: entries(&store, 1) }).unwrap();
+    store.commit(&Batch { rows, entries: entries(&store, 1), ..Batch::default() }).unwrap();
     drop(store);
     let store = open(dir.path());
     assert_eq!(store.fetch(&Key::Meta).unwrap(), meta(7).1);
@@ -111,7 +111,7 @@ fn what_a_crash_during_the_creation_left_is_swept() {
     let torn = RealDisk.open(&dir.path().join(DATABASE_NEW), Open::Create).unwrap();
     crate::seam::DiskFile::write_all_at(&torn, b"redb\x1a\x0a\xa9", 0).unwrap();
     let mut store = open(dir.path());
-    store.commit(&Batch { rows: [meta(2)].into(), entries: Vec::new() }).unwrap();
+    store.commit(&Batch { rows: [meta(2)].into(), entries: Vec::new(), ..Batch::default() }).unwrap();
     drop(store);
     // Complete, but the power went before the second start removed it.
     RealDisk.open(&dir.path().join(DATABASE_NEW), Open::Create).unwrap();
@@ -132,10 +132,10 @@ fn an_existing_store_is_asked_for_and_none_is_made() {
 fn a_snapshot_stays_as_it_was_while_the_driver_commits() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
-    store.commit(&Batch { rows: [meta(2)].into(), entries: Vec::new() }).unwrap();
+    store.commit(&Batch { rows: [meta(2)].into(), entries: Vec::new(), ..Batch::default() }).unwrap();
     let view = store.view();
     let before = view.snapshot().unwrap();
-    store.commit(&Batch { rows: [meta(3), binding("a")].into(), entries: Vec::new() }).unwrap();
+    store.commit(&Batch { rows: [meta(3), binding("a")].into(), entries: Vec::new(), ..Batch::default() }).unwrap();
     assert_eq!(before.get(&Key::Meta).unwrap(), meta(2).1);
     assert_eq!(before.get(&binding("a").0).unwrap(), None);
     assert_eq!(view.get(&Key::Meta).unwrap(), meta(3).1);
@@ -160,7 +160,7 @@ fn the_journal_leaves_old_entries_to_the_base_once_it_is_a_quarter_too_large() {
     let mut store = Store::open(&RealDisk, dir.path(), 64 * one).unwrap();
     let mut highest = 0;
     for _ in 0..40 {
-        store.commit(&Batch { rows: BTreeMap::new(), entries: entries(&store, 10) }).unwrap();
+        store.commit(&Batch { rows: BTreeMap::new(), entries: entries(&store, 10), ..Batch::default() }).unwrap();
         highest = highest.max(store.journal_bytes());
         let kept = journal(&store);
         let base = store.view().snapshot().unwrap().base().unwrap();
@@ -180,12 +180,12 @@ fn the_journal_leaves_old_entries_to_the_base_once_it_is_a_quarter_too_large() {
 fn a_failed_disk_fails_the_commit_and_nothing_of_the_batch_is_seen_later() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
-    store.commit(&Batch { rows: [meta(2)].into(), entries: Vec::new() }).unwrap();
+    store.commit(&Batch { rows: [meta(2)].into(), entries: Vec::new(), ..Batch::default() }).unwrap();
     drop(store);
     let disk = failing::Failing::default();
     let mut store = Store::open(&disk, dir.path(), JOURNAL_LIMIT).unwrap();
     disk.break_now();
-    assert!(store.commit(&Batch { rows: [meta(9)].into(), entries: entries(&store, 1) }).is_err());
+    assert!(store.commit(&Batch { rows: [meta(9)].into(), entries: entries(&store, 1), ..Batch::default() }).is_err());
     assert_eq!(store.next_seq(), Seq(1));
     drop(store);
     let store = open(dir.path());

@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
 use tidegate_core::change::JournalEntry;
 use tidegate_core::id::Seq;
+use tidegate_core::policy::Slot;
 use tidegate_core::row::{Key, Kind, Row};
 
 use super::format::{self, BASE, EARLIER, FORMAT, INFO, JOURNAL, RowTable, VERSION, base_of, table_of};
@@ -76,12 +77,16 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
+    pub(super) fn transaction(&self) -> &ReadTransaction {
+        &self.tx
+    }
+
     /// One record; `None` is not there.
     ///
     /// # Errors
     /// Those of the database and of a damaged record.
     pub fn get(&self, key: &Key) -> Result<Option<Row>, StoreError> {
-        let table = self.tx.open_table(table_of(key.kind()))?;
+        let Some(table) = self.records(table_of(key.kind()))? else { return Ok(None) };
         let Some(bytes) = table.get(key.to_bytes().as_slice())? else { return Ok(None) };
         Row::from_bytes(key.kind(), bytes.value()).map(Some).map_err(StoreError::Record)
     }
@@ -152,6 +157,18 @@ impl Snapshot {
         Ok(())
     }
 
+    /// A table of records; `None` if the store is of an earlier format that had none.
+    fn records(
+        &self,
+        table: RowTable,
+    ) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+        match self.tx.open_table(table) {
+            Ok(table) => Ok(Some(table)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn walk_table(
         &self,
         table: RowTable,
@@ -159,7 +176,7 @@ impl Snapshot {
         reverse: bool,
         mut visit: impl FnMut(Key, Row) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let table = self.tx.open_table(table)?;
+        let Some(table) = self.records(table)? else { return Ok(()) };
         let mut range = table.iter()?;
         loop {
             let Some(item) = (if reverse { range.next_back() } else { range.next() }) else { return Ok(()) };
@@ -182,6 +199,10 @@ impl api::Reads for View {
 impl api::Snapshot for Snapshot {
     fn get(&self, key: &Key) -> Result<Option<Row>, api::Unreadable> {
         Snapshot::get(self, key).map_err(unreadable)
+    }
+
+    fn decisions(&self, slot: Slot, most: usize) -> Result<Vec<Vec<u8>>, api::Unreadable> {
+        Snapshot::decisions(self, slot, most).map_err(unreadable)
     }
 
     fn walk(

@@ -311,8 +311,11 @@ fn five_hundred_links_that_never_say_a_word_leave_the_others_alone() {
             }
         }
         calm.holds("500 silent links").await;
-        let list = site.read("/api/v1/recorder/devices").await;
-        assert_eq!(list["devices"].as_array().map(Vec::len), Some(251));
+        until("the silent links to be listed", STEP, async || {
+            let list: Value = site.read("/api/v1/recorder/devices").await;
+            (list["devices"].as_array().map(Vec::len) == Some(251)).then_some(())
+        })
+        .await;
         links.clear();
         until("the silent links to be gone", STEP, async || {
             let list: Value = site.read("/api/v1/recorder/devices").await;

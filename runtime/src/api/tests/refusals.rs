@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use tidegate_core::id::EpisodeId;
 use tidegate_core::input::Action;
 use tidegate_core::limits::CONFIG_BYTES;
-use tidegate_core::refusal::Refusal;
+use tidegate_core::digest::Sha256;
+use tidegate_core::policy::Slot;
+use tidegate_core::refusal::{PolicyRefusal, Refusal};
 use tidegate_core::row::{Qa, TaskState};
 
 use super::super::{BODY_MAX, Stage};
@@ -129,6 +131,63 @@ fn table() -> Vec<(Refusal, u16, Value)> {
         (Refusal::NotJudgeable(id), 409, json!({"code": "episode_not_judgeable", "episode_id": 7})),
         (Refusal::Internal("I9"), 500, json!({"error": "I9", "code": "internal"})),
     ]
+}
+
+fn about_policies() -> Vec<(PolicyRefusal, u16, Value)> {
+    let module = Sha256::of(b"m");
+    let hash = module.to_string();
+    vec![
+        (PolicyRefusal::UnknownModule(module), 404, json!({"code": "policy_unknown_module", "module": hash})),
+        (PolicyRefusal::NotAdmitted(module), 409, json!({"code": "policy_not_admitted", "module": hash})),
+        (
+            PolicyRefusal::Rejected { module, code: "types".to_owned(), why: "of retry.next".to_owned() },
+            422,
+            json!({"code": "policy_rejected", "rejection": "types", "why": "of retry.next", "module": hash}),
+        ),
+        (
+            PolicyRefusal::Quarantined { module, code: "stalled".to_owned() },
+            409,
+            json!({"code": "policy_quarantined", "reason": "stalled", "module": hash}),
+        ),
+        (
+            PolicyRefusal::HookMissing { module, slot: Slot::Order },
+            422,
+            json!({"code": "policy_hook_missing", "slot": "order", "module": hash}),
+        ),
+        (
+            PolicyRefusal::BadSettings("few"),
+            400,
+            json!({"code": "policy_bad_settings", "field": "settings"}),
+        ),
+        (PolicyRefusal::Busy, 409, json!({"code": "policy_busy"})),
+        (PolicyRefusal::Overtaken, 409, json!({"code": "policy_overtaken"})),
+        (PolicyRefusal::Full, 409, json!({"code": "policy_full"})),
+        (
+            PolicyRefusal::UnknownGeneration(7),
+            404,
+            json!({"code": "policy_unknown_generation", "generation": 7}),
+        ),
+        (
+            PolicyRefusal::InUse { module, by: "a slot" },
+            409,
+            json!({"code": "policy_in_use", "by": "a slot", "module": hash}),
+        ),
+        (PolicyRefusal::Unanswered("lost".to_owned()), 503, json!({"code": "policy_unanswered"})),
+    ]
+}
+
+#[tokio::test]
+async fn every_refusal_about_policies_has_its_status_code_and_text() {
+    for (refusal, status, fields) in about_policies() {
+        let site = site(Vec::new(), Some(Err(Refusal::Policy(refusal.clone()))));
+        let (got, body) = site.post("/api/v1/policies/rollback", "").await;
+        assert_eq!(got, status, "{refusal:?}: {body}");
+        assert_eq!(body["error"], refusal.to_string());
+        assert_eq!(body["code"], refusal.code());
+        for (field, value) in fields.as_object().expect("fields") {
+            assert_eq!(&body[field], value, "{refusal:?}: {field} in {body}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -45,6 +45,15 @@ fn rewrite(dir: &Path, change: impl FnOnce(&WriteTransaction)) {
 
 /// A directory as a program of format 1 left it after `boots` starts.
 fn of_format_1(dir: &Path, boots: u64) {
+    of_format_2(dir, boots);
+    rewrite(dir, |tx| {
+        assert!(tx.delete_table(CRASHES).unwrap());
+        tx.open_table(INFO).unwrap().insert(FORMAT, 1).unwrap();
+    });
+}
+
+/// A directory as a program of format 2 left it after `boots` starts.
+fn of_format_2(dir: &Path, boots: u64) {
     let mut store = open(dir).unwrap();
     for boot in 1..=boots {
         store.begin_boot().unwrap();
@@ -65,12 +74,15 @@ fn of_format_1(dir: &Path, boots: u64) {
             cold: Vec::new(),
             changes: Vec::new(),
         };
-        store.commit(&Batch { rows: rows.into(), entries: vec![entry] }).unwrap();
+        store.commit(&Batch { rows: rows.into(), entries: vec![entry], ..Batch::default() }).unwrap();
     }
     drop(store);
     rewrite(dir, |tx| {
-        assert!(tx.delete_table(CRASHES).unwrap());
-        tx.open_table(INFO).unwrap().insert(FORMAT, 1).unwrap();
+        assert!(tx.delete_table(DECISIONS).unwrap());
+        for name in ["k11", "b11", "k16", "b16"] {
+            tx.delete_table(RowTable::new(name)).unwrap();
+        }
+        tx.open_table(INFO).unwrap().insert(FORMAT, 2).unwrap();
     });
 }
 
@@ -119,16 +131,32 @@ fn an_earlier_directory_is_migrated_after_a_snapshot_and_only_once() {
     assert_eq!(everything(&store.view()), before);
     assert_eq!(store.view().snapshot().unwrap().earlier().unwrap(), Seq(3), "what format 1 decided");
     drop(store);
-    assert_eq!(snapshots(dir.path()), ["tidegate-v1-before-v2-boot3.redb"]);
-    assert_eq!(gone_back(dir.path(), "tidegate-v1-before-v2-boot3.redb"), before);
+    assert_eq!(snapshots(dir.path()), ["tidegate-v1-before-v3-boot3.redb"]);
+    assert_eq!(gone_back(dir.path(), "tidegate-v1-before-v3-boot3.redb"), before);
     rewrite(dir.path(), |tx| {
-        assert!(tx.list_tables().unwrap().any(|table| redb::TableHandle::name(&table) == "crashes"));
+        for name in ["crashes", "decisions", "k11", "b11", "k16", "b16"] {
+            let there = tx.list_tables().unwrap().any(|table| redb::TableHandle::name(&table) == name);
+            assert!(there, "{name} was not made");
+        }
     });
 
     let mut store = open(dir.path()).unwrap();
     assert_eq!(store.begin_boot().unwrap(), Boot(4));
     drop(store);
     assert_eq!(snapshots(dir.path()).len(), 1, "a directory of this format needs no snapshot");
+}
+
+#[test]
+fn a_directory_of_the_format_before_this_one_takes_its_own_step_only() {
+    let dir = tempfile::tempdir().unwrap();
+    of_format_2(dir.path(), 2);
+    let before = everything(&Store::open_existing(&RealDisk, dir.path()).unwrap().view());
+    let store = open(dir.path()).unwrap();
+    assert_eq!(everything(&store.view()), before);
+    assert_eq!(store.view().decisions(tidegate_core::policy::Slot::Retry, 9).unwrap().len(), 0);
+    drop(store);
+    assert_eq!(snapshots(dir.path()), ["tidegate-v2-before-v3-boot2.redb"]);
+    assert_eq!(gone_back(dir.path(), "tidegate-v2-before-v3-boot2.redb"), before);
 }
 
 #[test]
@@ -141,7 +169,7 @@ fn without_room_for_the_snapshot_nothing_is_changed() {
     let refused = Store::open(&disk, dir.path(), JOURNAL_LIMIT).unwrap_err();
     let text = refused.to_string();
     assert!(matches!(refused, OpenError::Snapshot { from: 1, to: VERSION, .. }), "{text}");
-    let path = dir.path().join("snapshots/tidegate-v1-before-v2-boot1.redb").display().to_string();
+    let path = dir.path().join("snapshots/tidegate-v1-before-v3-boot1.redb").display().to_string();
     for part in [path.as_str(), "nothing was changed", &before.len().to_string()] {
         assert!(text.contains(part), "{part} in {text}");
     }
@@ -152,7 +180,7 @@ fn without_room_for_the_snapshot_nothing_is_changed() {
 
 #[test]
 fn a_snapshot_of_an_interrupted_migration_is_used_again_if_it_is_whole_and_made_anew_if_not() {
-    let name = "tidegate-v1-before-v2-boot2.redb";
+    let name = "tidegate-v1-before-v3-boot2.redb";
     for whole in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         of_format_1(dir.path(), 2);
@@ -179,12 +207,12 @@ fn the_last_two_snapshots_are_kept_and_files_of_others_are_left_alone() {
     let folder = dir.path().join("snapshots");
     fs::create_dir(&folder).unwrap();
     let old =
-        ["tidegate-v1-before-v2-boot2.redb", "tidegate-v1-before-v2-boot11.redb", "mine.redb", "new.redb"];
+        ["tidegate-v1-before-v3-boot2.redb", "tidegate-v1-before-v3-boot11.redb", "mine.redb", "new.redb"];
     for file in old {
         fs::write(folder.join(file), "x").unwrap();
     }
     open(dir.path()).unwrap();
-    let left = ["mine.redb", "tidegate-v1-before-v2-boot11.redb", "tidegate-v1-before-v2-boot12.redb"];
+    let left = ["mine.redb", "tidegate-v1-before-v3-boot11.redb", "tidegate-v1-before-v3-boot12.redb"];
     assert_eq!(snapshots(dir.path()), left);
 }
 
@@ -229,7 +257,7 @@ fn a_directory_of_a_newer_program_is_refused_unchanged_and_the_way_back_is_named
         tx.open_table(INFO).unwrap().insert(FORMAT, VERSION + 1).unwrap();
     });
     let before = fs::read(database(dir.path())).unwrap();
-    let snapshot = dir.path().join("snapshots/tidegate-v1-before-v2-boot1.redb").display().to_string();
+    let snapshot = dir.path().join("snapshots/tidegate-v1-before-v3-boot1.redb").display().to_string();
     let asked: [Box<dyn Fn() -> OpenError>; 2] = [
         Box::new(|| open(dir.path()).unwrap_err()),
         Box::new(|| Store::open_existing(&RealDisk, dir.path()).unwrap_err()),
@@ -239,7 +267,7 @@ fn a_directory_of_a_newer_program_is_refused_unchanged_and_the_way_back_is_named
         let text = refused.to_string();
         let OpenError::Newer { found, known, .. } = refused else { panic!("{text}") };
         assert_eq!((found, known), (VERSION + 1, VERSION));
-        for part in ["has format 3", "reads up to 2", "nothing was changed", snapshot.as_str()] {
+        for part in ["has format 4", "reads up to 3", "nothing was changed", snapshot.as_str()] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

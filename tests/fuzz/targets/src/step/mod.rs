@@ -442,7 +442,8 @@ impl Site {
             | Effect::Publish(_)
             | Effect::Gate(_)
             | Effect::Freeze { .. }
-            | Effect::Thaw { .. } => {}
+            | Effect::Thaw { .. }
+            | Effect::Policy { .. } => {}
         }
     }
 }
