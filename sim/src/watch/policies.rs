@@ -530,7 +530,9 @@ impl Site {
                 Effect::Reply { to, .. } => drop(self.waiting.remove(to)),
                 Effect::Policy { ticket, op: PolicyOp::Prepare { set } } => {
                     let on = seats::next(seen).id();
-                    if set.id() != on {
+                    // What the site makes ready by itself rules already, or a moment ago.
+                    let asked = matches!(seen.input, Input::Request { .. });
+                    if asked && set.id() != on {
                         self.wishes.insert(*ticket, Wish { set: set.id(), on });
                     }
                 }

@@ -48,7 +48,7 @@ fn op<'a, T>(out: &'a mut Output, is: impl Fn(&'a mut ObjectOp) -> Option<T>) ->
 
 /// What this rig never has: a recorder, a device with a log, a job that waits beside room, a store that refuses to list,
 /// a step with much to do, a site that judges by itself, modules.
-const ELSEWHERE: [&str; 27] = [
+const ELSEWHERE: [&str; 26] = [
     "I11.returned",
     "I12.policy",
     "I15.alone",
@@ -61,7 +61,6 @@ const ELSEWHERE: [&str; 27] = [
     "I25.memo",
     "I25.turn",
     "I26.barred",
-    "I26.delay",
     "I26.ejected",
     "I26.fallback",
     "I26.floor",
@@ -86,6 +85,7 @@ fn a_life_without_a_fault_of_ours_breaks_nothing_and_meets_every_premise_of_uplo
     let met = rig.premises();
     let mut unmet = rig.invariants();
     unmet.retain(|invariant| !met.0.contains_key(invariant));
+    unmet.sort_unstable();
     assert_eq!(unmet, ELSEWHERE, "never looked at");
 }
 

@@ -2,12 +2,12 @@
 //! modules have equal answers. No wasm, and no clock.
 
 use tidegate_core::policy::builtin::{Rules, Setting};
-#[cfg(feature = "wasm-host")]
-use tidegate_core::policy::{Question, Verdict};
 use tidegate_core::policy::{
     Bandwidth, Binding, Candidate, Choice, Chosen, GiveUp, ModuleFacts, Ordering, PolicyFault, RetryAction,
     RetryQuery, RetryVerdict, SettingValue, Situation, Slot, UploadLimits, Waiting,
 };
+#[cfg(feature = "wasm-host")]
+use tidegate_core::policy::{Question, Verdict};
 
 #[cfg(feature = "wasm-host")]
 use super::real;
