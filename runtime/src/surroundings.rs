@@ -40,7 +40,7 @@ impl<S: Seams> Look<S> {
                 let found = self.seams.blocking().run(move || look(&seams, &dir, &said, now)).await;
                 if told.as_ref() != Some(&found) {
                     tracing::debug!(?found, "surroundings");
-                    if inbox.input(Input::Surroundings(found.clone())).await.is_err() {
+                    if inbox.input(Input::Surroundings(found)).await.is_err() {
                         // The driver is gone, and the site goes after it.
                         return std::future::pending().await;
                     }

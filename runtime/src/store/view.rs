@@ -13,6 +13,9 @@ use super::format::{self, BASE, EARLIER, FORMAT, INFO, JOURNAL, RowTable, VERSIO
 use super::{Inner, StoreError};
 use crate::api;
 
+/// A table of records, to read.
+type Records = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 /// A reader of the store. Cheap to clone. It does not keep the store open: after the site stopped, every read is
 /// [`StoreError::Closed`]. Reads block on the disk for what is not cached.
 #[derive(Clone)]
@@ -158,10 +161,7 @@ impl Snapshot {
     }
 
     /// A table of records; `None` if the store is of an earlier format that had none.
-    fn records(
-        &self,
-        table: RowTable,
-    ) -> Result<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+    fn records(&self, table: RowTable) -> Result<Option<Records>, StoreError> {
         match self.tx.open_table(table) {
             Ok(table) => Ok(Some(table)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),

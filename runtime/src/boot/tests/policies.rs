@@ -136,7 +136,7 @@ async fn a_module_that_is_loaded_and_activated_decides_is_told_of_and_is_asked_a
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let lines = exported().await;
-    let line: Value = lines.lines().map(|line| serde_json::from_str(line).unwrap()).last().unwrap();
+    let line: Value = lines.lines().map(|line| serde_json::from_str(line).unwrap()).next_back().unwrap();
     assert_eq!(
         (&line["slot"], &line["by"], &line["set"]),
         (&json!("concurrency"), &json!("set"), &activated["set"])
