@@ -13,6 +13,7 @@ mod convert;
 mod engine;
 mod figures;
 mod inspect;
+pub mod json;
 mod limiter;
 mod module;
 mod prepare;
@@ -21,6 +22,10 @@ mod shadow;
 mod shelf;
 pub mod sign;
 mod vectors;
+
+use std::sync::LazyLock;
+
+use tidegate_core::digest::Sha256;
 
 pub use call::{Asked, Held, Trouble};
 pub use ceilings::{Ceilings, Limits};
@@ -32,5 +37,12 @@ pub use seated::SeatedSet;
 pub use shadow::{Difference, Shadow, ShadowFigures};
 pub use shelf::Shelf;
 
-/// The contract between site and policy, as text: what a guest is built against.
-pub const WIT: &str = include_str!("../wit/policy.wit");
+/// The built-in rules as a module: what sits in every slot of a site that was told nothing else.
+pub const DEFAULT: &[u8] = include_bytes!("../default/policy.wasm");
+
+/// The hash of [`DEFAULT`].
+#[must_use]
+pub fn default_hash() -> Sha256 {
+    static HASH: LazyLock<Sha256> = LazyLock::new(|| Sha256::of(DEFAULT));
+    *HASH
+}
