@@ -14,7 +14,7 @@ use crate::id::{
 use crate::input::Input;
 use crate::object::PartFacts;
 use crate::outcome::Fault;
-use crate::policy::{ModuleFacts, Ruled};
+use crate::policy::{Memo, ModuleFacts, Ruled};
 use crate::row::{
     Cause, EpisodeRow, FaultMark, FinalWhy, Inspection, JobRow, Key, ParkWhy, Probation, Qa, Quarantine,
     RecordingFacts, Row, Shadow, Turn, UploadRow,
@@ -300,6 +300,8 @@ pub enum JobChange {
         at: Wall,
         #[n(5)]
         ruled_by: Option<PolicySetId>,
+        #[n(6)]
+        memo: Option<Memo>,
     },
     /// Claimed, Pending → Parked
     #[n(4)]
@@ -316,6 +318,8 @@ pub enum JobChange {
         fault: Option<Fault>,
         #[n(5)]
         ruled_by: Option<PolicySetId>,
+        #[n(6)]
+        memo: Option<Memo>,
     },
     /// Claimed → Completed
     #[n(5)]
@@ -464,7 +468,7 @@ pub enum PolicyChange {
         #[n(2)]
         at: Wall,
     },
-    /// Staged → Admitted
+    /// Staged, Rejected → Admitted
     #[n(1)]
     Admitted {
         #[n(0)]

@@ -11,7 +11,10 @@ use crate::fact::Fact;
 use crate::id::{Boot, ConnId, RequestId, Ticket};
 use crate::knobs::Knobs;
 use crate::object::ObjectOp;
-use crate::policy::{Author, Clamped, Decision, Policies, Question, Ruled, Ruling, Situation, Verdict};
+use crate::policy::{
+    Active, Author, Builtin, Clamped, Decision, Policies, PolicyFault, Question, Ruled, Ruling, Situation,
+    Verdict,
+};
 use crate::quarantine;
 use crate::refusal::Refusal;
 use crate::row::Key;
@@ -81,10 +84,14 @@ pub struct Cx<'a> {
     pub knobs: &'a Knobs,
     /// The site at the start of the step, for policies. The queue corrects its own counts.
     pub situation: Situation,
+    /// Who sits in the slots.
+    pub active: &'a Active,
     /// Whether the site is stopping: begin nothing.
     pub stopping: bool,
     pub(crate) timers: &'a mut Timers,
     pub(crate) chance: &'a mut Chance,
+    /// Chances for questions about the situation, apart from the others: how often policies are asked moves no delay.
+    pub(crate) seeds: &'a mut Chance,
     pub(crate) tickets: &'a mut Tickets,
     pub(crate) facts: &'a mut VecDeque<Fact>,
     pub(crate) touched: &'a mut BTreeSet<Key>,
@@ -177,7 +184,13 @@ impl Cx<'_> {
         self.chance
     }
 
-    /// Asks the policies, and records the decision after `clamp` made the verdict safe.
+    /// The situation as the next question of a policy has it: with a seed of its own and this memo.
+    pub fn asked(&mut self, memo: u64) -> Situation {
+        Situation { memo, seed: self.seeds.next_u64(), ..self.situation.clone() }
+    }
+
+    /// Asks the policies, and records the decision after `clamp` made the verdict safe. Says so if the built-in rules had
+    /// to answer.
     pub fn rule<R: Clone + Into<Verdict>, V>(
         &mut self,
         question: Question,
@@ -185,6 +198,31 @@ impl Cx<'_> {
         clamp: impl FnOnce(R) -> Clamped<V>,
     ) -> (V, Author) {
         let ruling = ask(self.policies);
+        if let Author::Builtin { why, .. } = ruling.by {
+            self.tell(Fact::PolicyFaulted { slot: question.slot(), why });
+        }
+        self.decide(question, ruling, clamp)
+    }
+
+    /// Has the built-in rules answer in the place of a policy that put everything off for too long, and says so.
+    pub fn overrule<R: Clone + Into<Verdict>, V>(
+        &mut self,
+        question: Question,
+        ask: impl FnOnce(&mut dyn Policies) -> Ruling<R>,
+        clamp: impl FnOnce(R) -> Clamped<V>,
+    ) -> (V, Author) {
+        let mut ruling = ask(&mut Builtin::new(self.knobs.builtin.clone()));
+        ruling.by = Author::Builtin { instead_of: self.active.set, why: PolicyFault::Stalled };
+        self.tell(Fact::PolicyStalled { slot: question.slot() });
+        self.decide(question, ruling, clamp)
+    }
+
+    fn decide<R: Clone + Into<Verdict>, V>(
+        &mut self,
+        question: Question,
+        ruling: Ruling<R>,
+        clamp: impl FnOnce(R) -> Clamped<V>,
+    ) -> (V, Author) {
         let Clamped { verdict, text, reason, clamped } = clamp(ruling.verdict.clone());
         let (slot, reason) = (question.slot(), String::from(ruling.word(reason)));
         self.out.rulings.push(Ruled {
@@ -197,7 +235,7 @@ impl Cx<'_> {
         self.out.decisions.push(Decision {
             set: ruling.by.set(),
             by: ruling.by.clone(),
-            module: None,
+            module: self.active.module(slot),
             question,
             verdict: ruling.verdict.into(),
             enacted: text,

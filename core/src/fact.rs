@@ -6,6 +6,7 @@ use alloc::string::String;
 use crate::change::UploadEnd;
 use crate::id::{ConnId, DeviceId, EpisodeId, Fence, JobId, ObjectKey, RequestId, Role, WireId};
 use crate::input::Command;
+use crate::policy::{PolicyFault, Slot};
 use crate::row::{FinalWhy, JobRow, Source};
 use crate::time::Wall;
 use crate::wire::TransferMessage;
@@ -116,6 +117,19 @@ pub enum Fact {
         /// Which.
         job: JobId,
     },
+    // queue, tasks, uploads → policies
+    /// The built-in rules answered in the place of a slot's policy.
+    PolicyFaulted {
+        /// Which slot.
+        slot: Slot,
+        /// What went wrong.
+        why: PolicyFault,
+    },
+    /// A slot's policy put everything off for longer than it may: the built-in rules answered in its place.
+    PolicyStalled {
+        /// Which slot.
+        slot: Slot,
+    },
     // uploads → queue
     /// A part was acknowledged: the way works.
     PartAcknowledged {
@@ -161,6 +175,8 @@ impl Fact {
             Fact::EpisodeWanted(_) => "episode_wanted",
             Fact::JobWanted { .. } => "job_wanted",
             Fact::JobQueued { .. } => "job_queued",
+            Fact::PolicyFaulted { .. } => "policy_faulted",
+            Fact::PolicyStalled { .. } => "policy_stalled",
             Fact::JobEnded { .. } => "job_ended",
             Fact::JobClaimed { .. } => "job_claimed",
             Fact::JobAbandoned { .. } => "job_abandoned",

@@ -11,7 +11,7 @@ use crate::id::{
 use crate::knobs::Knobs;
 use crate::object::ObjectReply;
 use crate::outcome::Outcome;
-use crate::policy::{Binding, ModuleFacts, Slot};
+use crate::policy::{Binding, ModuleFacts, Slot, Surroundings};
 use crate::quarantine::Subject;
 use crate::row::{RecordingFacts, TaskState};
 use crate::wire::{RecorderMessage, TransferMessage};
@@ -149,6 +149,9 @@ pub enum Input {
         #[n(1)]
         outcome: Outcome<PolicyReply>,
     },
+    /// What surrounds the site is now this, as far as anybody knows.
+    #[n(13)]
+    Surroundings(#[n(0)] Surroundings),
 }
 
 impl Input {
@@ -169,6 +172,7 @@ impl Input {
             Input::Quarantined { .. } => "quarantined",
             Input::Space { .. } => "space",
             Input::Policy { .. } => "policy",
+            Input::Surroundings(_) => "surroundings",
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Validated configuration of the core. Part of the boot input, so that a replay uses what life used.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 use minicbor::{Decode, Encode};
 
+use crate::digest::Sha256;
+use crate::labels::{self, LabelRule};
 use crate::limits;
 
 /// Configuration of the core. Built by [`Knobs::try_new`]'s checks; durations are milliseconds.
@@ -58,22 +61,42 @@ pub struct Knobs {
     #[n(14)]
     #[cbor(default)]
     pub reserve: u64,
-    /// The policy module that came with the program and sits in every slot nobody was chosen for; `None` leaves them to
-    /// the built-in rules.
+    /// Labels of devices, for policies.
+    #[n(15)]
+    #[cbor(default)]
+    pub labels: Vec<LabelRule>,
+    /// The module that sits in every slot in which nobody placed another; `None` are the built-in rules.
     #[n(16)]
-    pub default_module: Option<crate::digest::Sha256>,
-    /// Faults of a policy within `policy_window_ms` that get its module ejected.
+    pub default_module: Option<Sha256>,
+    /// Faults of a slot's module within [`Knobs::policy_window_ms`] that cost it its place.
     #[n(17)]
-    #[cbor(default)]
+    #[cbor(decode_with = "Decode::decode", nil = "faults")]
     pub policy_faults: u32,
-    /// Milliseconds for which a fault of a policy counts.
+    /// For how long a fault of a module counts.
     #[n(18)]
-    #[cbor(default)]
+    #[cbor(decode_with = "Decode::decode", nil = "window")]
     pub policy_window_ms: u64,
-    /// Milliseconds until a policy that was put into a slot is good.
+    /// How long a module is on probation after it was placed.
     #[n(19)]
-    #[cbor(default)]
+    #[cbor(decode_with = "Decode::decode", nil = "window")]
     pub probation_ms: u64,
+    /// For how long a policy may put off everything on purpose, unless it asked for more.
+    #[n(20)]
+    #[cbor(decode_with = "Decode::decode", nil = "patience")]
+    pub patience_ms: u64,
+}
+
+/// What journals of versions without modules mean: the defaults.
+fn faults() -> Option<u32> {
+    Some(3)
+}
+
+fn window() -> Option<u64> {
+    Some(600_000)
+}
+
+fn patience() -> Option<u64> {
+    Some(3_600_000)
 }
 
 /// What the free space of the disk allows.
@@ -106,10 +129,12 @@ impl Default for Knobs {
             bug: crate::bug::by_default(),
             auto_approve: false,
             reserve: 0,
+            labels: Vec::new(),
             default_module: None,
             policy_faults: 3,
             policy_window_ms: 600_000,
             probation_ms: 600_000,
+            patience_ms: 3_600_000,
         }
     }
 }
@@ -166,6 +191,20 @@ impl Knobs {
         if self.builtin.retry_base_ms == 0 || self.builtin.retry_cap_ms < self.builtin.retry_base_ms {
             return bad("sync.retry_base", "above 0 and at most sync.retry_cap");
         }
+        labels::check(&self.labels)?;
+        if !(1..=100).contains(&self.policy_faults) {
+            return bad("policies.faults", "between 1 and 100");
+        }
+        if !(1_000..=86_400_000).contains(&self.policy_window_ms) {
+            return bad("policies.fault_window", "between 1 s and 24 h");
+        }
+        if !(1_000..=86_400_000).contains(&self.probation_ms) {
+            return bad("policies.probation", "between 1 s and 24 h");
+        }
+        let most = u64::try_from(limits::PATIENCE_MAX.as_millis()).unwrap_or(u64::MAX);
+        if !(60_000..=most).contains(&self.patience_ms) {
+            return bad("policies.patience", "between 1 min and 8 days");
+        }
         Ok(self)
     }
 
@@ -203,6 +242,7 @@ impl Knobs {
 #[cfg(test)]
 mod tests {
     use super::Knobs;
+    use std::string::String;
 
     fn knobs(uploads: u32, parts_in_flight: u16, part_size: u64) -> Knobs {
         let mut knobs = Knobs { parts_in_flight, part_size, ..Knobs::default() };
@@ -215,12 +255,51 @@ mod tests {
         let knobs = Knobs { auto_approve: true, ..Knobs::default() };
         let bytes = minicbor::to_vec(&knobs).expect("writing to a vector cannot fail");
         assert_eq!(minicbor::decode::<Knobs>(&bytes).ok().as_ref(), Some(&knobs));
-        // Twelve fields, as version 1 wrote them: the array is shorter, and its last elements are not there.
-        assert_eq!(bytes[0], 0x8f, "fifteen places");
-        let mut old = bytes[..bytes.len() - 3].to_vec();
-        old[0] = 0x8c;
-        let old: Knobs = minicbor::decode(&old).expect("it still opens");
-        assert_eq!(old, Knobs::default());
+        assert_eq!(bytes[0], 0x95, "twenty-one places");
+        // The array is shorter, and its last elements are not there.
+        let older = |places: u8, cut: usize| -> Knobs {
+            let mut old = bytes[..bytes.len() - cut].to_vec();
+            old[0] = 0x80 | places;
+            minicbor::decode(&old).expect("it still opens")
+        };
+        // No labels, no module, three faults, and three durations of five bytes.
+        let of_modules = 1 + 1 + 1 + 3 * 5;
+        // Fifteen fields, as the last version without modules wrote them.
+        assert_eq!(older(15, of_modules), knobs);
+        // Twelve fields, as version 1 wrote them.
+        assert_eq!(older(12, of_modules + 3), Knobs::default());
+    }
+
+    #[test]
+    fn what_is_said_of_policies_and_devices_survives_the_journal_and_is_checked() {
+        let rule = crate::labels::LabelRule {
+            devices: String::from("arm-*"),
+            labels: std::vec![(String::from("deadline-hours"), String::from("24"))],
+        };
+        let knobs = Knobs {
+            labels: std::vec![rule],
+            default_module: Some(crate::digest::Sha256([7; 32])),
+            policy_faults: 5,
+            policy_window_ms: 1_000,
+            probation_ms: 86_400_000,
+            patience_ms: 60_000,
+            ..Knobs::default()
+        };
+        let bytes = minicbor::to_vec(&knobs).expect("writing to a vector cannot fail");
+        assert_eq!(minicbor::decode::<Knobs>(&bytes).ok().as_ref(), Some(&knobs));
+        assert_eq!(knobs.clone().try_new().as_ref(), Ok(&knobs));
+        let eight_days = 8 * 24 * 3_600_000;
+        let bad = [
+            ("policies.faults", Knobs { policy_faults: 0, ..knobs.clone() }),
+            ("policies.faults", Knobs { policy_faults: 101, ..knobs.clone() }),
+            ("policies.fault_window", Knobs { policy_window_ms: 999, ..knobs.clone() }),
+            ("policies.probation", Knobs { probation_ms: 0, ..knobs.clone() }),
+            ("policies.patience", Knobs { patience_ms: 59_999, ..knobs.clone() }),
+            ("policies.patience", Knobs { patience_ms: eight_days + 1, ..knobs.clone() }),
+        ];
+        for (field, knobs) in bad {
+            assert_eq!(knobs.try_new().map_err(|bad| bad.field), Err(field));
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod hub;
 pub mod id;
 pub mod input;
 pub mod knobs;
+pub mod labels;
 pub mod limits;
 pub mod machine;
 pub mod object;

@@ -84,8 +84,26 @@ pub const UPLOADS_MAX: u32 = 64;
 pub const IN_FLIGHT_BYTES_MAX: u64 = 4 << 30;
 /// A due job that waited longer than this goes first, whatever an order policy says: no score can starve a job.
 pub const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
-/// While jobs are due and a policy lets none begin, it is asked again after this.
+/// While jobs are due, the policy is asked again after this how many may run, unless it said when.
 pub const LIMITS_AGAIN: Duration = Duration::from_secs(60);
+/// Shortest time after which a policy may ask to be asked again.
+pub const RECHECK_MIN: Duration = Duration::from_secs(1);
+/// Longest such time: how late a policy may notice that its hour has come.
+pub const RECHECK_MAX: Duration = Duration::from_secs(3600);
+/// Longest time for which a policy may put off everything on purpose, whatever it says of itself: a week, and a day for
+/// the clock.
+pub const PATIENCE_MAX: Duration = Duration::from_secs(8 * 24 * 3600);
+/// Shortest time for which a policy may put off recordings that nobody asked for: one that waits for the weekend is not
+/// stuck.
+pub const SCAN_PATIENCE_MIN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a policy is not asked again about a recording that it skipped.
+pub const SKIP: Duration = Duration::from_secs(24 * 3600);
+/// Rules that give labels to devices: a fleet has kinds, not a rule per device.
+pub const LABEL_RULES_MAX: usize = 256;
+/// Different keys of labels: each question carries those of up to 256 devices.
+pub const LABELS_MAX: usize = 16;
+/// Bytes of a key or value of a label: as much as a word needs.
+pub const LABEL_BYTES: usize = 64;
 /// Shortest delay after a failed attempt, whatever a policy says: keeps a broken policy from spinning.
 pub const DELAY_MIN: Duration = Duration::from_secs(1);
 /// Attempts a job may spend, whatever a policy says: the upper end of `sync.attempts`.
@@ -115,8 +133,8 @@ pub const STRAYS_MAX: usize = 100;
 pub const MODULES_MAX: usize = 64;
 /// Changes of the set of policies that are remembered, with all that sat in it.
 pub const POLICY_HISTORY: usize = 64;
-/// Faults remembered per slot of policies; so many at most make one ejection.
-pub const POLICY_FAULTS: usize = 16;
+/// Faults remembered per slot of policies: the upper end of `policies.faults`, so that an ejection can count them.
+pub const POLICY_FAULTS: u32 = 100;
 /// Settings of one module in one slot.
 pub const SETTINGS_MAX: usize = 32;
 /// Bytes of the keys and texts of these settings together: they stand in every remembered change of the set.
@@ -128,6 +146,9 @@ pub const POLICY_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest such wait.
 pub const POLICY_RETRY_MAX: Duration = Duration::from_secs(600);
 
+const _: () = assert!(RECHECK_MIN.as_millis() <= LIMITS_AGAIN.as_millis());
+const _: () = assert!(LIMITS_AGAIN.as_millis() <= RECHECK_MAX.as_millis());
+const _: () = assert!(SCAN_PATIENCE_MIN.as_millis() <= PATIENCE_MAX.as_millis());
 const _: () = assert!(DELAY_MIN.as_millis() <= DELAY_MAX.as_millis());
 const _: () = assert!(WAY_DELAY_MIN.as_millis() <= WAY_DELAY_MAX.as_millis());
 const _: () = assert!(POLICY_RETRY_MIN.as_millis() <= POLICY_RETRY_MAX.as_millis());

@@ -18,7 +18,7 @@ use crate::id::{Boot, PolicySetId, RequestId, Role, Ticket};
 use crate::input::{Action, Input, Request};
 use crate::knobs::{Knobs, Room};
 use crate::limits;
-use crate::policy::{Policies, PolicySet, Situation, Swap};
+use crate::policy::{Active, Policies, PolicySet, Situation, Surroundings, Swap};
 use crate::quarantine::{self, Subject};
 use crate::queue::Queue;
 use crate::refusal::{Broken, Illegal, Refusal};
@@ -68,9 +68,14 @@ pub struct Machine {
     parts: Parts,
     timers: Timers,
     chance: Chance,
+    seeds: Chance,
     tickets: Tickets,
     facts: VecDeque<Fact>,
     knobs: Knobs,
+    active: Active,
+    surroundings: Surroundings,
+    /// The set that the last step was given.
+    asked: PolicySetId,
     stopping: bool,
     stats: Stats,
     stepping: String,
@@ -87,12 +92,17 @@ impl Machine {
     #[must_use]
     pub fn new() -> Machine {
         let knobs = Knobs::default();
+        let active = Active::native(knobs.builtin.clone());
         Machine {
             parts: Parts::default(),
             timers: Timers::default(),
             chance: Chance::new(0),
+            seeds: seeds(0),
             tickets: Tickets::new(Boot(0)),
             facts: VecDeque::new(),
+            asked: active.set,
+            active,
+            surroundings: Surroundings::default(),
             knobs,
             stopping: false,
             stats: Stats::default(),
@@ -157,14 +167,22 @@ impl Machine {
             }
         }
         let mut touched = BTreeSet::new();
+        let before = self.surroundings;
+        if let Input::Surroundings(surroundings) = input {
+            self.surroundings = *surroundings;
+        }
+        let turned = self.surroundings.turned(&before) || self.asked != self.active.set;
+        self.asked = self.active.set;
         let situation = self.situation(now);
         let mut cx = Cx {
             now,
             knobs: &self.knobs,
             situation,
+            active: &self.active,
             stopping: self.stopping || stops(input),
             timers: &mut self.timers,
             chance: &mut self.chance,
+            seeds: &mut self.seeds,
             tickets: &mut self.tickets,
             facts: &mut self.facts,
             touched: &mut touched,
@@ -174,10 +192,21 @@ impl Machine {
         self.parts.tasks.begin_step(cold);
         self.parts.policies.begin_step();
         dispatch(&mut self.parts, &mut self.stats, &mut self.stepping, &mut cx, input);
+        if turned {
+            self.parts.uploads.on_turned();
+            self.parts.queue.on_turned(&mut cx);
+        }
         drain(&mut self.parts, &mut self.stats, &mut cx);
         self.parts.policies.hear(&out.rulings);
         if stops(input) {
             self.stopping = true;
+        }
+        if out.changes.iter().any(|change| matches!(change, Change::Policy(_))) {
+            self.active = self.parts.policies.active();
+            if self.active.set != self.asked && !self.stopping {
+                // The new set is asked at once, not when something else happens.
+                self.timers.set(TimerKey::Queue, now.mono);
+            }
         }
         for change in &out.changes {
             *self.stats.changes.entry(change.name()).or_default() += 1;
@@ -197,10 +226,14 @@ impl Machine {
         self.parts.uploads.forget_volatile();
         self.timers = Timers::default();
         self.chance = Chance::new(seed);
+        self.seeds = seeds(seed);
         self.tickets = Tickets::new(boot);
         self.facts.clear();
         self.knobs = knobs.clone();
         self.parts.policies.forget_volatile(knobs);
+        self.active = self.parts.policies.active();
+        self.asked = self.active.set;
+        self.surroundings = Surroundings::default();
         self.stopping = false;
         #[cfg(tidegate_bugs)]
         {
@@ -212,15 +245,22 @@ impl Machine {
 
     fn situation(&self, now: Now) -> Situation {
         let counts = self.parts.queue.counts(now);
+        let around = &self.surroundings;
         Situation {
-            minute_of_week: minute_of_week(now.wall),
+            link: around.link,
+            metered: around.metered,
+            power: around.power,
+            minute_of_week: minute_of_week(now.wall, around.utc_offset_min),
             due: counts.due,
             waiting: counts.waiting,
             uploading: counts.uploading,
             parked: counts.parked,
             recording: self.parts.hub.recording(),
             streak: self.parts.queue.streak(),
-            ..Situation::default()
+            goodput: self.parts.queue.goodput(now.mono),
+            disk_free: around.disk_free,
+            memo: 0,
+            seed: 0,
         }
     }
 
@@ -337,10 +377,16 @@ impl Machine {
     }
 }
 
-/// Monday 00:00 is 0. 1970 began on a Thursday.
-fn minute_of_week(wall: Wall) -> u16 {
+/// In local time. Monday 00:00 is 0; 1970 began on a Thursday.
+fn minute_of_week(wall: Wall, utc_offset_min: i16) -> u16 {
     const WEEK: i64 = 7 * 24 * 60;
-    u16::try_from((wall.0.div_euclid(60_000) + 3 * 24 * 60).rem_euclid(WEEK)).unwrap_or(0)
+    let minute = wall.0.div_euclid(60_000) + i64::from(utc_offset_min) + 3 * 24 * 60;
+    u16::try_from(minute.rem_euclid(WEEK)).unwrap_or(0)
+}
+
+/// The seeds of questions in a boot with this seed: another stream than that of its other chances.
+fn seeds(seed: u64) -> Chance {
+    Chance::new(!seed)
 }
 
 /// Whether nothing begins any more after this input.
@@ -407,6 +453,8 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, stepping: &mut String, cx: &mu
                 stats.stale_outcomes += 1;
             }
         }
+        // Taken already: it is what policies are told from now on.
+        Input::Surroundings(_) => {}
         Input::Shutdown => {
             cx.effect(Effect::Gate(Gate::Stopping));
             parts.tasks.on_shutdown(cx);

@@ -102,7 +102,11 @@ impl Subject {
             Input::Stored { key, .. } => Some(Subject::Stored { key: key.clone() }),
             Input::Policy { ticket, .. } => Some(Subject::Policy { ticket: *ticket }),
             Input::Shutdown => Some(Subject::Shutdown),
-            Input::Boot { .. } | Input::Wake | Input::Quarantined { .. } | Input::Space { .. } => None,
+            Input::Boot { .. }
+            | Input::Wake
+            | Input::Quarantined { .. }
+            | Input::Space { .. }
+            | Input::Surroundings(_) => None,
         }
     }
 }
@@ -136,7 +140,8 @@ pub fn likeness(input: &Input, about: &str) -> Sha256 {
         | Input::Knock { .. }
         | Input::Shutdown
         | Input::Quarantined { .. }
-        | Input::Space { .. } => {}
+        | Input::Space { .. }
+        | Input::Surroundings(_) => {}
     }
     Sha256::of(&bytes)
 }
@@ -167,7 +172,8 @@ fn bare(command: &Command) -> Command {
 /// Adds whom an input is about to a text.
 pub(crate) fn about(parts: &Parts, tickets: &Tickets, input: &Input, text: &mut String) {
     match input {
-        Input::Boot { .. } | Input::Wake | Input::Shutdown | Input::Space { .. } => {}
+        Input::Boot { .. } | Input::Wake | Input::Shutdown | Input::Space { .. } | Input::Surroundings(_) => {
+        }
         Input::Knock { device, role, .. } => {
             text.push_str(role.name());
             text.push(' ');

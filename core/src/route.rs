@@ -32,6 +32,8 @@ pub(crate) fn deliver(parts: &mut Parts, cx: &mut Cx<'_>, fact: Fact) {
         Fact::LinkUp { device, role, conn } => parts.tasks.on_link_up(cx, &device, role, conn),
         Fact::RecorderReported { device, report } => parts.tasks.on_recorder_reported(cx, &device, &report),
         Fact::TransferSaid { device, conn, message } => parts.tasks.on_transfer(cx, &device, conn, &message),
+        Fact::PolicyFaulted { slot, why } => parts.policies.on_faulted(cx, slot, why),
+        Fact::PolicyStalled { slot } => parts.policies.on_stalled(cx, slot),
         Fact::JobAbandoned { job } => parts.uploads.on_abandoned(cx, job),
         Fact::JobClaimed { fence, row } => parts.uploads.on_claimed(cx, fence, &row),
     }
@@ -115,6 +117,7 @@ pub(crate) fn wants(parts: &Parts, input: &Input, have: &Rows, keys: &mut BTreeS
         | Input::Lost { .. }
         | Input::Space { .. }
         | Input::Policy { .. }
+        | Input::Surroundings(_)
         | Input::Shutdown
         | Input::Quarantined { .. } => {}
     }

@@ -381,6 +381,7 @@ impl Hub {
             | Input::Stored { .. }
             | Input::Space { .. }
             | Input::Policy { .. }
+            | Input::Surroundings(_)
             | Input::Quarantined {
                 subject:
                     Subject::Knock { .. }

@@ -14,7 +14,7 @@ use crate::effect::Output;
 use crate::fact::{CallEnd, Reported};
 use crate::id::{Boot, SecretRef, WireId};
 use crate::knobs::Knobs;
-use crate::policy::{Builtin, Settings, Situation};
+use crate::policy::{Active, Builtin, Settings, Situation};
 use crate::row::TaskState;
 use crate::time::{Mono, Now, Wall};
 use crate::timers::Timers;
@@ -25,9 +25,11 @@ struct Rig {
     hub: Hub,
     timers: Timers,
     chance: Chance,
+    seeds: Chance,
     tickets: Tickets,
     knobs: Knobs,
     policies: Builtin,
+    active: Active,
     now: Now,
     stopping: bool,
     sockets: u64,
@@ -47,9 +49,11 @@ impl Rig {
             hub: Hub::default(),
             timers: Timers::default(),
             chance: Chance::new(7),
+            seeds: Chance::new(8),
             tickets: Tickets::new(Boot(3)),
             knobs: Knobs::default(),
             policies: Builtin::new(Settings::default()),
+            active: Active::native(Settings::default()),
             now: Now { wall: Wall(1_795_000_000_000), mono: Mono(5_000_000_000) },
             stopping: false,
             sockets: 0,
@@ -65,9 +69,11 @@ impl Rig {
             now: self.now,
             knobs: &self.knobs,
             situation: Situation::default(),
+            active: &self.active,
             stopping: self.stopping,
             timers: &mut self.timers,
             chance: &mut self.chance,
+            seeds: &mut self.seeds,
             tickets: &mut self.tickets,
             facts: &mut facts,
             touched: &mut touched,

@@ -3,16 +3,22 @@
 //! A policy proposes, the core disposes: every verdict is clamped, recorded with its author, and none can lose a
 //! job. Policies are arguments of a step: a synchronous call, one set per step.
 
+mod active;
 pub mod builtin;
 mod floor;
+mod memo;
 mod query;
 pub mod question;
+mod recheck;
 mod set;
+mod surroundings;
 mod swap;
 #[cfg(test)]
 mod tests;
 
+pub use active::{Active, FLOOR};
 pub use floor::{Builtin, Settings};
+pub use memo::Memo;
 pub use query::{
     Author, Clamped, Decision, PolicyFault, Question, Ruled, Ruling, Slot, UNKNOWN, UNSPECIFIED, Verdict,
 };
@@ -20,7 +26,9 @@ pub use question::{
     Bandwidth, Candidate, Choice, Chosen, DISK_UNKNOWN, ErrorClass, GiveUp, Known, LinkKind, Ordering, Power,
     RetryAction, RetryQuery, RetryVerdict, Situation, Subject, UploadLimits, Waiting,
 };
+pub(crate) use recheck::recheck;
 pub use set::{Binding, ModuleFacts, PolicySet, Seat, SettingValue};
+pub use surroundings::Surroundings;
 pub use swap::{Origin, PolicyNews, PolicyView, SeatView, Swap};
 
 use alloc::vec::Vec;

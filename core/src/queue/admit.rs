@@ -3,19 +3,43 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::bug::{planted, scattered};
 use crate::change::JobChange;
 use crate::cx::Cx;
 use crate::effect::{Notice, QueueCounts};
-use crate::id::{Fence, JobId};
+use crate::id::{Fence, JobId, PolicySetId};
+use crate::labels::labels_of;
 use crate::limits;
-use crate::policy::{Clamped, Ordering, Question, Situation, Waiting};
+use crate::policy::{
+    Author, Clamped, Memo, Ordering, Question, Situation, Slot, UploadLimits, Waiting, recheck,
+};
 use crate::queue::Queue;
 use crate::queue::claim::{self, Due};
 use crate::row::JobState;
-use crate::time::{Now, Wall};
+use crate::time::{Mono, Wall};
 use crate::timers::TimerKey;
+
+/// The last verdict on concurrency.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowed {
+    /// When it was given.
+    at: Mono,
+    /// How many uploads may run.
+    limit: u32,
+    /// When to ask again while jobs are due.
+    again: Duration,
+}
+
+/// Due jobs that a policy alone keeps from beginning. The site's own reasons end it: a blocked way, no destination, a
+/// stop, an upload that runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    since: Mono,
+    /// By which policies: others have their own time.
+    by: PolicySetId,
+}
 
 impl Queue {
     /// After everything that happened: claims what may be claimed, arms the one deadline, tells viewers.
@@ -34,29 +58,53 @@ impl Queue {
         let now = cx.now.mono;
         let counts = self.counts(cx.now);
         let closed = cx.stopping || !cx.knobs.destination || self.way.blocked(now).is_some();
+        let others = self.held.is_some_and(|held| held.by != cx.active.set);
+        if closed || counts.due == 0 || counts.uploading > 0 || others {
+            self.held = None;
+        }
         if closed || counts.due == 0 || counts.uploading >= self.way.cap() {
             return;
         }
-        if self.allowed.is_some_and(|(at, limit)| at == now && limit <= counts.uploading) {
+        if self.allowed.is_some_and(|last| last.at == now && last.limit <= counts.uploading) {
             return;
         }
-        let situation = self.situation(cx, counts);
+        let name = cx.active.name(Slot::Concurrency);
+        let situation = self.situation(cx, counts, Memo::told(self.memo.as_ref(), name));
         let most = if planted!(cx.knobs, H17) { limits::UPLOADS_MAX } else { cx.knobs.uploads_max() };
-        let (limit, mut by) = cx.rule(
-            Question::Concurrency(situation.clone()),
-            |p| p.limits(&situation),
-            |v| {
-                let verdict = v.uploads.min(most);
-                let text = format!("{verdict} at once");
-                Clamped { verdict, text, reason: v.reason, clamped: verdict != v.uploads }
-            },
-        );
-        self.allowed = Some((now, limit));
-        let free = limit.min(self.way.cap()).saturating_sub(counts.uploading) as usize;
+        let mut note = 0;
+        let clamp = |v: UploadLimits| {
+            note = v.memo;
+            let limit = v.uploads.min(most);
+            let (again, moved) = recheck(v.recheck_ms, limits::LIMITS_AGAIN);
+            let mut text = format!("{limit} at once");
+            if v.recheck_ms != 0 {
+                text += &format!(", asked again in {} s", again.as_secs());
+            }
+            let verdict = Allowed { at: now, limit, again };
+            Clamped { verdict, text, reason: v.reason, clamped: limit != v.uploads || moved }
+        };
+        let question = Question::Concurrency(situation.clone());
+        let patience = cx.active.patience(Slot::Concurrency, cx.knobs);
+        let stalled = self.held.is_some_and(|held| held.since.until(now) >= patience);
+        let (allowed, mut by) = if stalled {
+            cx.overrule(question, |p| p.limits(&situation), clamp)
+        } else {
+            cx.rule(question, |p| p.limits(&situation), clamp)
+        };
+        if let Author::Set(_) = by {
+            self.memo = Memo::of(name, note);
+        }
+        self.allowed = Some(allowed);
+        let free = allowed.limit.min(self.way.cap()).saturating_sub(counts.uploading) as usize;
         if free == 0 {
+            if counts.uploading == 0 && (stalled || self.held.is_none()) {
+                self.held = Some(Held { since: now, by: cx.active.set });
+            }
             return;
         }
-        let due = self.candidates(cx.now);
+        self.held = None;
+        let due = self.candidates(cx);
+        let situation = self.situation(cx, counts, 0);
         let mut scores = claim::built_in(&due);
         if due.len() > free {
             let shown: Vec<Waiting> = due.iter().map(|d| d.shown.clone()).collect();
@@ -85,7 +133,8 @@ impl Queue {
     }
 
     /// Due jobs as policies see them: those that wait longest, so that a long backlog moves through the window.
-    fn candidates(&self, now: Now) -> Vec<Due> {
+    fn candidates(&self, cx: &Cx<'_>) -> Vec<Due> {
+        let now = cx.now;
         let ago = |then: Wall| u64::try_from(then.until(now.wall).as_millis()).unwrap_or(u64::MAX);
         let shown = |job: JobId| {
             let row = self.jobs.get(&job)?;
@@ -104,21 +153,22 @@ impl Queue {
                 spent: row.spent,
                 queued_ms: ago(row.queued_at),
                 age_ms: ago(row.approved_at),
-                labels: Vec::new(),
+                labels: labels_of(&cx.knobs.labels, &row.device),
             };
             Some(Due { shown, overdue: waited > limits::WAIT_MAX })
         };
         self.waiting.due_at(now.mono).take(limits::CANDIDATES).filter_map(shown).collect()
     }
 
-    fn situation(&self, cx: &Cx<'_>, counts: QueueCounts) -> Situation {
+    fn situation(&self, cx: &mut Cx<'_>, counts: QueueCounts, memo: u64) -> Situation {
         Situation {
             due: counts.due,
             waiting: counts.waiting,
             uploading: counts.uploading,
             parked: counts.parked,
             streak: self.way.streak(),
-            ..cx.situation.clone()
+            goodput: self.goodput.rate(cx.now.mono),
+            ..cx.asked(memo)
         }
     }
 
@@ -132,7 +182,13 @@ impl Queue {
             Some(until) => Some(until),
             None if counts.uploading >= self.way.cap() => None,
             None if planted!(cx.knobs, X13) => None,
-            None => Some(now.after(limits::LIMITS_AGAIN)),
+            None => {
+                let again = self.allowed.map_or(limits::LIMITS_AGAIN, |allowed| allowed.again);
+                let patience = cx.active.patience(Slot::Concurrency, cx.knobs);
+                let stuck = self.held.map_or(again, |held| now.until(held.since.after(patience)));
+                // Never now: whoever is asked now was asked.
+                Some(now.after(again.min(stuck).max(limits::RECHECK_MIN)))
+            }
         };
         match [again, self.waiting.next_after(now)].into_iter().flatten().min() {
             Some(at) if cx.knobs.destination && !cx.stopping => cx.arm_at(TimerKey::Queue, at),

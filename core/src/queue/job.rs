@@ -89,12 +89,22 @@ fn go_on(row: &JobRow, change: &JobChange) -> Result<JobRow, Illegal> {
             }
             next.state = JobState::Claimed { fence: *fence, since: *at };
         }
-        JobChange::Returned { job: _, due, cause, spent, at, ruled_by } => {
+        JobChange::Returned { job: _, due, cause, spent, at, ruled_by, memo } => {
             if is == Is::Final || !counts(*spent) {
                 return refuse("job.returned");
             }
             next.state = JobState::Pending { due: *due, cause: cause.clone() };
             next.spent = *spent;
+            match cause {
+                Cause::Retry(_) => {
+                    next.memo.clone_from(memo);
+                    let delay = at.until(*due).as_millis();
+                    next.retry_delay_ms = Some(u64::try_from(delay).unwrap_or(u64::MAX));
+                }
+                // They cost nothing, and the next attempt is still the one that a policy let wait.
+                Cause::Destination(_) | Cause::Disk(_) => {}
+                Cause::Queued | Cause::Asked | Cause::Returned | Cause::Policy => next.retry_delay_ms = None,
+            }
             let fault = match cause {
                 Cause::Retry(fault) | Cause::Destination(fault) | Cause::Disk(fault) => Some(fault),
                 Cause::Queued | Cause::Asked | Cause::Returned | Cause::Policy => None,
@@ -103,13 +113,16 @@ fn go_on(row: &JobRow, change: &JobChange) -> Result<JobRow, Illegal> {
             next.ruled_by = ruled_by.or(next.ruled_by);
             next.last_ended_at = if claimed { Some(*at) } else { next.last_ended_at };
         }
-        JobChange::Parked { job: _, why, spent, at, fault, ruled_by } => {
+        JobChange::Parked { job: _, why, spent, at, fault, ruled_by, memo } => {
             let stands = matches!(is, Is::Claimed(_) | Is::Pending);
             if !stands || !counts(*spent) {
                 return refuse("job.parked");
             }
             next.state = JobState::Parked { why: why.clone(), since: *at };
             next.spent = *spent;
+            if *why == ParkWhy::Policy {
+                next.memo.clone_from(memo);
+            }
             let named = match why {
                 ParkWhy::Fault(fault) => Some(fault),
                 ParkWhy::NoDestination | ParkWhy::Policy | ParkWhy::Quarantined(_) => fault.as_ref(),

@@ -4,6 +4,7 @@
 
 mod admit;
 mod claim;
+mod goodput;
 mod job;
 mod retry;
 mod waiting;
@@ -27,11 +28,13 @@ use crate::fact::{Fact, JobEnd, Wanted};
 use crate::id::{EpisodeId, Fence, JobId, PolicySetId, RequestId};
 use crate::limits;
 use crate::outcome::{Budget, Fault};
-use crate::policy::{GiveUp, Question, RetryQuery};
+use crate::policy::{Author, GiveUp, Memo, Question, RetryQuery, RetryVerdict, Slot};
 use crate::refusal::{Broken, Illegal, Refusal};
 use crate::row::{Cause, FinalWhy, JobRow, JobState, Key, ParkWhy, Row};
 use crate::time::{Mono, Now};
 
+use admit::{Allowed, Held};
+use goodput::Goodput;
 pub(crate) use job::of as job_of;
 use retry::Course;
 use waiting::Waitlist;
@@ -54,8 +57,13 @@ pub struct Queue {
     /// Failures of the site's own disk in a row, by job.
     disk: BTreeMap<JobId, u32>,
     shown: QueueCounts,
-    /// The last verdict on concurrency, and when: at one and the same moment it is not asked for again in vain.
-    allowed: Option<(Mono, u32)>,
+    /// The last verdict on concurrency: at one and the same moment it is not asked for again in vain.
+    allowed: Option<Allowed>,
+    /// Since when the policy alone keeps due jobs from beginning, and nothing is uploaded.
+    held: Option<Held>,
+    /// What the concurrency policy noted.
+    memo: Option<Memo>,
+    goodput: Goodput,
     #[cfg(tidegate_bugs)]
     pub(crate) bug: Option<crate::bug::Bug>,
 }
@@ -116,6 +124,9 @@ impl Queue {
         self.disk.clear();
         self.shown = QueueCounts::default();
         self.allowed = None;
+        self.held = None;
+        self.memo = None;
+        self.goodput = Goodput::default();
     }
 
     /// Alters durable state: the only way. Returns the records touched.
@@ -237,6 +248,12 @@ impl Queue {
         self.way.streak()
     }
 
+    /// Bytes per second that the store acknowledged in the last minute.
+    #[must_use]
+    pub fn goodput(&self, now: Mono) -> u64 {
+        self.goodput.rate(now)
+    }
+
     /// The fence a job holds, if it is claimed.
     #[must_use]
     pub fn fence(&self, job: JobId) -> Option<Fence> {
@@ -265,7 +282,7 @@ impl Queue {
             let spent = row.spent;
             match row.state.clone() {
                 JobState::Claimed { .. } | JobState::Pending { .. } if !here => {
-                    self.park(cx, id, ParkWhy::NoDestination, spent, None, None);
+                    self.park(cx, id, ParkWhy::NoDestination, spent, None);
                 }
                 JobState::Claimed { .. } if planted!(cx.knobs, B10) => {}
                 JobState::Claimed { fence, .. } => {
@@ -322,6 +339,8 @@ impl Queue {
             bytes_sent: 0,
             first_claimed_at: None,
             note: None,
+            memo: None,
+            retry_delay_ms: None,
         };
         self.enact(cx, JobChange::Queued(Box::new(row)));
         cx.tell(Fact::JobQueued { job: id, episode });
@@ -364,6 +383,7 @@ impl Queue {
             return;
         }
         self.enact(cx, JobChange::Sent { job: fence.job, bytes });
+        self.goodput.add(cx.now.mono, bytes);
         self.disk.remove(&fence.job);
         if self.way_works(cx) {
             self.settle(cx);
@@ -392,7 +412,7 @@ impl Queue {
                 }
                 Budget::Operator => {
                     let why = ParkWhy::Fault(fault.clone());
-                    self.park(cx, job, why, spent, Some(fault.clone()), None);
+                    self.park(cx, job, why, spent, Some(fault.clone()));
                 }
                 Budget::Data => self.on_data_fault(cx, job, fault),
                 Budget::Disk => self.on_disk_fault(cx, job, fault),
@@ -405,7 +425,7 @@ impl Queue {
             UploadEnd::SourceLost(fault) => self.on_data_fault(cx, job, fault),
             // A panic of ours is no fault of the data: nothing is spent.
             UploadEnd::Quarantined(reason) => {
-                self.park(cx, job, ParkWhy::Quarantined(reason.clone()), spent, None, None);
+                self.park(cx, job, ParkWhy::Quarantined(reason.clone()), spent, None);
             }
         }
         self.settle(cx);
@@ -434,6 +454,12 @@ impl Queue {
         self.settle(cx);
     }
 
+    /// What policies judge by is another, or they are others: ask them anew.
+    pub fn on_turned(&mut self, cx: &mut Cx<'_>) {
+        self.allowed = None;
+        self.settle(cx);
+    }
+
     fn is_due(&self, job: JobId, now: Mono) -> bool {
         self.waiting.due(job).is_some_and(|due| due <= now)
     }
@@ -446,7 +472,7 @@ impl Queue {
         cx.publish(self.way.notice(now));
         let (due, at) = (now.wall.after(wait), now.wall);
         let cause = Cause::Destination(fault.clone());
-        self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by: None });
+        self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by: None, memo: None });
     }
 
     /// The site's own disk failed: the job goes back without having spent anything. Alone: what else lies on the disk may
@@ -458,13 +484,16 @@ impl Queue {
         let wait = way::delay(*streak, cx.chance());
         let (due, at) = (cx.now.wall.after(wait), cx.now.wall);
         let cause = Cause::Disk(fault.clone());
-        self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by: None });
+        self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by: None, memo: None });
     }
 
     /// The data failed: the job pays, and a policy says what next.
     fn on_data_fault(&mut self, cx: &mut Cx<'_>, job: JobId, fault: &Fault) {
         let Some(row) = self.jobs.get(&job) else { return };
         let spent = row.spent + 1;
+        let name = cx.active.name(Slot::Retry);
+        let noted = row.memo.clone();
+        let elapsed = row.first_claimed_at.unwrap_or(cx.now.wall).until(cx.now.wall);
         let (class, subject, code) = retry::shown(fault);
         let query = RetryQuery {
             job: job.0,
@@ -472,32 +501,44 @@ impl Queue {
             class,
             subject,
             code,
-            elapsed_ms: 0,
-            last_delay_ms: 0,
+            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            last_delay_ms: row.retry_delay_ms.unwrap_or(0),
             size: row.source.len,
             sent: row.bytes_sent,
             link: cx.situation.link,
             metered: cx.situation.metered,
-            memo: 0,
+            memo: Memo::told(row.memo.as_ref(), name),
             seed: cx.chance().next_u64(),
         };
         let unclamped = planted!(cx.knobs, X12);
-        let clamp = |v| if unclamped { retry::obey(v, spent) } else { retry::clamp(v, spent) };
+        let mut note = 0;
+        let clamp = |v: RetryVerdict| {
+            note = v.memo;
+            if unclamped { retry::obey(v, spent) } else { retry::clamp(v, spent) }
+        };
         let (course, by) = cx.rule(Question::Retry(query.clone()), |p| p.retry(&query), clamp);
+        let memo = match by {
+            Author::Set(_) => Memo::of(name, note),
+            // Whoever stood in noted nothing: what the policy noted before is still its own.
+            Author::Builtin { .. } => noted,
+        };
         let ruled_by = Some(by.set()).filter(|_| !planted!(cx.knobs, X20));
         match course {
             Course::After(delay) => {
                 let (due, at) = (cx.now.wall.after(delay), cx.now.wall);
                 let cause = Cause::Retry(fault.clone());
-                self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by });
+                self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by, memo });
             }
-            Course::Park => self.park(cx, job, ParkWhy::Policy, spent, Some(fault.clone()), ruled_by),
+            Course::Park => {
+                let (why, at, fault) = (ParkWhy::Policy, cx.now.wall, Some(fault.clone()));
+                self.enact(cx, JobChange::Parked { job, why, spent, at, fault, ruled_by, memo });
+            }
             Course::GiveUp(GiveUp::Exhausted) if planted!(cx.knobs, X06) => {
                 let at = cx.now.wall;
                 let why = FinalWhy::Exhausted(fault.clone());
                 self.enact(cx, JobChange::Failed { job, why, spent, at, ruled_by });
                 let (due, cause) = (at.after(limits::WAY_DELAY_MAX), Cause::Retry(fault.clone()));
-                self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by });
+                self.enact(cx, JobChange::Returned { job, due, cause, spent, at, ruled_by, memo });
             }
             Course::GiveUp(why) => {
                 self.give_up(cx, job, retry::final_why(why, fault.clone()), spent, ruled_by);
@@ -519,23 +560,18 @@ impl Queue {
         cx.tell(Fact::JobEnded { job, episode, end: JobEnd::Failed(why) });
     }
 
-    fn park(
-        &mut self,
-        cx: &mut Cx<'_>,
-        job: JobId,
-        why: ParkWhy,
-        spent: u32,
-        fault: Option<Fault>,
-        ruled_by: Option<PolicySetId>,
-    ) {
-        self.enact(cx, JobChange::Parked { job, why, spent, at: cx.now.wall, fault, ruled_by });
+    fn park(&mut self, cx: &mut Cx<'_>, job: JobId, why: ParkWhy, spent: u32, fault: Option<Fault>) {
+        self.enact(
+            cx,
+            JobChange::Parked { job, why, spent, at: cx.now.wall, fault, ruled_by: None, memo: None },
+        );
     }
 
     /// A job that waits or is parked may go now.
     fn back(&mut self, cx: &mut Cx<'_>, job: JobId, cause: Cause) {
         let Some(spent) = self.jobs.get(&job).map(|row| row.spent) else { return };
         let at = cx.now.wall;
-        self.enact(cx, JobChange::Returned { job, due: at, cause, spent, at, ruled_by: None });
+        self.enact(cx, JobChange::Returned { job, due: at, cause, spent, at, ruled_by: None, memo: None });
     }
 
     /// Returns whether that is news.

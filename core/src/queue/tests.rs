@@ -588,11 +588,11 @@ fn a_job_moves_along_the_declared_graph_and_nowhere_else() {
     let again = Fence { boot: Boot(2), ..held };
     let back = |spent| {
         let cause = Cause::Retry(DATA);
-        JobChange::Returned { job, due: at, cause, spent, at, ruled_by: None }
+        JobChange::Returned { job, due: at, cause, spent, at, ruled_by: None, memo: None }
     };
     let parked = |spent| {
         let why = ParkWhy::NoDestination;
-        JobChange::Parked { job, why, spent, at, fault: None, ruled_by: None }
+        JobChange::Parked { job, why, spent, at, fault: None, ruled_by: None, memo: None }
     };
     let failed = |why, spent| JobChange::Failed { job, why, spent, at, ruled_by: None };
     let none = [false; 5];

@@ -158,6 +158,14 @@ pub struct EpisodeRow {
     /// What the check of its content came to; `None` if nobody looked yet.
     #[n(20)]
     pub inspection: Option<Inspection>,
+    /// Jobs that failed for it. Records without a failure look as they always did.
+    #[n(21)]
+    #[cbor(skip_if = "is_zero")]
+    pub tries: u32,
+}
+
+fn is_zero(tries: &u32) -> bool {
+    *tries == 0
 }
 
 /// What the check of a recording's content came to. It is made once, after the acknowledgement, and decides nothing by

@@ -5,6 +5,7 @@ use minicbor::{Decode, Encode};
 
 use crate::id::{DeviceId, EpisodeId, Fence, JobId, ObjectKey, PolicySetId};
 use crate::outcome::Fault;
+use crate::policy::Memo;
 use crate::row::Source;
 use crate::time::Wall;
 
@@ -218,4 +219,10 @@ pub struct JobRow {
     /// A note in words for people, for instance why an upload was begun again.
     #[n(15)]
     pub note: Option<String>,
+    /// What the retry policy noted at its last failure.
+    #[n(16)]
+    pub memo: Option<Memo>,
+    /// Milliseconds that the retry policy last let it wait; `None` if none did since it was queued or asked for.
+    #[n(17)]
+    pub retry_delay_ms: Option<u64>,
 }

@@ -226,9 +226,10 @@ pub struct ModuleRow {
 ///
 /// ```text
 /// Staged ─► Admitted ─► Rejected (its bytes are gone)
-///   │  ▲                   │
-///   └──┼──► Rejected ──────┤
-///      └──── the same bytes come again
+///  │ ▲ ▲                   │
+///  │ │ └───────────────────┤
+///  ▼ └─ the same bytes come again
+/// Rejected ─► Admitted (an admission that was under way when it could not be prepared)
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum ModuleState {

@@ -6,6 +6,7 @@ use crate::id::Boot;
 use crate::id::{ETag, Fence, PolicySetId, UploadId};
 use crate::object::{Flaw, McapFacts};
 use crate::outcome::{Fault, What};
+use crate::policy::Memo;
 use crate::time::Wall;
 use proptest::prelude::*;
 use std::string::String;
@@ -80,6 +81,7 @@ fn golden_rows() -> Vec<Row> {
         removed_at: Some(Wall(11)),
         recorder_version: Some("v".into()),
         inspection: None,
+        tries: 0,
     };
     let job = JobRow {
         id: JobId(3),
@@ -101,6 +103,8 @@ fn golden_rows() -> Vec<Row> {
         bytes_sent: 6,
         first_claimed_at: Some(Wall(7)),
         note: Some("n".into()),
+        memo: None,
+        retry_delay_ms: None,
     };
     let upload = UploadRow {
         fence: fence(),
@@ -405,7 +409,8 @@ fn any_episode() -> impl Strategy<Value = Row> {
     let data = (maybe(sidecar_source()), any::<u64>(), sha(), any::<Option<u64>>(), any::<Option<u64>>());
     let times = (maybe(wall()), wall(), maybe(wall()), maybe(wall()));
     let marks = (0..Qa::ALL.len(), maybe(text()), any_mark(), any::<bool>(), maybe(text()));
-    (ids, data, times, marks, maybe(any_inspection())).prop_map(|(ids, data, times, marks, inspection)| {
+    let last = (maybe(any_inspection()), any::<u32>());
+    (ids, data, times, marks, last).prop_map(|(ids, data, times, marks, (inspection, tries))| {
         Row::Episode(EpisodeRow {
             id: EpisodeId(ids.0),
             public_id: ids.1,
@@ -428,6 +433,7 @@ fn any_episode() -> impl Strategy<Value = Row> {
             removed_at: times.3,
             recorder_version: marks.4,
             inspection,
+            tries,
         })
     })
 }
@@ -469,7 +475,8 @@ fn any_job() -> impl Strategy<Value = Row> {
     let counts = (any_job_state(), any::<u32>(), any::<u32>(), any::<u64>());
     let times = (wall(), wall(), maybe(wall()), maybe(wall()));
     let rest = (maybe(fault()), maybe(any::<[u8; 32]>().prop_map(PolicySetId)), maybe(text()));
-    (ids, counts, times, rest).prop_map(|(ids, counts, times, rest)| {
+    let last = (maybe((text(), any::<u64>())), any::<Option<u64>>());
+    (ids, counts, times, rest, last).prop_map(|(ids, counts, times, rest, last)| {
         Row::Job(JobRow {
             id: JobId(ids.0),
             episode: EpisodeId(ids.1),
@@ -487,6 +494,8 @@ fn any_job() -> impl Strategy<Value = Row> {
             bytes_sent: counts.3,
             first_claimed_at: times.3,
             note: rest.2,
+            memo: last.0.map(|(policy, value)| Memo { policy, value }),
+            retry_delay_ms: last.1,
         })
     })
 }

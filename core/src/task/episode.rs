@@ -1,11 +1,9 @@
-//! Episodes: judging them, handing them to the queue, and what the queue made of them. Must not decide when an upload
-//! runs.
+//! Episodes: judging them, handing them to the queue on demand, and what the queue made of them. Must not decide when an
+//! upload runs.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use super::{Tasks, date};
 use crate::change::{Change, EpisodeChange};
@@ -14,10 +12,8 @@ use crate::effect::Response;
 use crate::fact::{Fact, JobEnd, Wanted};
 use crate::id::{EpisodeId, JobId, ObjectKey, RequestId};
 use crate::limits;
-use crate::policy::{Candidate, Choice, Chosen, Clamped, Question};
 use crate::refusal::{Illegal, Refusal};
 use crate::row::{BindingRow, EpisodeRow, Key, Qa, Source, SyncMark, shorten};
-use crate::timers::TimerKey;
 
 /// Whether a change of an episode is legal while it is marked so.
 fn is_legal(row: &EpisodeRow, change: &EpisodeChange) -> bool {
@@ -116,6 +112,7 @@ impl Tasks {
                     let reason = reason.map(|text| shorten(text, limits::REASON_BYTES));
                     let at = cx.now.wall;
                     self.enact_episode(cx, EpisodeChange::Judged { episode, qa, reason, at });
+                    self.scans.forget(episode);
                 }
                 SyncMark::Queued(_) | SyncMark::Synced { .. } => {
                     return cx.reply(reply, Err(Refusal::NotJudgeable(episode)));
@@ -158,9 +155,8 @@ impl Tasks {
     }
 
     /// Approved episodes that never had a job, the oldest approval first.
-    fn waiting(&self) -> Vec<&EpisodeRow> {
-        let waits = |row: &&EpisodeRow| row.sync == SyncMark::NotStarted && row.qa.is_approved();
-        let mut rows: Vec<&EpisodeRow> = self.episodes.values().filter(waits).collect();
+    pub(super) fn waiting(&self) -> Vec<&EpisodeRow> {
+        let mut rows: Vec<&EpisodeRow> = self.episodes.values().filter(|row| waits(row)).collect();
         rows.sort_by_key(|row| (row.qa_at, row.id));
         rows
     }
@@ -181,51 +177,11 @@ impl Tasks {
             JobEnd::Failed(_) => self.enact_episode(cx, EpisodeChange::SyncFailed { episode, job }),
         }
     }
+}
 
-    /// It is time to ask which approved episodes go to the cloud without anybody asking for them.
-    pub fn on_scan_due(&mut self, cx: &mut Cx<'_>) {
-        if cx.stopping {
-            return;
-        }
-        self.arm_scan(cx);
-        let now = cx.now.wall;
-        let rows: Vec<&EpisodeRow> = self.waiting().into_iter().take(limits::CANDIDATES).collect();
-        let candidate = |row: &&EpisodeRow| Candidate {
-            episode: row.id.0,
-            device: String::from(row.device.as_str()),
-            size: row.len,
-            age_ms: u64::try_from(row.qa_at.unwrap_or(now).until(now).as_millis()).unwrap_or(u64::MAX),
-            tries: 0,
-            labels: Vec::new(),
-        };
-        let candidates: Vec<Candidate> = rows.iter().map(candidate).collect();
-        if candidates.is_empty() {
-            return;
-        }
-        let (situation, asked) = (cx.situation.clone(), candidates.len());
-        let batch = usize::try_from(cx.knobs.batch).unwrap_or(usize::MAX);
-        let clamp = |answers: Vec<Chosen>| {
-            // An answer that is missing is `Later`; one too many answers nothing.
-            let reason = answers.first().map_or(0, |answer| answer.reason);
-            let wanted = answers.iter().take(asked).filter(|a| a.choice == Choice::Enqueue).count();
-            let chosen = answers.iter().take(asked).enumerate();
-            let chosen = chosen.filter(|(_, answer)| answer.choice == Choice::Enqueue).map(|(n, _)| n);
-            let verdict: Vec<usize> = chosen.take(batch).collect();
-            let text = alloc::format!("enqueue {} of {asked}", verdict.len());
-            let clamped = verdict.len() != wanted || answers.len() != asked;
-            Clamped { verdict, text, reason, clamped }
-        };
-        let question = Question::AutoScan(situation.clone(), candidates.clone());
-        let (chosen, _) = cx.rule(question, |policies| policies.select(&situation, &candidates), clamp);
-        for n in chosen {
-            let wanted = wanted(cx, rows[n], None);
-            cx.tell(Fact::EpisodeWanted(wanted.into()));
-        }
-    }
-
-    pub(super) fn arm_scan(&self, cx: &mut Cx<'_>) {
-        cx.arm(TimerKey::Scan, Duration::from_millis(cx.knobs.scan_every_ms));
-    }
+/// Whether an episode waits for somebody to queue it: approved, and no job was ever made.
+pub(super) fn waits(row: &EpisodeRow) -> bool {
+    row.sync == SyncMark::NotStarted && row.qa.is_approved()
 }
 
 fn alter(row: &mut EpisodeRow, change: &EpisodeChange) {
@@ -240,14 +196,17 @@ fn alter(row: &mut EpisodeRow, change: &EpisodeChange) {
         EpisodeChange::Synced { job, key, at, .. } => {
             row.sync = SyncMark::Synced { job: *job, key: key.clone(), at: *at };
         }
-        EpisodeChange::SyncFailed { job, .. } => row.sync = SyncMark::Failed(*job),
+        EpisodeChange::SyncFailed { job, .. } => {
+            row.sync = SyncMark::Failed(*job);
+            row.tries = row.tries.saturating_add(1);
+        }
         EpisodeChange::Removed { at, .. } => row.removed_at = Some(*at),
         EpisodeChange::Inspected { inspection, .. } => row.inspection = Some((**inspection).clone()),
     }
 }
 
 /// What the queue must know of an episode. Its key in the cloud is fixed here.
-fn wanted(cx: &Cx<'_>, row: &EpisodeRow, reply: Option<RequestId>) -> Wanted {
+pub(super) fn wanted(cx: &Cx<'_>, row: &EpisodeRow, reply: Option<RequestId>) -> Wanted {
     let date = date::dashed(row.recorded_at.unwrap_or(row.ingested_at));
     let key = alloc::format!("{}/{}/{date}/{}.mcap", cx.knobs.site, row.device, row.wire);
     let source =

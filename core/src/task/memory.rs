@@ -132,6 +132,7 @@ impl Tasks {
         self.crowded.clear();
         self.held.clear();
         self.short = false;
+        self.scans = super::scan::Scans::default();
     }
 
     /// Puts a task row in place, and its wire id in the index.

@@ -22,6 +22,7 @@ mod inspect;
 mod memory;
 mod remove;
 mod report;
+mod scan;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use crate::wire::transfer::Announced;
 
 use inspect::Look;
 use remove::Removal;
+use scan::Scans;
 pub(crate) use state::task_of;
 use verify::Verify;
 
@@ -76,6 +78,8 @@ pub struct Tasks {
     short: bool,
     /// Tasks whose recordings are not asked for before there is room.
     held: BTreeSet<TaskId>,
+    /// What policies did not want yet.
+    scans: Scans,
     #[cfg(tidegate_bugs)]
     pub(crate) bug: Option<crate::bug::Bug>,
 }
@@ -126,6 +130,7 @@ impl Default for Tasks {
             crowded: BTreeSet::new(),
             short: false,
             held: BTreeSet::new(),
+            scans: Scans::default(),
             #[cfg(tidegate_bugs)]
             bug: None,
         }

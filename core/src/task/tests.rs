@@ -25,7 +25,7 @@ use crate::input::{Action, Command, Input, Request};
 use crate::knobs::Knobs;
 use crate::machine::{Machine, Parts, Rows};
 use crate::object::{Got, ObjectFacts, ObjectOp, SidecarFacts, Verb, Want};
-use crate::policy::{Builtin, Situation};
+use crate::policy::{Active, Builtin, Situation};
 use crate::row::{Row, TaskState};
 use crate::time::{Now, Wall};
 use crate::timers::{TimerKey, Timers};
@@ -43,8 +43,10 @@ struct Rig {
     knobs: Knobs,
     timers: Timers,
     chance: Chance,
+    seeds: Chance,
     tickets: Tickets,
     policies: Builtin,
+    active: Active,
     stopping: bool,
     rulings: usize,
     requests: u64,
@@ -153,9 +155,11 @@ impl Rig {
             shadow: Tasks::default(),
             now: Now { wall: Wall(START_MS), mono: Mono(1) },
             policies: Builtin::new(knobs.builtin.clone()),
+            active: Active::native(knobs.builtin.clone()),
             knobs,
             timers: Timers::default(),
             chance: Chance::new(7),
+            seeds: Chance::new(8),
             tickets: Tickets::new(Boot(1)),
             stopping: false,
             rulings: 0,
@@ -195,9 +199,11 @@ impl Rig {
             now: self.now,
             knobs: &self.knobs,
             situation: Situation::default(),
+            active: &self.active,
             stopping: self.stopping,
             timers: &mut self.timers,
             chance: &mut self.chance,
+            seeds: &mut self.seeds,
             tickets: &mut self.tickets,
             facts: &mut facts,
             touched: &mut touched,
@@ -220,7 +226,7 @@ impl Rig {
             match change {
                 Change::Task(change) => self.shadow.apply_task(change),
                 Change::Episode(change) => self.shadow.apply_episode(change),
-                Change::Job(_) | Change::Upload(_) => unreachable!("not of the tasks"),
+                Change::Job(_) | Change::Upload(_) | Change::Policy(_) => unreachable!("not of the tasks"),
             }
             .expect("legal in replay");
         }
@@ -280,7 +286,7 @@ impl Rig {
                 }
                 Request::Sync { episode } => tasks.on_sync(cx, id, episode),
                 Request::SyncBatch => tasks.on_sync_batch(cx, id),
-                Request::RefreshState { .. } => unreachable!("not for the tasks"),
+                Request::RefreshState { .. } | Request::Policy(_) => unreachable!("not for the tasks"),
             },
         )
     }

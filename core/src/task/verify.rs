@@ -563,6 +563,7 @@ impl Tasks {
                 .recorder_version
                 .map(|version| crate::row::shorten(&version, limits::TYPE_BYTES)),
             inspection: None,
+            tries: 0,
         };
         let number = episode.id;
         self.enact_episode(cx, EpisodeChange::Recorded(Box::new(episode)));

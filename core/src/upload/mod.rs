@@ -32,9 +32,10 @@ use crate::cx::{Cx, Owner};
 use crate::effect::Notice;
 use crate::fact::Fact;
 use crate::id::{Fence, JobId, Ticket};
+use crate::limits;
 use crate::object::{ObjectOp, ObjectReply};
 use crate::outcome::{Fault, Outcome, What};
-use crate::policy::{Clamped, Question};
+use crate::policy::{Author, Bandwidth, Clamped, Memo, Question, Slot, recheck};
 use crate::refusal::{Broken, Illegal};
 use crate::row::{JobRow, Key, Phase, Row, UploadRow};
 use crate::timers::TimerKey;
@@ -55,6 +56,8 @@ pub struct Uploads {
     tidies: BTreeMap<JobId, Tidy>,
     tickets: BTreeMap<Ticket, JobId>,
     pace: Pace,
+    /// What the bandwidth policy noted.
+    memo: Option<Memo>,
     stopping: bool,
 }
 
@@ -87,6 +90,7 @@ impl Uploads {
         self.tidies.clear();
         self.tickets.clear();
         self.pace = Pace::default();
+        self.memo = None;
         self.stopping = false;
     }
 
@@ -348,36 +352,60 @@ impl Uploads {
     /// Whether it is this upload's turn to send so many bytes; if not, it is woken when it is.
     fn may_send(&mut self, cx: &mut Cx<'_>, job: JobId, bytes: u64) -> bool {
         let now = cx.now.mono;
+        let Some(live) = self.live.get(&job) else { return false };
+        let wished = self.pace.wished().is_some_and(|at| at <= now);
+        if wished || (live.booked.is_none() && self.pace.is_stale(now)) {
+            self.ask_bandwidth(cx, job);
+        }
         let Some(live) = self.live.get_mut(&job) else { return false };
-        let at = match live.booked {
-            Some(at) => at,
-            None => {
-                if self.pace.is_stale(now) {
-                    let situation = cx.situation.clone();
-                    let (limit, _) = cx.rule(
-                        Question::Bandwidth(situation.clone()),
-                        |p| p.budget(&situation),
-                        |v| {
-                            let verdict = v.bytes_per_second.map(|limit| limit.max(1));
-                            let text = verdict.map_or("no limit".into(), |limit| format!("{limit} B/s"));
-                            Clamped {
-                                verdict,
-                                text,
-                                reason: v.reason,
-                                clamped: verdict != v.bytes_per_second,
-                            }
-                        },
-                    );
-                    self.pace.set(limit, now);
-                }
-                self.pace.book(bytes, now)
-            }
-        };
+        let at = live.booked.unwrap_or_else(|| self.pace.book(bytes, now));
         live.booked = (at > now).then_some(at);
         if at > now {
-            cx.arm_at(TimerKey::Upload(job), at);
+            let wake = self.pace.wished().filter(|wished| *wished > now).map_or(at, |wished| wished.min(at));
+            cx.arm_at(TimerKey::Upload(job), wake);
         }
         at <= now
+    }
+
+    /// Asks how fast all uploads together may go. Under another limit everybody's turn is another; `job` is about to take
+    /// its own.
+    fn ask_bandwidth(&mut self, cx: &mut Cx<'_>, job: JobId) {
+        let name = cx.active.name(Slot::Bandwidth);
+        let situation = cx.asked(Memo::told(self.memo.as_ref(), name));
+        let mut note = 0;
+        let clamp = |v: Bandwidth| {
+            note = v.memo;
+            let limit = v.bytes_per_second.map(|limit| limit.max(1));
+            let (again, moved) = recheck(v.recheck_ms, limits::BANDWIDTH_AGAIN);
+            let mut text = limit.map_or("no limit".into(), |limit| format!("{limit} B/s"));
+            if v.recheck_ms != 0 {
+                text += &format!(", asked again in {} s", again.as_secs());
+            }
+            let verdict = (limit, Some(again).filter(|_| v.recheck_ms != 0));
+            Clamped { verdict, text, reason: v.reason, clamped: limit != v.bytes_per_second || moved }
+        };
+        let question = Question::Bandwidth(situation.clone());
+        let ((limit, again), by) = cx.rule(question, |p| p.budget(&situation), clamp);
+        if let Author::Set(_) = by {
+            self.memo = Memo::of(name, note);
+        }
+        if !self.pace.set(limit, again, cx.now.mono) {
+            return;
+        }
+        let mut others = Vec::new();
+        for (other, live) in &mut self.live {
+            if live.booked.take().is_some() && *other != job {
+                others.push(*other);
+            }
+        }
+        for other in others {
+            self.advance(cx, other);
+        }
+    }
+
+    /// What policies judge by is another, or they are others: the next part that leaves asks them anew.
+    pub fn on_turned(&mut self) {
+        self.pace.turn();
     }
 
     fn ask(&mut self, cx: &mut Cx<'_>, job: JobId, asked: Asked, op: ObjectOp) {

@@ -9,23 +9,40 @@ use crate::time::Mono;
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     limit: Option<u64>,
-    asked: Option<Mono>,
+    /// When the policy is to be asked again before a part leaves.
+    again_at: Option<Mono>,
+    /// Whether it said so itself.
+    wished: bool,
     free_at: Mono,
 }
 
 impl Pace {
     /// Whether the policy is to be asked again before a part leaves.
     pub(super) fn is_stale(&self, now: Mono) -> bool {
-        self.asked.is_none_or(|asked| asked.until(now) >= limits::BANDWIDTH_AGAIN)
+        self.again_at.is_none_or(|at| at <= now)
     }
 
-    /// Takes a verdict. Under a new one, old debts are void.
-    pub(super) fn set(&mut self, limit: Option<u64>, now: Mono) {
-        if limit != self.limit {
+    /// When the policy wished to be asked again, though no new part may be there to send.
+    pub(super) fn wished(&self) -> Option<Mono> {
+        self.again_at.filter(|_| self.wished)
+    }
+
+    /// What the policy judged by is another: ask it before the next part leaves.
+    pub(super) fn turn(&mut self) {
+        self.again_at = None;
+    }
+
+    /// Takes a verdict; `again` is when the policy wished to be asked again, if it did. Under a new limit old debts are
+    /// void: returns whether it is one.
+    pub(super) fn set(&mut self, limit: Option<u64>, again: Option<Duration>, now: Mono) -> bool {
+        let news = limit != self.limit;
+        if news {
             self.free_at = now;
         }
         self.limit = limit;
-        self.asked = Some(now);
+        self.again_at = Some(now.after(again.unwrap_or(limits::BANDWIDTH_AGAIN)));
+        self.wished = again.is_some();
+        news
     }
 
     /// Books the next moment for so many bytes: now or later.

@@ -23,8 +23,8 @@ use crate::object::{
 };
 use crate::outcome::{Fault, Outcome, What};
 use crate::policy::{
-    Bandwidth, Builtin, Candidate, Chosen, Ordering, Policies, RetryAction, RetryQuery, RetryVerdict, Ruling,
-    Settings, Situation, Slot, UploadLimits, Waiting,
+    Active, Author, Bandwidth, Builtin, Candidate, Chosen, Ordering, Policies, RetryAction, RetryQuery,
+    RetryVerdict, Ruling, Settings, Situation, Slot, UploadLimits, Waiting,
 };
 use crate::queue::Queue;
 use crate::refusal::Refusal;
@@ -42,21 +42,47 @@ pub(crate) struct Scripted {
     pub(crate) scores: Option<Vec<i64>>,
     pub(crate) retry: Option<RetryAction>,
     pub(crate) bandwidth: Option<u64>,
+    /// Of concurrency and bandwidth.
+    pub(crate) recheck_ms: u64,
+    /// Of whatever a test answers.
+    pub(crate) memo: u64,
+    /// Who answers, if not the set itself.
+    pub(crate) by: Option<Author>,
     pub(crate) asked: Vec<Slot>,
+    /// The situations of the questions on concurrency, bandwidth and order, in order.
+    pub(crate) situations: Vec<(Slot, Situation)>,
+    pub(crate) queries: Vec<RetryQuery>,
+    pub(crate) waiting: Vec<Vec<Waiting>>,
 }
 
 impl Scripted {
     pub(crate) fn new(settings: Settings) -> Scripted {
         let builtin = Builtin::new(settings);
-        Scripted { builtin, uploads: None, scores: None, retry: None, bandwidth: None, asked: vec![] }
+        Scripted {
+            builtin,
+            uploads: None,
+            scores: None,
+            retry: None,
+            bandwidth: None,
+            recheck_ms: 0,
+            memo: 0,
+            by: None,
+            asked: vec![],
+            situations: vec![],
+            queries: vec![],
+            waiting: vec![],
+        }
     }
-}
 
-fn put_in<T>(mut ruling: Ruling<T>, answer: Option<T>) -> Ruling<T> {
-    if let Some(answer) = answer {
-        ruling.verdict = answer;
+    fn put_in<T>(&self, mut ruling: Ruling<T>, answer: Option<T>) -> Ruling<T> {
+        if let Some(answer) = answer {
+            ruling.verdict = answer;
+        }
+        if let Some(by) = &self.by {
+            ruling.by = by.clone();
+        }
+        ruling
     }
-    ruling
 }
 
 impl Policies for Scripted {
@@ -66,32 +92,38 @@ impl Policies for Scripted {
     }
     fn retry(&mut self, query: &RetryQuery) -> Ruling<RetryVerdict> {
         self.asked.push(Slot::Retry);
-        let answer = self.retry.map(|action| RetryVerdict { action, memo: 0, reason: 0 });
-        put_in(self.builtin.retry(query), answer)
+        self.queries.push(query.clone());
+        let answer = self.retry.map(|action| RetryVerdict { action, memo: self.memo, reason: 0 });
+        let ruling = self.builtin.retry(query);
+        self.put_in(ruling, answer)
     }
     fn limits(&mut self, situation: &Situation) -> Ruling<UploadLimits> {
         self.asked.push(Slot::Concurrency);
-        put_in(
-            self.builtin.limits(situation),
-            self.uploads.map(|uploads| UploadLimits { uploads, recheck_ms: 0, memo: 0, reason: 0 }),
-        )
+        self.situations.push((Slot::Concurrency, situation.clone()));
+        let (recheck_ms, memo) = (self.recheck_ms, self.memo);
+        let answer = self.uploads.map(|uploads| UploadLimits { uploads, recheck_ms, memo, reason: 0 });
+        let ruling = self.builtin.limits(situation);
+        self.put_in(ruling, answer)
     }
     fn budget(&mut self, situation: &Situation) -> Ruling<Bandwidth> {
         self.asked.push(Slot::Bandwidth);
         let answer = self.bandwidth.map(|b| Bandwidth {
             bytes_per_second: Some(b),
-            recheck_ms: 0,
-            memo: 0,
+            recheck_ms: self.recheck_ms,
+            memo: self.memo,
             reason: 0,
         });
-        put_in(self.builtin.budget(situation), answer)
+        self.situations.push((Slot::Bandwidth, situation.clone()));
+        let ruling = self.builtin.budget(situation);
+        self.put_in(ruling, answer)
     }
     fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Ordering> {
         self.asked.push(Slot::Order);
-        put_in(
-            self.builtin.score(situation, waiting),
-            self.scores.clone().map(|scores| Ordering { scores, reason: 0 }),
-        )
+        self.situations.push((Slot::Order, situation.clone()));
+        self.waiting.push(waiting.to_vec());
+        let answer = self.scores.clone().map(|scores| Ordering { scores, reason: 0 });
+        let ruling = self.builtin.score(situation, waiting);
+        self.put_in(ruling, answer)
     }
 }
 
@@ -148,12 +180,16 @@ pub(crate) struct Rig {
     shadow: (Queue, Uploads),
     pub(crate) timers: Timers,
     chance: Chance,
+    seeds: Chance,
     tickets: Tickets,
     pub(crate) knobs: Knobs,
     pub(crate) now: Now,
     pub(crate) boot: u64,
     pub(crate) stopping: bool,
     pub(crate) policies: Scripted,
+    pub(crate) active: Active,
+    /// What surrounds the site.
+    pub(crate) situation: Situation,
     /// What is durable.
     pub(crate) rows: BTreeMap<Key, Row>,
     /// Operations that wait for an outcome.
@@ -225,8 +261,11 @@ impl Rig {
             shadow: Default::default(),
             timers: Timers::default(),
             chance: Chance::new(1),
+            seeds: Chance::new(2),
             tickets: Tickets::new(Boot(1)),
             policies: Scripted::new(knobs.builtin.clone()),
+            active: Active::native(knobs.builtin.clone()),
+            situation: Situation::default(),
             knobs,
             now: Now { wall: Wall(1_800_000_000_000), mono: Mono(0) },
             boot: 0,
@@ -288,10 +327,12 @@ impl Rig {
         let mut cx = Cx {
             now: self.now,
             knobs: &self.knobs,
-            situation: Situation::default(),
+            situation: self.situation.clone(),
+            active: &self.active,
             stopping: self.stopping,
             timers: &mut self.timers,
             chance: &mut self.chance,
+            seeds: &mut self.seeds,
             tickets: &mut self.tickets,
             facts: &mut facts,
             touched: &mut touched,
@@ -313,7 +354,7 @@ impl Rig {
                 Fact::JobEnded { job, end, .. } => {
                     assert!(self.ended.insert(job, end).is_none(), "a job ends once");
                 }
-                Fact::JobQueued { .. } => {}
+                Fact::JobQueued { .. } | Fact::PolicyFaulted { .. } | Fact::PolicyStalled { .. } => {}
                 other => panic!("neither queue nor uploads tell {other:?}"),
             }
         }

@@ -75,6 +75,8 @@ fn rows(len: u64, phase: Phase, stored: &[u16]) -> Vec<(Key, Row)> {
         bytes_sent: 0,
         first_claimed_at: Some(Wall(5)),
         note: None,
+        memo: None,
+        retry_delay_ms: None,
     };
     let upload = UploadRow {
         fence,

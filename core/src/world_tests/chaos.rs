@@ -140,7 +140,9 @@ impl World {
         let Op { what, a, b } = op;
         self.pass(1 + u64::from(b % 7) * 11);
         match what {
+            Kind::Forward if b % 16 == 9 => self.somebody_swaps(a, b / 16 + a % 16),
             Kind::Forward => self.forward(usize::from(a) % self.fleet.len()),
+            Kind::Answer if a.is_multiple_of(4) && !self.policy_ops.is_empty() => self.answer_policy(a, b),
             Kind::Answer => match self.ops.keys().next().copied() {
                 Some(ticket) => self.answer(ticket),
                 None => self.forward(usize::from(a) % self.fleet.len()),
@@ -148,6 +150,7 @@ impl World {
             Kind::Sleep => self.sleep(),
             Kind::Misanswer => self.misanswer(a, b),
             Kind::LateOutcome => self.late_outcome(a, b),
+            Kind::Land if b.is_multiple_of(4) => self.policy_again(),
             Kind::Land => {
                 self.land(|ghost| ghost.key.as_str().len() % 2 == usize::from(a) % 2);
                 Ok(())
@@ -780,6 +783,8 @@ impl World {
             self.pass(1);
             if let Some((ticket, outcome)) = self.underway.last().cloned() {
                 self.input(Input::Object { ticket, outcome })?;
+            } else if let Some(ticket) = self.policy_ops.keys().next().copied() {
+                self.serve_policy(ticket)?;
             } else if let Some(ticket) = self.ops.keys().next().copied() {
                 self.answer(ticket)?;
             } else if let Some(d) = (0..self.fleet.len()).find(|d| !self.fleet[*d].owed.is_empty()) {
@@ -818,6 +823,7 @@ impl World {
                 .all(|(job, _)| super::watch::job(&self.rows, job).is_some_and(|row| !row.state.is_final()))
             && self.link_watch.unanswered().next().is_none()
             && self.ops.is_empty()
+            && self.policy_ops.is_empty()
     }
 
     /// L1, L2, I07, I15, I20, I21 when everything has come to rest.

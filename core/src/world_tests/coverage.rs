@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::format;
 use std::prelude::v1::*;
 
-use crate::effect::{CloseWhy, Effect, Output};
+use crate::effect::{CloseWhy, Effect, Output, PolicyOp};
 use crate::input::{Action, Input, LostWhy, Request};
 use crate::machine::Machine;
 use crate::outcome::Outcome;
@@ -61,6 +61,8 @@ impl Coverage {
             | Input::Request { .. }
             | Input::Stored { .. }
             | Input::Space { .. }
+            | Input::Policy { .. }
+            | Input::Surroundings(_)
             | Input::Quarantined { .. }
             | Input::Shutdown => {}
         }
@@ -122,6 +124,12 @@ impl Coverage {
                     };
                     self.reach("sync", mark);
                 }
+                Some(Row::Module(row)) => self.reach("module", row.state.name()),
+                Some(Row::Policy(row)) => {
+                    if let Some(turn) = row.history.last() {
+                        self.reach("turn", turn.what.name());
+                    }
+                }
                 Some(Row::Meta(_) | Row::Part(_) | Row::Alias(_) | Row::Binding(_)) | None => {}
             }
         }
@@ -157,7 +165,7 @@ impl Coverage {
             ("world", &["crash before commit", "crash after effects", "replayed"]),
         ];
         let mut missing = Vec::new();
-        for (kind, names) in expected {
+        for (kind, names) in expected.into_iter().chain(super::policies::EXPECTED) {
             for name in names {
                 if self.seen.get(&(kind, (*name).to_string())).is_none_or(|count| *count == 0) {
                     missing.push(format!("{kind} {name}"));
@@ -298,6 +306,7 @@ fn request_name(request: &Request) -> &'static str {
         Request::Judge { .. } => "judge",
         Request::Sync { .. } => "sync",
         Request::SyncBatch => "sync_batch",
+        Request::Policy(request) => request.name(),
     }
 }
 
@@ -323,6 +332,12 @@ fn effect_name(effect: &Effect) -> &'static str {
         Effect::Gate(_) => "gate",
         Effect::Freeze { .. } => "freeze",
         Effect::Thaw { .. } => "thaw",
+        Effect::Policy { op, .. } => match op {
+            PolicyOp::Admit { .. } => "policy admit",
+            PolicyOp::Prepare { .. } => "policy prepare",
+            PolicyOp::Retire { .. } => "policy retire",
+            PolicyOp::Shadow(_) => "policy shadow",
+        },
     }
 }
 

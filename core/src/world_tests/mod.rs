@@ -2,7 +2,8 @@
 //! holds. Written from the specification; the checks read committed records, effects and the models' ground truth.
 //!
 //! - `world`: one site around one machine: commit, release, crash, journal.
-//! - `stores`, `fleet`: object stores and devices as they behave; `wild`: policies that answer anything.
+//! - `stores`, `fleet`: object stores and devices as they behave; `wild`: policies that answer anything;
+//!   `policies`: modules, their host and who moves them about.
 //! - `chaos`: what happens, as a sequence of small operations that shrinks.
 //! - `watch_links`, `watch_rows`: the invariants; `replay`: the journal; `coverage`: what a run reached.
 //! - `bugs`: which planted bugs these properties notice, in a build that has them.
@@ -13,6 +14,7 @@ mod bugs;
 mod chaos;
 mod coverage;
 mod fleet;
+mod policies;
 mod regressions;
 mod replay;
 mod stores;

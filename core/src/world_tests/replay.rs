@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::format;
 use std::prelude::v1::*;
 
+use super::policies::policies;
 use super::watch::{demand, line};
-use super::world::{World, policies};
+use super::world::World;
 use crate::change::JournalEntry;
 use crate::effect::Output;
 use crate::input::Input;
@@ -30,9 +31,14 @@ pub(super) fn inputs(journal: &[JournalEntry], wild: &[bool]) -> Result<BTreeMap
         if let Input::Boot { knobs: booted, .. } = &entry.input {
             knobs = booted.clone();
         }
+        let given = match &entry.input {
+            Input::Boot { knobs, .. } => machine.set_at_boot(knobs).id(),
+            _ => machine.active_policy(),
+        };
+        demand("I25", given == entry.policies, || format!("entry {entry:?} is asked of {given:?}"))?;
         let cold: Rows = entry.cold.iter().cloned().collect();
         let mut out = Output::default();
-        machine.step(entry.now, &entry.input, &cold, &mut *policies(&knobs, *wild), &mut out);
+        machine.step(entry.now, &entry.input, &cold, &mut *policies(&knobs, *wild, given), &mut out);
         let same = out.changes == entry.changes && out.rulings == entry.rulings;
         demand("I24", same, || format!("entry {:?} repeats as {}", entry, line(&entry.input, &out)))?;
         for (key, row) in out.rows {

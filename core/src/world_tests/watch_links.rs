@@ -146,6 +146,7 @@ impl LinkWatch {
                 Effect::Publish(Notice::Recorder(view)) => self.shown(seen, view)?,
                 Effect::Publish(_)
                 | Effect::Object { .. }
+                | Effect::Policy { .. }
                 | Effect::Gate(_)
                 | Effect::Freeze { .. }
                 | Effect::Thaw { .. } => {}
@@ -242,6 +243,8 @@ impl LinkWatch {
             | Input::Object { .. }
             | Input::Stored { .. }
             | Input::Space { .. }
+            | Input::Policy { .. }
+            | Input::Surroundings(_)
             | Input::Quarantined { .. } => Ok(()),
         }
     }

@@ -465,6 +465,17 @@ impl RowWatch {
                 let told = usize::try_from(*count).unwrap_or(usize::MAX);
                 demand("I12", told == made, || format!("told {told}, queued {made}"))
             }
+            Response::Policy(view) => {
+                let generation = match seen.rows.get(&Key::Policy) {
+                    Some(Row::Policy(row)) => row.generation,
+                    _ => 0,
+                };
+                let same = view.generation == generation
+                    && view.modules.iter().all(|(module, row)| {
+                        seen.rows.get(&Key::Module(*module)) == Some(&Row::Module(Box::new(row.clone())))
+                    });
+                demand("I12", same, || format!("told {view:?}"))
+            }
             Response::Rpc { .. } | Response::State(_) | Response::Started { .. } => Ok(()),
         }
     }

@@ -9,20 +9,20 @@ use serde_json::Value;
 
 use super::coverage::Coverage;
 use super::fleet::{Device, Rpc};
+use super::policies::{DEFAULT, policies};
 use super::stores::{Bucket, Flavour, Stores};
 use super::watch::{Seen, broken, demand, line};
 use super::watch_links::LinkWatch;
 use super::watch_rows::RowWatch;
 use crate::chance::Chance;
 use crate::change::JournalEntry;
-use crate::effect::{Effect, Output};
-use crate::id::{Boot, ConnId, DeviceId, RequestId, Role, Seq, SocketId, Ticket};
-use crate::input::{Action, Input, Request};
+use crate::effect::{Effect, Output, PolicyOp};
+use crate::id::{Boot, ConnId, DeviceId, PolicySetId, RequestId, Role, Seq, SocketId, Ticket};
+use crate::input::{Action, Input, PolicyReply, Request};
 use crate::knobs::Knobs;
 use crate::machine::{Machine, Rows};
 use crate::object::{ObjectOp, ObjectReply};
 use crate::outcome::Outcome;
-use crate::policy::{Builtin, Policies};
 use crate::refusal::Broken;
 use crate::row::{Key, Row};
 use crate::time::{Mono, Now, Wall};
@@ -57,6 +57,10 @@ pub(super) struct World {
     pub(super) underway: Vec<(Ticket, Outcome<ObjectReply>)>,
     /// Answered, of any boot.
     pub(super) answered: VecDeque<(Ticket, Outcome<ObjectReply>)>,
+    /// What the host of policies was asked in this boot and did not answer.
+    pub(super) policy_ops: BTreeMap<Ticket, PolicyOp>,
+    /// The last answer of that host, of any boot.
+    pub(super) policy_past: Option<(Ticket, Outcome<PolicyReply>)>,
     /// Requests that nobody waits for any more and that still reach a store.
     pub(super) ghosts: Vec<ObjectOp>,
     pub(super) doom: Option<Doom>,
@@ -96,6 +100,7 @@ impl World {
         knobs.builtin.attempts = u32::try_from(2 + luck.below(4)).expect("small");
         knobs.builtin.uploads = u32::try_from(1 + luck.below(3)).expect("small");
         knobs.builtin.bytes_per_second = (luck.below(4) == 0).then_some(1 << 20);
+        knobs.default_module = knobs.builtin.attempts.is_multiple_of(2).then_some(DEFAULT);
         let flavours = [Flavour::Full, Flavour::Composite, Flavour::Tags, Flavour::Opaque];
         let flavour = flavours[usize::try_from(luck.below(4)).expect("small")];
         let wild = luck.below(8) == 0;
@@ -117,6 +122,8 @@ impl World {
             ops: BTreeMap::new(),
             underway: Vec::new(),
             answered: VecDeque::new(),
+            policy_ops: BTreeMap::new(),
+            policy_past: None,
             ghosts: Vec::new(),
             doom: None,
             meddle: None,
@@ -175,6 +182,7 @@ impl World {
         for (ticket, outcome) in std::mem::take(&mut self.underway) {
             self.remember(ticket, outcome);
         }
+        self.policy_ops.clear();
         self.machine = Machine::new();
         for (key, row) in &self.rows {
             if Machine::is_hot(row) {
@@ -215,7 +223,11 @@ impl World {
         self.say(|| format!("   {input:?}"));
         let cold = self.prefetch(&input)?;
         let mut out = Output::default();
-        let mut policies = policies(&self.knobs, self.wild);
+        let given = match &input {
+            Input::Boot { knobs, .. } => self.machine.set_at_boot(knobs).id(),
+            _ => self.machine.active_policy(),
+        };
+        let mut policies = policies(&self.knobs, self.wild, given);
         self.machine.step(self.now, &input, &cold, &mut *policies, &mut out);
         if let Some(mut meddle) = self.meddle.take()
             && !meddle(self, &input, &mut out)
@@ -227,7 +239,7 @@ impl World {
         if self.doom == Some(Doom::BeforeCommit) && !matches!(input, Input::Boot { .. }) {
             return self.restart();
         }
-        self.write_down(&input, &cold, &out)?;
+        self.write_down(&input, given, &cold, &out)?;
         let before = self.commit(&out)?;
         let seen = Seen {
             now: self.now,
@@ -248,6 +260,7 @@ impl World {
         }
         self.row_watch.step(&seen)?;
         self.link_watch.step(&seen)?;
+        self.watch_policies(given, &input, &out, &before)?;
         self.coverage.step(&out, &self.rows, &before);
         if let Input::Object { ticket, outcome } = &input {
             self.ops.remove(ticket);
@@ -294,13 +307,19 @@ impl World {
     }
 
     /// The journal entry survives being written and read.
-    fn write_down(&mut self, input: &Input, cold: &Rows, out: &Output) -> Result<(), Broken> {
+    fn write_down(
+        &mut self,
+        input: &Input,
+        given: PolicySetId,
+        cold: &Rows,
+        out: &Output,
+    ) -> Result<(), Broken> {
         let entry = JournalEntry {
             seq: Seq(self.journal.len() as u64 + 1),
             now: self.now,
             boot: self.boot,
             input: input.clone(),
-            policies: self.machine.active_policy(),
+            policies: given,
             rulings: out.rulings.clone(),
             cold: cold.iter().map(|(key, row)| (key.clone(), row.clone())).collect(),
             changes: out.changes.clone(),
@@ -387,6 +406,11 @@ impl World {
             }
             Effect::Thaw { key } => {
                 self.stores.edge.frozen.remove(&key);
+            }
+            Effect::Policy { ticket, op } => {
+                demand("I14", ticket.boot == self.boot, || format!("{ticket:?} is not new"))?;
+                let other = self.policy_ops.insert(ticket, op);
+                demand("I14", other.is_none(), || format!("{ticket:?} twice"))?;
             }
             Effect::TurnAway { .. } | Effect::Reply { .. } | Effect::Publish(_) | Effect::Gate(_) => {}
         }
@@ -486,10 +510,4 @@ impl World {
         }
         self.coverage
     }
-}
-
-/// The policies of a world: the built-in ones, or wild ones. Pure either way.
-pub(super) fn policies(knobs: &Knobs, wild: bool) -> Box<dyn Policies> {
-    let builtin = Builtin::new(knobs.builtin.clone());
-    if wild { Box::new(super::wild::Wild(builtin)) } else { Box::new(builtin) }
 }

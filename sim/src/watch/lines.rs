@@ -271,6 +271,7 @@ impl Lines {
             | Input::Request { .. }
             | Input::Object { .. }
             | Input::Space { .. }
+            | Input::Surroundings(_)
             | Input::Stored { .. } => Heard::Plain,
         }
     }

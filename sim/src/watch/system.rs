@@ -238,6 +238,7 @@ impl Site {
             | Input::Object { .. }
             | Input::Stored { .. }
             | Input::Space { .. }
+            | Input::Surroundings(_)
             | Input::Quarantined { .. } => 0,
         };
         // A few machines take part, each with a few words; who waits is answered; uploads begin, with their parts.

@@ -197,6 +197,7 @@ fn i17_a_job_that_is_parked_after_its_end_is_noticed() {
             at,
             fault: None,
             ruled_by: None,
+            memo: None,
         }));
         true
     });

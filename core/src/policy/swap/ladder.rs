@@ -20,7 +20,7 @@ impl Swap {
     /// The module in a slot could not answer; the built-in rules did. So many in a window and it is ejected.
     pub(crate) fn on_faulted(&mut self, cx: &mut Cx<'_>, slot: Slot, why: PolicyFault) {
         self.hear(&cx.out.rulings);
-        let Some(module) = self.blamed(slot) else { return };
+        let Some(module) = self.blamed(cx, slot) else { return };
         if why == PolicyFault::Missing {
             // Nobody's fault but the host's: it was to have the set ready.
             if core::mem::take(&mut self.settled) {
@@ -31,7 +31,7 @@ impl Swap {
         let mark = FaultMark { slot, module, fault: why, at: cx.now.wall };
         self.record(cx, PolicyChange::Faulted(mark));
         self.tell(cx, PolicyNews::Faulted(mark));
-        let most = cx.knobs.policy_faults.clamp(1, FAULTS_MAX);
+        let most = cx.knobs.policy_faults.clamp(1, limits::POLICY_FAULTS);
         // A box that starves makes everybody late: only a module that is late every time is to blame.
         if self.timeouts[slot as usize] >= most || self.counted(cx, &mark) >= most {
             self.quarantine(cx, module, Some(slot), Blame::Fault(why));
@@ -40,7 +40,7 @@ impl Swap {
 
     /// The module in a slot let nothing begin for too long, though nothing else stood in the way: it is ejected.
     pub(crate) fn on_stalled(&mut self, cx: &mut Cx<'_>, slot: Slot) {
-        let Some(module) = self.blamed(slot) else { return };
+        let Some(module) = self.blamed(cx, slot) else { return };
         let mark = FaultMark { slot, module, fault: PolicyFault::Stalled, at: cx.now.wall };
         self.record(cx, PolicyChange::Faulted(mark));
         self.quarantine(cx, module, Some(slot), Blame::Fault(PolicyFault::Stalled));
@@ -59,8 +59,8 @@ impl Swap {
     }
 
     /// Who is to blame for a ruling of this step: nobody if its module lost the slot already.
-    fn blamed(&self, slot: Slot) -> Option<Sha256> {
-        let module = self.deciding[slot as usize]?;
+    fn blamed(&self, cx: &Cx<'_>, slot: Slot) -> Option<Sha256> {
+        let module = cx.active.module(slot)?;
         (self.state.set.module(slot) == Some(module)).then_some(module)
     }
 
@@ -217,6 +217,3 @@ impl Swap {
         }
     }
 }
-
-const FAULTS_MAX: u32 = 16;
-const _: () = assert!(FAULTS_MAX as usize == limits::POLICY_FAULTS);

@@ -35,7 +35,7 @@ use crate::knobs::Knobs;
 use crate::limits;
 use crate::outcome::Outcome;
 use crate::policy::swap::state::State;
-use crate::policy::{Binding, ModuleFacts, PolicySet, Seat, Slot};
+use crate::policy::{Active, Binding, ModuleFacts, PolicySet, Seat, Slot};
 use crate::refusal::{Broken, Illegal, PolicyRefusal, Refusal};
 use crate::row::{Blame, Key, ModuleState, PolicyRow, Row, Shadow, TurnWhat, shorten};
 use crate::time::Mono;
@@ -61,8 +61,6 @@ pub struct Swap {
     timeouts: [u32; 5],
     /// Rulings of this step already looked at for that.
     heard: usize,
-    /// Who sat in the slots when this step began: whom its rulings are by.
-    deciding: [Option<Sha256>; 5],
 }
 
 /// What the host was asked.
@@ -144,16 +142,32 @@ impl Swap {
         self.state.modules.get(&module)?.facts.as_ref()
     }
 
-    /// A step begins: its rulings are by whoever sits in the slots now.
+    /// Who decides in the next step, as far as the other machines need to know. A module that nobody looked at yet goes
+    /// by its hash.
+    #[must_use]
+    pub fn active(&self) -> Active {
+        let mut active = Active::native(self.state.set.floor.clone());
+        active.set = self.state.id;
+        for (n, slot) in Slot::ALL.into_iter().enumerate() {
+            let Some(module) = self.state.set.module(slot) else { continue };
+            let facts = self.facts(module);
+            active.modules[n] = Some(module);
+            active.names[n] = facts.map_or_else(|| module.to_string(), |facts| facts.name.clone());
+            active.patience_ms[n] = facts.map_or(0, |facts| facts.patience_ms);
+        }
+        active
+    }
+
+    /// A step begins: it has no rulings yet.
     pub(crate) fn begin_step(&mut self) {
         self.heard = 0;
-        self.deciding = Slot::ALL.map(|slot| self.state.set.module(slot));
     }
 
     /// Takes up what the records leave open.
     pub(crate) fn on_boot(&mut self, cx: &mut Cx<'_>) {
         let row = &self.state.row;
-        if (self.state.kept() || self.state.default.is_some()) && row.set != Some(self.state.id) {
+        // A site that never had a module has no generation.
+        if (row.set.is_some() || self.state.default.is_some()) && row.set != Some(self.state.id) {
             let slots = row.slots.clone();
             let floored = self.state.floored(&slots);
             self.turn(cx, TurnWhat::Configured, slots, floored);

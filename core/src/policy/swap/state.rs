@@ -80,11 +80,6 @@ impl State {
         }
     }
 
-    /// Whether a record of the set exists.
-    pub(super) fn kept(&self) -> bool {
-        self.kept
-    }
-
     /// The set with these modules chosen and these slots floored.
     pub(super) fn set_of(&self, slots: &[(Slot, Binding)], floored: &[(Slot, Sha256)]) -> PolicySet {
         let default = self.default.filter(|_| self.default_usable());
@@ -149,7 +144,8 @@ impl State {
             PolicyChange::Staged { module, size, at } => self.staged(*module, *size, *at)?,
             PolicyChange::Admitted { module, facts, at } => {
                 let row = self.module(*module, "policy.admitted")?;
-                if row.state != ModuleState::Staged {
+                // Also one that could not be prepared while it was being looked at: the host took it after all.
+                if row.state == ModuleState::Admitted {
                     return Err(illegal(&row.state, "policy.admitted"));
                 }
                 row.size = facts.size;
@@ -179,7 +175,10 @@ impl State {
             }
             PolicyChange::Faulted(mark) => {
                 self.row.faults.push(*mark);
-                let of_slot = |row: &PolicyRow| row.faults.iter().filter(|m| m.slot == mark.slot).count();
+                let of_slot = |row: &PolicyRow| {
+                    let marks = row.faults.iter().filter(|m| m.slot == mark.slot);
+                    u32::try_from(marks.count()).unwrap_or(u32::MAX)
+                };
                 if of_slot(&self.row) > limits::POLICY_FAULTS
                     && let Some(oldest) = self.row.faults.iter().position(|m| m.slot == mark.slot)
                 {

@@ -1,1 +1,8 @@
-//! Tests of the life of modules and of the set.
+//! Tests of the life of modules and of the set: what operators may ask, the ladder down, and what survives a crash.
+#![allow(clippy::unwrap_used, reason = "a test fails by it, at the right line")]
+
+mod chaos;
+mod ladder;
+mod life;
+mod rig;
+mod wishes;

@@ -62,6 +62,7 @@ fn episode(n: u64, sync: SyncMark) -> (Key, Row) {
         removed_at: None,
         recorder_version: None,
         inspection: None,
+        tries: 0,
     };
     (Key::Episode(EpisodeId(n)), Row::Episode(row))
 }
@@ -84,6 +85,8 @@ fn job(n: u64, episode: u64, state: JobState) -> (Key, Row) {
         bytes_sent: 5,
         first_claimed_at: Some(Wall(2_000)),
         note: None,
+        memo: None,
+        retry_delay_ms: None,
     };
     (Key::Job(JobId(n)), Row::Job(row))
 }
