@@ -18,6 +18,7 @@ mod kill_points;
 mod links;
 mod main_path;
 mod peers;
+mod policy;
 mod proxy;
 mod qa;
 mod relay;
