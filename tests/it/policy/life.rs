@@ -191,6 +191,45 @@ fn a_module_that_was_put_away_stays_away_until_it_is_taken_back() {
     });
 }
 
+#[test]
+fn the_committed_examples_decide_on_a_site() {
+    run(async {
+        let cloud = Cloud::start().await;
+        let site = Plan::with_cloud(&cloud).start().await;
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../policies/examples");
+        let mut tried = Vec::new();
+        for entry in std::fs::read_dir(folder).expect("the examples") {
+            let Ok(manifest) =
+                std::fs::read_to_string(entry.as_ref().expect("a folder").path().join("policy.toml"))
+            else {
+                continue;
+            };
+            let manifest: toml::Table = manifest.parse().expect("it is TOML");
+            let bytes = std::fs::read(entry.expect("a folder").path().join("policy.wasm")).expect("a module");
+            let name = manifest["name"].as_str().expect("a name");
+            assert_eq!(manifest["sha256"].as_str(), Some(sha256(&bytes).as_str()), "{name}");
+            // So that recordings go at any hour of the day that the test runs at.
+            let settings = if name == "night-window" { json!({"uploads-by-day": 2}) } else { json!({}) };
+            let hooks = manifest["hooks"].as_array().expect("a list").iter().filter_map(|hook| hook.as_str());
+            for hook in hooks {
+                let module = load(&site, hook, &bytes).await;
+                let answer = activate(&site, hook, &module, &settings).await;
+                assert_eq!(answer["slot"]["module"], module, "{name}: {answer}");
+                carried(&site, &cloud, &format!("{name}-{hook}-{}", tried.len())).await;
+                if hook == "concurrency" {
+                    let newest = decisions(&site, hook).await.pop().expect("a decision");
+                    assert!(is_by(&newest, &module), "{name}: {newest}");
+                    assert_ne!(newest["reason"], "unspecified", "{name} says why: {newest}");
+                }
+                told(&site, &format!("{hook}/reset"), &json!({})).await;
+                tried.push(format!("{name} {hook}"));
+            }
+        }
+        assert!(tried.len() >= 6, "{tried:?}");
+        assert_eq!(metric(&site, "tidegate_policy_faults", &[]).await, 0, "none of {tried:?} had a fault");
+    });
+}
+
 /// A module made for another contract: with one thing changed.
 fn made_for(change: (&str, &str)) -> Vec<u8> {
     let wit = author::CONTRACT.replacen(change.0, change.1, 1);
@@ -247,12 +286,7 @@ fn every_refusal_has_a_code_and_words_and_the_site_works_on() {
             ("a core module", core(&retry_alone()), "not_a_component", "a core module, not a component"),
             ("wasi", wat::parse_str(wasi).expect("a component"), "imports", "wasi:clocks/wall-clock@0.2.0"),
             ("another version", made_for(("policy@0.1.0", "policy@0.2.0")), "version", "policy@0.2.0"),
-            (
-                "wrong types",
-                made_for(two_fields),
-                "types",
-                "retry.next: expected record of 3 fields, found 2 fields",
-            ),
+            ("wrong types", made_for(two_fields), "types", "expected record of 3 fields, found 2 fields"),
             ("no end", endless(), "describe", "meta.describe: used up its fuel"),
             ("a loop", component(&text("loops")), "vectors", "retry.next: used up its fuel"),
             (

@@ -154,11 +154,13 @@ async fn policies(site: &Site) -> Value {
     site.read("/api/v1/policies").await
 }
 
-/// The site's policies once the set is ready.
+/// The site's policies once the set is ready and every module was looked at.
 async fn prepared(site: &Site) -> Value {
     until("the set to be prepared", STEP, async || {
         let view = policies(site).await;
-        (view["prepared"] == true).then_some(view)
+        let modules = view["modules"].as_array().expect("a list of modules");
+        let looked_at = modules.iter().all(|row| row["state"] != "staged");
+        (view["prepared"] == true && looked_at).then_some(view)
     })
     .await
 }
