@@ -235,20 +235,9 @@ fn made_for(change: (&str, &str)) -> Vec<u8> {
     let wit = author::CONTRACT.replacen(change.0, change.1, 1);
     assert_ne!(wit, author::CONTRACT, "the contract has {:?}", change.0);
     let version = if change.1.contains("@0.2.0") { "@0.2.0#" } else { "@0.1.0#" };
-    let mut module = core(&format!("{}\n{}", text("meta"), retry_alone()).replace("@0.1.0#", version));
+    let module = core(&format!("{}\n{}", text("meta"), retry_alone()).replace("@0.1.0#", version));
     let world = "world made { import diag; export meta; export retry; }";
-    let mut resolve = wit_parser::Resolve::default();
-    let package = resolve.push_str("changed.wit", &format!("{wit}\n{world}\n")).expect("it is WIT");
-    let world = resolve.select_world(&[package], Some("made")).expect("it has the world");
-    wit_component::embed_component_metadata(
-        &mut module,
-        &resolve,
-        world,
-        wit_component::StringEncoding::UTF8,
-    )
-    .expect("it is a module");
-    let encoder = wit_component::ComponentEncoder::default().validate(true);
-    encoder.module(&module).and_then(|mut encoder| encoder.encode()).expect("it fits its own contract")
+    author::component_for(&module, &wit, world).expect("it fits its own contract")
 }
 
 fn retry_alone() -> String {

@@ -61,7 +61,7 @@ fn core(body: &str) -> Vec<u8> {
 
 /// A component of a text.
 fn component(body: &str) -> Vec<u8> {
-    author::componentize(&core(body)).expect("it fits the contract")
+    author::component(&core(body)).expect("it fits the contract")
 }
 
 /// A good module for every slot. Each tag makes another one that behaves the same: as many uploads at once as its

@@ -74,7 +74,7 @@ fn swaps_under_load_lose_nothing_double_nothing_and_mix_nothing() {
         note(&mut sets, &policies(&site).await);
 
         let begun = Instant::now();
-        let takes: Vec<Take> = join_all((0..DEVICES).map(|device| {
+        let takes: Vec<(Take, u64)> = join_all((0..DEVICES).map(|device| {
             let site = &site;
             async move {
                 let device_id = format!("robot-{device}");
@@ -84,7 +84,7 @@ fn swaps_under_load_lose_nothing_double_nothing_and_mix_nothing() {
                     let take = Take::new(&device_id, &format!("take-{n:04}"), n as u64, 1_000).mcap_only();
                     let episode = uploader.deliver(site, &take).await;
                     site.approve_and_sync(episode).await;
-                    takes.push(take);
+                    takes.push((take, episode));
                 }
                 takes
             }
@@ -138,9 +138,8 @@ fn swaps_under_load_lose_nothing_double_nothing_and_mix_nothing() {
         assert!(swaps >= 8, "only {swaps} swaps while {JOBS} recordings were sent");
         assert!(seen.len() > JOBS / 4, "only {} decisions were seen", seen.len());
 
-        for take in &takes {
-            let episode = site.episode(&take.device, &take.task).await;
-            let status = site.synced(episode).await;
+        for (take, episode) in &takes {
+            let status = site.synced(*episode).await;
             assert_eq!(status["attempt_count"], 1, "{}: {status}", take.task);
         }
         let mut stored = BTreeMap::new();
@@ -149,7 +148,7 @@ fn swaps_under_load_lose_nothing_double_nothing_and_mix_nothing() {
                 *stored.entry(record.key.unwrap_or_default()).or_insert(0) += 1;
             }
         }
-        let tasks: BTreeSet<String> = takes.iter().map(|take| format!("{}.mcap", take.task)).collect();
+        let tasks: BTreeSet<String> = takes.iter().map(|(take, _)| format!("{}.mcap", take.task)).collect();
         let keys: BTreeSet<String> =
             stored.keys().map(|key| key.rsplit('/').next().unwrap_or_default().to_owned()).collect();
         assert_eq!((keys, stored.len()), (tasks, JOBS), "every recording is one object");
