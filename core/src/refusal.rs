@@ -132,6 +132,8 @@ pub enum PolicyRefusal {
         /// Which slot.
         slot: Slot,
     },
+    /// The settings are not what settings must be.
+    BadSettings(&'static str),
     /// Another set is being prepared, or too many wait for the same module.
     Busy,
     /// The set changed while the one that was asked for was being prepared, or a module in it was quarantined.
@@ -167,6 +169,7 @@ impl PolicyRefusal {
             PolicyRefusal::Rejected { .. } => "policy_rejected",
             PolicyRefusal::Quarantined { .. } => "policy_quarantined",
             PolicyRefusal::HookMissing { .. } => "policy_hook_missing",
+            PolicyRefusal::BadSettings(_) => "policy_bad_settings",
             PolicyRefusal::Busy => "policy_busy",
             PolicyRefusal::Overtaken => "policy_overtaken",
             PolicyRefusal::Full => "policy_full",
@@ -194,6 +197,7 @@ impl core::fmt::Display for PolicyRefusal {
             PolicyRefusal::HookMissing { module, slot } => {
                 write!(f, "module {module} does not serve {}: choose a slot that it exports", slot.name())
             }
+            PolicyRefusal::BadSettings(must) => write!(f, "settings must be {must}"),
             PolicyRefusal::Busy => {
                 write!(f, "another change of policies is under way: ask again in a moment")
             }

@@ -1,67 +1,77 @@
-//! For authors: makes a component of a core module. Decides nothing about a policy; admission does that (`admit`).
+//! What an author's tools need: makes a component of a core module, with no tool but this library. Only `recipe` runs
+//! anything, and only compilers.
 
 pub mod recipe;
 pub mod templates;
 
-use std::collections::BTreeSet;
-
+use tidegate_core::policy::Slot;
+use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// The contract between policies and the site, as text.
-pub const CONTRACT: &str = include_str!("../wit/policy.wit");
+use crate::WIT;
 
-/// Package and version of the contract.
-const PACKAGE: &str = "tidegate:policy";
-const VERSION: &str = "0.1.0";
-
-/// What keeps a module from becoming a policy.
+/// Why no component could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorError {
-    /// The bytes are no core module.
-    #[error("this is no WebAssembly module: {0}")]
-    Module(String),
-    /// They are a component already.
-    #[error("this is a component already: give it to `check` as it is")]
-    Component,
-    /// It exports something under the contract's name that the contract does not have.
-    #[error("it exports {export}, but the contract {PACKAGE}@{VERSION} has {known}")]
-    Export {
-        /// The export as it stands in the module.
-        export: String,
-        /// The interfaces that there are.
-        known: String,
-    },
-    /// It serves no hook.
-    #[error("it serves no hook: export at least one of auto-scan, retry, concurrency, bandwidth, order")]
+    /// The bytes are not WebAssembly.
+    #[error("not a WebAssembly module: {0}")]
+    NotWasm(String),
+    /// A core module without any function of a hook.
+    #[error(
+        "exports no function of a hook; a guest without bindings exports names like `tidegate:policy/retry@0.1.0#next`"
+    )]
     NoHook,
-    /// Its functions do not fit the contract.
-    #[error("it does not fit the contract: {0}")]
+    /// The module does not fit the contract.
+    #[error("does not fit the contract: {0}")]
     Contract(String),
-    /// A compiler or a file of the build was not usable.
-    #[error("{0}")]
-    Build(String),
 }
 
-/// Makes a component of a core module. A module may carry its component types itself, as bindings of wit-bindgen do;
-/// where it carries none they follow from what it exports.
+/// A component of these bytes: as they are if they are one, else a core module made into one.
 ///
-/// # Errors
-/// Says what does not fit, by the name in the module.
-pub fn componentize(core_wasm: &[u8]) -> Result<Vec<u8>, AuthorError> {
-    let found = look(core_wasm)?;
-    let mut module = core_wasm.to_vec();
-    if !found.typed {
-        let (resolve, world) = world(&found.exports)?;
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
-            .map_err(|e| AuthorError::Contract(format!("{e:#}")))?;
+/// A core module from bindings says itself which world it was made for. One without (written as text, or in a language
+/// without bindings) gets the world of the hooks whose functions it exports.
+pub fn component(bytes: &[u8]) -> Result<Vec<u8>, AuthorError> {
+    if Parser::is_component(bytes) {
+        return Ok(bytes.to_vec());
     }
-    let component = ComponentEncoder::default()
+    let seen = read(bytes)?;
+    let mut core = bytes.to_vec();
+    if !seen.names_its_world {
+        if seen.hooks.is_empty() {
+            return Err(AuthorError::NoHook);
+        }
+        embed(&mut core, WIT, &world_of(&seen.hooks))?;
+    }
+    encode(&core)
+}
+
+/// A component of a core module without bindings, for a contract of the caller's own: a package as text, and the text of
+/// a world in it named `made`.
+pub fn component_for(core: &[u8], wit: &str, world: &str) -> Result<Vec<u8>, AuthorError> {
+    let mut core = core.to_vec();
+    embed(&mut core, wit, world)?;
+    encode(&core)
+}
+
+fn embed(core: &mut Vec<u8>, wit: &str, world: &str) -> Result<(), AuthorError> {
+    let failed = |error: &dyn std::fmt::Display| AuthorError::Contract(format!("{error:#}"));
+    let mut resolve = Resolve::default();
+    let package =
+        resolve.push_str("policy.wit", &format!("{wit}\n{world}\n")).map_err(|error| failed(&error))?;
+    let world = resolve.select_world(&[package], Some("made")).map_err(|error| failed(&error))?;
+    embed_component_metadata(core, &resolve, world, StringEncoding::UTF8).map_err(|error| failed(&error))
+}
+
+fn encode(core: &[u8]) -> Result<Vec<u8>, AuthorError> {
+    let failed = |error: &dyn std::fmt::Display| AuthorError::Contract(format!("{error:#}"));
+    ComponentEncoder::default()
         .validate(true)
-        .module(&module)
-        .and_then(|mut encoder| encoder.encode())
-        .map_err(|e| AuthorError::Contract(format!("{e:#}")))?;
-    Ok(without_names(&component))
+        .module(core)
+        .map_err(|error| failed(&error))?
+        .encode()
+        .map(|component| without_names(&component))
+        .map_err(|error| failed(&error))
 }
 
 /// Leaves out the custom sections of the component itself: names of its inner wiring and of the tools, a tenth of it.
@@ -89,74 +99,41 @@ fn without_names(component: &[u8]) -> Vec<u8> {
     kept
 }
 
-/// What a core module says of itself.
-struct Found {
-    exports: BTreeSet<String>,
-    typed: bool,
+fn world_of(hooks: &[Slot]) -> String {
+    let exports: String = hooks.iter().map(|slot| format!(" export {};", slot.name())).collect();
+    format!("world made {{ import diag; export meta;{exports} }}")
 }
 
-fn look(core_wasm: &[u8]) -> Result<Found, AuthorError> {
-    use wasmparser::{Encoding, Parser, Payload};
+/// What a core module tells without being compiled.
+struct Seen {
+    names_its_world: bool,
+    hooks: Vec<Slot>,
+}
 
-    let broken = |e: wasmparser::BinaryReaderError| AuthorError::Module(e.to_string());
-    let mut found = Found { exports: BTreeSet::new(), typed: false };
-    for payload in Parser::new(0).parse_all(core_wasm) {
-        match payload.map_err(broken)? {
-            Payload::Version { encoding: Encoding::Component, .. } => return Err(AuthorError::Component),
+fn read(bytes: &[u8]) -> Result<Seen, AuthorError> {
+    let failed = |error: wasmparser::BinaryReaderError| AuthorError::NotWasm(error.to_string());
+    let mut seen = Seen { names_its_world: false, hooks: Vec::new() };
+    let mut served = [false; 5];
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(failed)? {
+            Payload::CustomSection(section) => {
+                seen.names_its_world |= section.name().starts_with("component-type");
+            }
             Payload::ExportSection(exports) => {
                 for export in exports {
-                    found.exports.insert(export.map_err(broken)?.name.to_owned());
+                    let name = export.map_err(failed)?.name;
+                    let interface = name
+                        .strip_prefix("tidegate:policy/")
+                        .and_then(|rest| rest.split_once('@'))
+                        .and_then(|(interface, _)| Slot::of(interface));
+                    if let Some(slot) = interface {
+                        served[slot as usize] = true;
+                    }
                 }
-            }
-            Payload::CustomSection(section) if section.name().starts_with("component-type") => {
-                found.typed = true;
             }
             _ => {}
         }
     }
-    Ok(found)
-}
-
-/// The world of a module that exports these functions.
-fn world(exports: &BTreeSet<String>) -> Result<(Resolve, wit_parser::WorldId), AuthorError> {
-    let mut resolve = Resolve::default();
-    let contract = |e: &dyn std::fmt::Display| AuthorError::Contract(format!("{e:#}"));
-    let package = resolve.push_str("policy.wit", CONTRACT).map_err(|e| contract(&e))?;
-    let interfaces: BTreeSet<String> = resolve.packages[package].interfaces.keys().cloned().collect();
-
-    let mut served = BTreeSet::new();
-    for export in exports {
-        let name = export.strip_prefix("cabi_post_").unwrap_or(export);
-        let Some((interface, _)) = name.split_once('#') else { continue };
-        let known = interface
-            .strip_prefix(PACKAGE)
-            .and_then(|rest| rest.strip_prefix('/'))
-            .and_then(|rest| rest.strip_suffix(&format!("@{VERSION}")))
-            .filter(|name| interfaces.contains(*name));
-        match known {
-            Some(name) => served.insert(name.to_owned()),
-            None => {
-                let known = interfaces
-                    .iter()
-                    .filter(|name| !matches!(name.as_str(), "types" | "diag"))
-                    .map(|name| format!("{PACKAGE}/{name}@{VERSION}"))
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                return Err(AuthorError::Export { export: export.clone(), known });
-            }
-        };
-    }
-    served.remove("meta");
-    if served.is_empty() {
-        return Err(AuthorError::NoHook);
-    }
-    let mut text = String::from("package tidegate:module;\nworld module {\n");
-    text.push_str(&format!("  import {PACKAGE}/diag@{VERSION};\n  export {PACKAGE}/meta@{VERSION};\n"));
-    for name in &served {
-        text.push_str(&format!("  export {PACKAGE}/{name}@{VERSION};\n"));
-    }
-    text.push_str("}\n");
-    let own = resolve.push_str("module.wit", &text).map_err(|e| contract(&e))?;
-    let world = resolve.select_world(&[own], Some("module")).map_err(|e| contract(&e))?;
-    Ok((resolve, world))
+    seen.hooks = Slot::ALL.into_iter().filter(|slot| served[*slot as usize]).collect();
+    Ok(seen)
 }

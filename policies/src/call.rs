@@ -258,9 +258,33 @@ pub(crate) fn instance(code: &Code, fuel: u64) -> Result<(Store<State>, Instance
     }
 }
 
+/// How often admission asks again when the clock interrupted: a starved machine must not refuse a good module.
+const PATIENCE: usize = 4;
+
+/// As [`ask`], with the patience of admission.
+pub(crate) fn ask_patiently(sitting: &Sitting, question: &Question) -> Asked {
+    let timed_out = |asked: &Asked| matches!(&asked.outcome, Err(t) if t.fault == PolicyFault::Timeout);
+    let mut asked = ask(sitting, question);
+    for _ in 0..PATIENCE {
+        if !timed_out(&asked) {
+            break;
+        }
+        asked = ask(sitting, question);
+    }
+    asked
+}
+
 /// Whether the module takes these settings; else why not.
 pub(crate) fn configure(code: &Code, settings: &[meta::Setting]) -> Result<(), String> {
-    match configured(code, settings) {
+    let timed_out = |failed: &Start| matches!(failed, Start::Trouble(t) if t.fault == PolicyFault::Timeout);
+    let mut started = configured(code, settings);
+    for _ in 0..PATIENCE {
+        if !started.as_ref().is_err_and(timed_out) {
+            break;
+        }
+        started = configured(code, settings);
+    }
+    match started {
         Ok(_) => Ok(()),
         Err(Start::Refused(why)) => Err(brief(&why)),
         Err(Start::Trouble(trouble)) => Err(trouble.to_string()),
@@ -269,6 +293,17 @@ pub(crate) fn configure(code: &Code, settings: &[meta::Setting]) -> Result<(), S
 
 /// What the module says of itself, from a fresh instance.
 pub(crate) fn describe(code: &Code) -> Result<meta::Info, Trouble> {
+    let mut told = describe_once(code);
+    for _ in 0..PATIENCE {
+        if !told.as_ref().is_err_and(|trouble| trouble.fault == PolicyFault::Timeout) {
+            break;
+        }
+        told = describe_once(code);
+    }
+    told
+}
+
+fn describe_once(code: &Code) -> Result<meta::Info, Trouble> {
     let (mut store, instance) = instance(code, code.ceilings.describe_fuel)?;
     let guest = code
         .meta

@@ -11,7 +11,7 @@ use crate::engine::Level;
 use crate::shadow::ShadowFigures;
 
 /// Seats that are counted at once; the one that was silent the longest makes room for a new one.
-pub const PER_SEAT_MAX: usize = 64;
+pub const SEATS_MAX: usize = 64;
 /// Lines of logs that wait to be fetched; the oldest are dropped.
 const SAID_MAX: usize = 256;
 
@@ -114,7 +114,7 @@ impl Figures {
         self.turns += 1;
         let turn = self.turns;
         let key = (slot, module);
-        if self.seats.len() >= PER_SEAT_MAX && !self.seats.contains_key(&key) {
+        if self.seats.len() >= SEATS_MAX && !self.seats.contains_key(&key) {
             let silent = self.seats.iter().min_by_key(|(_, seat)| seat.turn).map(|(key, _)| *key);
             if let Some(silent) = silent {
                 self.seats.remove(&silent);
@@ -248,12 +248,12 @@ mod tests {
     #[test]
     fn the_seat_that_was_silent_the_longest_makes_room() {
         let mut figures = Figures::default();
-        for n in 0..PER_SEAT_MAX {
+        for n in 0..SEATS_MAX {
             figures.native(Slot::Order, &Verdict::AutoScan(Vec::new()), &[]);
             let hash = Sha256::of(&n.to_be_bytes());
             figures.seat(Slot::Retry, Some(hash));
         }
-        assert_eq!(figures.seats.len(), PER_SEAT_MAX);
+        assert_eq!(figures.seats.len(), SEATS_MAX);
         assert!(figures.seats.contains_key(&(Slot::Order, None)));
         assert!(!figures.seats.contains_key(&(Slot::Retry, Some(Sha256::of(&0_usize.to_be_bytes())))));
     }

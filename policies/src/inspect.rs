@@ -2,9 +2,12 @@
 //! structure is one that compiles and starts in bounded time. Runs nothing.
 
 use tidegate_core::policy::Slot;
-use wasmparser::{Encoding, Parser, Payload, Validator};
+use wasmparser::{CanonicalFunction, Encoding, Parser, Payload, Validator};
 
+use crate::inspect::weight::Weight;
 use crate::module::Rejection;
+
+mod weight;
 
 /// Package of the contract.
 const PACKAGE: &str = "tidegate:policy";
@@ -47,6 +50,9 @@ struct Seen {
     parts: u32,
     /// Memories of the core module that is being read.
     memories: u32,
+    weight: Weight,
+    /// Whether a function was lifted already.
+    lifted: bool,
     meta: bool,
     hooks: [bool; 5],
 }
@@ -58,6 +64,9 @@ impl Seen {
         };
         match payload {
             Payload::Version { encoding, .. } => {
+                if encoding == Encoding::Module && self.inside.len() > 1 {
+                    return Err(code_inside());
+                }
                 self.inside.push(encoding);
                 self.memories = 0;
                 let components = self.inside.iter().filter(|e| **e == Encoding::Component).count();
@@ -93,9 +102,37 @@ impl Seen {
                 }
             }
             Payload::MemorySection(section) => self.memory(section.count())?,
+            Payload::TypeSection(types) => self.weight.types(types)?,
+            Payload::CodeSectionEntry(body) => self.weight.function(&body)?,
+            Payload::ComponentCanonicalSection(functions) => {
+                if self.inside.len() > 1 {
+                    return Err(code_inside());
+                }
+                for function in functions {
+                    self.canonical(&function.map_err(broken)?)?;
+                }
+            }
             Payload::InstanceSection(section) => self.count(section.count())?,
             Payload::ComponentInstanceSection(section) => self.count(section.count())?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// A function between the module and the site. What the site offers is lowered before anything is lifted out of the
+    /// code; the other way round a component would call itself, and the adapter for that may be of any size.
+    fn canonical(&mut self, function: &CanonicalFunction) -> Result<(), Rejection> {
+        self.weight.bridge()?;
+        match function {
+            CanonicalFunction::Lift { .. } => self.lifted = true,
+            CanonicalFunction::Lower { .. } if !self.lifted => {}
+            CanonicalFunction::Lower { .. } => {
+                return Err(Rejection::new("limits", "lowers a function after it lifted one"));
+            }
+            _ => {
+                let why = "uses resources, tasks or streams; a policy has functions only";
+                return Err(Rejection::new("limits", why));
+            }
         }
         Ok(())
     }
@@ -150,6 +187,13 @@ impl Seen {
         }
         Ok(slots)
     }
+}
+
+fn code_inside() -> Rejection {
+    Rejection::new(
+        "limits",
+        "a component inside it has code of its own; `tidegate policy build` makes none such",
+    )
 }
 
 fn allowed(name: &str) -> Result<(), Rejection> {

@@ -31,11 +31,14 @@ pub use call::{Asked, Held, Trouble};
 pub use ceilings::{Ceilings, Limits};
 pub use compare::differ;
 pub use engine::{Host, HostError, Level, TICK};
-pub use figures::{Figures, FiguresReader, Histogram, PER_SEAT_MAX, Said, SeatFigures};
+pub use figures::{Figures, FiguresReader, Histogram, SEATS_MAX, Said, SeatFigures};
 pub use module::{About, Manifest, Module, Rejection, SettingDoc, Sitting};
 pub use seated::SeatedSet;
 pub use shadow::{Difference, Shadow, ShadowFigures};
 pub use shelf::Shelf;
+
+/// The contract between site and policy, as text: what a guest is built against.
+pub const WIT: &str = include_str!("../wit/policy.wit");
 
 /// The built-in rules as a module: what sits in every slot of a site that was told nothing else.
 pub const DEFAULT: &[u8] = include_bytes!("../default/policy.wasm");

@@ -19,7 +19,7 @@ use crate::vectors;
 #[error("{code}: {why}")]
 pub struct Rejection {
     /// A short stable word: `too_large`, `not_a_component`, `imports`, `version`, `types`, `no_hook`, `compile`, `limits`,
-    /// `describe`, `configure`, `vectors`, `impure`, `signature`.
+    /// `describe`, `configure`, `vectors`, `impure`, `signature`, and `missing` of a set that is prepared.
     pub code: &'static str,
     /// What is wrong, where, and what would be right.
     pub why: String,

@@ -122,8 +122,18 @@ fn hooks(pre: &InstancePre<State>, slots: &[Slot]) -> Result<Hooks, Rejection> {
     Ok(hooks)
 }
 
+/// The engine's words about a type without its own frame around them: which record, and on which side of the function.
 fn typed(place: &str, error: &wasmtime::Error) -> Rejection {
-    Rejection::new("types", format!("{place}: {}", chain(error)))
+    let (mut side, mut words) = ("", Vec::new());
+    for cause in error.chain() {
+        match cause.to_string().as_str() {
+            "failed to convert function to given type" => {}
+            "type mismatch with results" => side = " (in its result)",
+            "type mismatch with parameters" => side = " (in its parameters)",
+            other => words.push(other.to_owned()),
+        }
+    }
+    Rejection::new("types", format!("{place}: {}{side}", words.join(": ")))
 }
 
 /// All of what the engine says, from the outside in.

@@ -59,7 +59,7 @@ impl Shelf {
     /// Adds a prepared set, or replaces one. A move, nothing more: preparing it ([`SeatedSet::prepare`]) is what takes
     /// time. What the old one of the same id was is dropped here.
     pub fn put_seated(&mut self, set: SeatedSet) {
-        self.front.sets.insert(set.id(), Loaded::Seated(set));
+        self.front.sets.insert(set.id(), Loaded::Seated(Box::new(set)));
     }
 
     /// Prepares a set and adds it; see [`SeatedSet::prepare`]. Takes milliseconds: for replay, boot and tools.
@@ -112,7 +112,7 @@ impl Shelf {
 /// A set on the shelf.
 enum Loaded {
     Native(Box<dyn Policies + Send>),
-    Seated(SeatedSet),
+    Seated(Box<SeatedSet>),
 }
 
 /// Answers for the set whose turn it is.

@@ -15,7 +15,8 @@ const BATCH: u64 = 256;
 pub(crate) fn ask_all(sitting: &Sitting) -> Result<(), Rejection> {
     let name = &sitting.module().facts().name;
     for (n, question) in questions(sitting.slot()).iter().enumerate() {
-        let (first, second) = (sitting.ask(question), sitting.ask(question));
+        let (first, second) =
+            (call::ask_patiently(sitting, question), call::ask_patiently(sitting, question));
         let place = format!("{name}, question {} of {}", n + 1, sitting.slot().name());
         let (one, two) = match (&first.outcome, &second.outcome) {
             (Ok(one), Ok(two)) => (one, two),

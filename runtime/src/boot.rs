@@ -241,14 +241,7 @@ pub async fn start<S: Seams>(
         knobs,
         drain: config.shutdown.drain,
         letters,
-        release: Release::new(
-            operations,
-            on_policies,
-            board.clone(),
-            gate,
-            frozen.clone(),
-            gauge.clone(),
-        ),
+        release: Release::new(operations, on_policies, board.clone(), gate, frozen.clone(), gauge.clone()),
         loader: loader.clone(),
         shelf,
         gauge: gauge.clone(),
@@ -297,15 +290,13 @@ pub async fn start<S: Seams>(
     let measured = Measure { seams: seams.clone(), dir: config.data_dir.clone(), knobs: rooms };
     let measured = measured.keep_telling(site.board.clone(), site.inbox.clone(), until(close_watch.clone()));
     site.spawn("the measurement of free space", measured);
-    let look =
-        Look { seams: seams.clone(), dir: config.data_dir.clone(), said: config.surroundings.clone() };
+    let look = Look { seams: seams.clone(), dir: config.data_dir.clone(), said: config.surroundings.clone() };
     let looked = look.keep_telling(site.inbox.clone(), until(close_watch.clone()));
     site.spawn("the look at the surroundings", looked);
-    site.spawn("the bearer of what policies say", policies::keep_logging(
-        seams.clone(),
-        on_policy.figures.clone(),
-        until(close_watch.clone()),
-    ));
+    site.spawn(
+        "the bearer of what policies say",
+        policies::keep_logging(seams.clone(), on_policy.figures.clone(), until(close_watch.clone())),
+    );
     if let Some(dir) = &config.policies.watch {
         let watch = Watch {
             seams: seams.clone(),

@@ -98,8 +98,21 @@ impl<C: Clock> Driver<C> {
     /// # Errors
     /// [`DriverError`]; the site cannot go on.
     pub async fn run(self) -> Result<(), DriverError> {
-        let Driver { clock, store, boot, seed, knobs, drain, letters, release, loader, shelf, gauge, stop, ready } =
-            self;
+        let Driver {
+            clock,
+            store,
+            boot,
+            seed,
+            knobs,
+            drain,
+            letters,
+            release,
+            loader,
+            shelf,
+            gauge,
+            stop,
+            ready,
+        } = self;
         let crashes = Crashes::load(&store, clock.now().wall)?;
         let begin = Input::Boot { boot, seed, knobs };
         if let Some(crash) = crashes.hopeless(likeness(&begin, "")) {

@@ -280,6 +280,7 @@ const SYSTEM: &[(&str, &str)] = &[
     ("sim/src/cli/run.rs", "writes JUnit's XML"),
     ("sim/src/cli/shrink.rs", "writes the small scenario"),
     ("policies/src/call.rs", "measures how long a policy took; the answer goes to metrics and nowhere else"),
+    ("policies/src/author/recipe.rs", "runs compilers on an author's desk and reads what they made; no site does"),
     ("runtime/s3/src/client.rs", "the SDK demands the type; the time itself comes from the Clock seam"),
 ];
 

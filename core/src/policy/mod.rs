@@ -4,6 +4,8 @@
 //! job. Policies are arguments of a step: a synchronous call, one set per step.
 
 mod active;
+#[cfg(test)]
+mod asking_tests;
 pub mod builtin;
 mod floor;
 mod memo;

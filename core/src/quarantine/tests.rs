@@ -3,8 +3,8 @@
 use std::vec;
 
 use super::*;
-use crate::id::{Boot, DeviceId, JobId, PartNo, UploadId, WireId};
-use crate::input::LostWhy;
+use crate::id::{Boot, DeviceId, JobId, PartNo, PolicySetId, UploadId, WireId};
+use crate::input::{LostWhy, PolicyReply};
 use crate::knobs::Knobs;
 use crate::machine::Machine;
 use crate::wire::TransferMessage;
@@ -43,6 +43,11 @@ fn created(n: u64, upload: &str) -> Input {
     outcome(n, Outcome::Done(ObjectReply::Created(UploadId::new(upload))))
 }
 
+fn prepared(n: u64, set: u8) -> Input {
+    let reply = PolicyReply::Prepared(PolicySetId([set; 32]));
+    Input::Policy { ticket: Ticket { boot: Boot(n), n }, outcome: Outcome::Done(reply) }
+}
+
 #[test]
 fn what_a_boot_numbers_anew_does_not_make_another_input() {
     for (one, same) in [
@@ -50,6 +55,7 @@ fn what_a_boot_numbers_anew_does_not_make_another_input() {
         (pushed(1, 1, "idle"), pushed(2, 2, "idle")),
         (created(1, "u1"), created(2, "u2")),
         (outcome(1, Outcome::Unknown), outcome(2, Outcome::Unknown)),
+        (prepared(1, 7), prepared(2, 7)),
         (
             Input::Lost { conn: conn(1, 1), why: LostWhy::Broken },
             Input::Lost { conn: conn(2, 2), why: LostWhy::Broken },
@@ -79,6 +85,8 @@ fn other_content_and_another_kind_are_other_inputs() {
         outcome(1, Outcome::Done(ObjectReply::Uploads(vec![]))),
         outcome(1, Outcome::Done(ObjectReply::Uploads(vec![UploadId::new("u")]))),
         outcome(1, Outcome::Done(ObjectReply::Deleted)),
+        prepared(1, 7),
+        prepared(1, 8),
         Input::Wake,
         Input::Shutdown,
         Input::Lost { conn: conn(1, 1), why: LostWhy::Broken },
@@ -97,6 +105,8 @@ fn a_start_a_wake_and_the_decision_itself_cannot_be_left_out() {
     for input in [boot, Input::Wake, decision] {
         assert_eq!(Subject::of(&input), None, "{input:?}");
     }
+    let ticket = Ticket { boot: Boot(3), n: 3 };
+    assert_eq!(Subject::of(&prepared(3, 1)), Some(Subject::Policy { ticket }));
     assert_eq!(Subject::of(&pushed(1, 1, "idle")), Some(Subject::Frame { conn: conn(1, 7) }));
 }
 
@@ -112,6 +122,7 @@ fn deadlines_and_operations_are_named_by_words_that_stay() {
         (TimerKey::Queue, "queue"),
         (TimerKey::Scan, "scan"),
         (TimerKey::Remove, "removal of edge copies"),
+        (TimerKey::Policy, "policies"),
         (TimerKey::Sync(conn(1, 1)), "sync of "),
     ] {
         assert_eq!(machine.about_timer(&key), text);

@@ -66,7 +66,7 @@ impl Queue {
             return;
         }
         if self.allowed.is_some_and(|last| last.at == now && last.limit <= counts.uploading) {
-            return;
+            return self.hold(cx, counts);
         }
         let name = cx.active.name(Slot::Concurrency);
         let situation = self.situation(cx, counts, Memo::told(self.memo.as_ref(), name));
@@ -97,10 +97,10 @@ impl Queue {
         self.allowed = Some(allowed);
         let free = allowed.limit.min(self.way.cap()).saturating_sub(counts.uploading) as usize;
         if free == 0 {
-            if counts.uploading == 0 && (stalled || self.held.is_none()) {
-                self.held = Some(Held { since: now, by: cx.active.set });
+            if stalled {
+                self.held = None;
             }
-            return;
+            return self.hold(cx, counts);
         }
         self.held = None;
         let due = self.candidates(cx);
@@ -129,6 +129,13 @@ impl Queue {
             let fence = Fence { job, attempt: row.claims + 1, boot: cx.boot() };
             self.enact(cx, JobChange::Claimed { fence, at: cx.now.wall, ruled_by: by.set() });
             self.tell_claimed(cx, fence);
+        }
+    }
+
+    /// The policy lets nothing more begin. If nothing runs either, its patience is being spent.
+    fn hold(&mut self, cx: &Cx<'_>, counts: QueueCounts) {
+        if counts.uploading == 0 && self.held.is_none() {
+            self.held = Some(Held { since: cx.now.mono, by: cx.active.set });
         }
     }
 

@@ -1,6 +1,8 @@
 //! Tests of the queue: what runs next, who pays for a failure, what survives a restart.
 #![allow(clippy::unwrap_used, reason = "a test fails by it, at the right line")]
 
+mod asking;
+
 use std::vec;
 use std::vec::Vec;
 

@@ -1,5 +1,7 @@
 //! Round trips of every key and record, their order, and the bytes that old files hold.
 
+mod policy;
+
 use super::*;
 use crate::digest::Sha256;
 use crate::id::Boot;
@@ -223,6 +225,7 @@ fn keys_have_these_bytes() {
         (Key::Part(JobId(1), PartNo(258)), "00000000000000010102"),
         (Key::Alias(wire_id("T.2")), "542e32"),
         (Key::Binding(object_key("a/b")), "612f62"),
+        (Key::Policy, ""),
     ] {
         assert_eq!(hex(&key.to_bytes()), golden, "{key:?}");
         assert_eq!(Key::from_bytes(key.kind(), &bytes(golden)), Ok(key));
@@ -232,7 +235,7 @@ fn keys_have_these_bytes() {
 #[test]
 fn ordinals_of_kinds_never_change() {
     let ordinals: Vec<u8> = Kind::ALL.iter().map(|kind| *kind as u8).collect();
-    assert_eq!(ordinals, [1, 3, 4, 5, 7, 8, 14, 15]);
+    assert_eq!(ordinals, [1, 3, 4, 5, 7, 8, 11, 14, 15, 16]);
 }
 
 #[test]
@@ -247,6 +250,7 @@ fn broken_bytes_are_refused_and_say_of_which_table() {
         (Kind::Part, &[0; 9]),
         (Kind::Alias, b""),
         (Kind::Binding, b"a//b"),
+        (Kind::Module, &[0; 31]),
     ] {
         assert_eq!(Key::from_bytes(kind, bytes), Err(BadRow { kind, why: "key" }));
     }
@@ -534,12 +538,16 @@ fn any_row() -> impl Strategy<Value = Row> {
         (task(), wire(), any::<Option<u64>>()).prop_map(|(task, wire, n)| {
             Row::Binding(BindingRow { task, wire, episode: n.map(EpisodeId) })
         }),
+        policy::any_policy(),
+        policy::any_module(),
     ]
 }
 
 fn any_key() -> impl Strategy<Value = Key> {
     prop_oneof![
         Just(Key::Meta),
+        Just(Key::Policy),
+        sha().prop_map(Key::Module),
         task().prop_map(Key::Task),
         any::<u64>().prop_map(|n| Key::Episode(EpisodeId(n))),
         any::<u64>().prop_map(|n| Key::Job(JobId(n))),
@@ -560,6 +568,7 @@ fn two_keys_of_a_kind() -> impl Strategy<Value = (Key, Key)> {
         }),
         (wire(), wire()).prop_map(|(a, b)| (Key::Alias(a), Key::Alias(b))),
         (key_text(), key_text()).prop_map(|(a, b)| (Key::Binding(a), Key::Binding(b))),
+        (sha(), sha()).prop_map(|(a, b)| (Key::Module(a), Key::Module(b))),
     ]
 }
 

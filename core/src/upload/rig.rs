@@ -4,6 +4,7 @@
 //! that every upload works under the fence its job holds.
 #![allow(clippy::unwrap_used, reason = "a test fails by it, at the right line")]
 
+use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::format;
 use std::string::String;
@@ -53,6 +54,8 @@ pub(crate) struct Scripted {
     pub(crate) situations: Vec<(Slot, Situation)>,
     pub(crate) queries: Vec<RetryQuery>,
     pub(crate) waiting: Vec<Vec<Waiting>>,
+    /// Answers everything, if it is there.
+    pub(crate) instead: Option<Box<dyn Policies>>,
 }
 
 impl Scripted {
@@ -71,6 +74,7 @@ impl Scripted {
             situations: vec![],
             queries: vec![],
             waiting: vec![],
+            instead: None,
         }
     }
 
@@ -87,10 +91,16 @@ impl Scripted {
 
 impl Policies for Scripted {
     fn select(&mut self, situation: &Situation, candidates: &[Candidate]) -> Ruling<Vec<Chosen>> {
+        if let Some(set) = &mut self.instead {
+            return set.select(situation, candidates);
+        }
         self.asked.push(Slot::AutoScan);
         self.builtin.select(situation, candidates)
     }
     fn retry(&mut self, query: &RetryQuery) -> Ruling<RetryVerdict> {
+        if let Some(set) = &mut self.instead {
+            return set.retry(query);
+        }
         self.asked.push(Slot::Retry);
         self.queries.push(query.clone());
         let answer = self.retry.map(|action| RetryVerdict { action, memo: self.memo, reason: 0 });
@@ -98,6 +108,9 @@ impl Policies for Scripted {
         self.put_in(ruling, answer)
     }
     fn limits(&mut self, situation: &Situation) -> Ruling<UploadLimits> {
+        if let Some(set) = &mut self.instead {
+            return set.limits(situation);
+        }
         self.asked.push(Slot::Concurrency);
         self.situations.push((Slot::Concurrency, situation.clone()));
         let (recheck_ms, memo) = (self.recheck_ms, self.memo);
@@ -106,6 +119,9 @@ impl Policies for Scripted {
         self.put_in(ruling, answer)
     }
     fn budget(&mut self, situation: &Situation) -> Ruling<Bandwidth> {
+        if let Some(set) = &mut self.instead {
+            return set.budget(situation);
+        }
         self.asked.push(Slot::Bandwidth);
         let answer = self.bandwidth.map(|b| Bandwidth {
             bytes_per_second: Some(b),
@@ -118,6 +134,9 @@ impl Policies for Scripted {
         self.put_in(ruling, answer)
     }
     fn score(&mut self, situation: &Situation, waiting: &[Waiting]) -> Ruling<Ordering> {
+        if let Some(set) = &mut self.instead {
+            return set.score(situation, waiting);
+        }
         self.asked.push(Slot::Order);
         self.situations.push((Slot::Order, situation.clone()));
         self.waiting.push(waiting.to_vec());
@@ -318,6 +337,12 @@ impl Rig {
             uploads.on_boot(cx);
             queue.on_boot(cx);
         })
+    }
+
+    /// Everything left to chance follows from this.
+    pub(crate) fn seed(&mut self, seed: u64) {
+        self.chance = Chance::new(seed);
+        self.seeds = Chance::new(!seed);
     }
 
     /// One step and everything the facts of it lead to.

@@ -1,6 +1,8 @@
 //! Tests of uploads: what is asked of the store, in which order, whatever the store answers and whenever we stop.
 #![allow(clippy::unwrap_used, reason = "a test fails by it, at the right line")]
 
+mod bandwidth;
+
 use std::collections::BTreeSet;
 use std::vec;
 use std::vec::Vec;

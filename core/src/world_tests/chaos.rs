@@ -15,6 +15,7 @@ use crate::id::{Boot, ConnId, DeviceId, EpisodeId, ObjectKey, Role, TaskId, Tick
 use crate::input::{Action, Command, Input, LostWhy, Request};
 use crate::object::{ObjectReply, Store, Verb};
 use crate::outcome::{Budget, Fault, Outcome, What};
+use crate::policy::{Known, LinkKind, Power, Surroundings};
 use crate::refusal::Broken;
 use crate::row::{Key, Qa, RecordingFacts, Row, SyncMark, TaskState};
 use crate::time::Wall;
@@ -155,6 +156,7 @@ impl World {
                 self.land(|ghost| ghost.key.as_str().len() % 2 == usize::from(a) % 2);
                 Ok(())
             }
+            Kind::Tick if a % 4 == 3 => self.input(Input::Surroundings(surroundings(b))),
             Kind::Tick => {
                 self.pass(u64::from(b) * 40);
                 self.input(Input::Wake)
@@ -867,6 +869,17 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+/// Some platform, somewhere.
+fn surroundings(n: u8) -> Surroundings {
+    Surroundings {
+        link: [LinkKind::Ethernet, LinkKind::Cellular, LinkKind::None][usize::from(n % 3)],
+        metered: [Known::Unknown, Known::No, Known::Yes][usize::from(n / 3 % 3)],
+        power: [Power::Mains, Power::BatteryLow][usize::from(n / 9 % 2)],
+        utc_offset_min: [0, 840, -720, i16::MIN][usize::from(n / 18 % 4)],
+        disk_free: u16::from(n) * 257,
     }
 }
 

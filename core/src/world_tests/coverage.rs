@@ -176,8 +176,19 @@ impl Coverage {
     }
 }
 
-const INPUTS: [&str; 10] =
-    ["boot", "wake", "knock", "recorder", "transfer", "lost", "request", "object", "stored", "shutdown"];
+const INPUTS: [&str; 11] = [
+    "surroundings",
+    "boot",
+    "wake",
+    "knock",
+    "recorder",
+    "transfer",
+    "lost",
+    "request",
+    "object",
+    "stored",
+    "shutdown",
+];
 const REQUESTS: [&str; 9] = [
     "command",
     "refresh_state",
@@ -189,7 +200,9 @@ const REQUESTS: [&str; 9] = [
     "sync",
     "sync_batch",
 ];
-const FACTS: [&str; 19] = [
+const FACTS: [&str; 21] = [
+    "policy_faulted",
+    "policy_stalled",
     "link_up",
     "link_down",
     "recorder_reported",

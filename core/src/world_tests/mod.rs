@@ -35,6 +35,7 @@ use proptest::prelude::*;
 use crate::refusal::Broken;
 use chaos::{Kind, Op};
 use coverage::Coverage;
+pub(crate) use wild::Wild;
 use world::World;
 
 /// A life from boot to rest.

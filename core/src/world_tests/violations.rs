@@ -653,6 +653,50 @@ fn i24_a_journal_that_forgot_an_input_is_noticed() {
 }
 
 #[test]
+fn i25_a_verdict_of_another_set_is_noticed() {
+    check(
+        "I25",
+        &spoiled(|_, _, out| {
+            let Some(ruled) = out.rulings.first_mut() else { return false };
+            ruled.by = crate::policy::Author::Set(crate::id::PolicySetId([9; 32]));
+            true
+        }),
+    );
+}
+
+#[test]
+fn i25_a_journal_that_names_another_set_is_noticed() {
+    let mut world = calm();
+    until(&mut world, |world| watch::jobs(&world.rows).next().is_some());
+    world.journal.last_mut().expect("something happened").policies = crate::id::PolicySetId([9; 32]);
+    check("I25", &world.replay().expect_err("it was asked of another set"));
+}
+
+#[test]
+fn i26_a_quarantine_that_ends_by_itself_is_noticed() {
+    use crate::input::{PolicyRequest, Request};
+    let mut world = calm();
+    let module = crate::digest::Sha256([1; 32]);
+    for request in
+        [PolicyRequest::Admit { module, size: 9 }, PolicyRequest::Quarantine { module, reason: "odd".into() }]
+    {
+        world.ask(Request::Policy(request)).expect("nothing is wrong");
+        while let Some(ticket) = world.policy_ops.keys().next().copied() {
+            world.serve_policy(ticket).expect("nothing is wrong");
+        }
+    }
+    let key = Key::Module(module);
+    let held = world.rows.get(&key).cloned();
+    let Some(Row::Module(mut row)) = held.clone() else { panic!("it is known") };
+    assert!(row.quarantined.take().is_some());
+    world.rows.insert(key.clone(), Row::Module(row));
+    let before = [(key, held)].into();
+    let given = world.machine.active_policy();
+    let seen = world.watch_policies(given, &Input::Wake, &Output::default(), &before);
+    check("I26", &seen.expect_err("nobody took it back"));
+}
+
+#[test]
 fn i29_a_copy_that_is_removed_before_its_time_is_noticed() {
     check(
         "I29",

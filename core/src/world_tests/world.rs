@@ -94,6 +94,8 @@ impl World {
             parts_in_flight: u16::try_from(1 + luck.below(3)).expect("small"),
             keep_edge_ms: [Some(0), Some(90_000), None][usize::try_from(luck.below(3)).expect("small")],
             batch: u32::try_from(1 + luck.below(4)).expect("small"),
+            // Short, so that a life sees the end of it.
+            patience_ms: 5_000,
             ..Knobs::default()
         };
         knobs.builtin.auto_scan = luck.below(3) == 0;

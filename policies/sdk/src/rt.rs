@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
 use crate::bindings::exports::tidegate::policy::meta;
-use crate::{Policy, Settings};
+use crate::{About, Policy, Settings};
 
 /// The policy of this instance, once it is configured.
 pub struct Seat<P>(UnsafeCell<Option<P>>);
@@ -53,23 +53,37 @@ impl<P: Policy> Default for Seat<P> {
 /// What a policy says of itself, in the words of the contract.
 #[must_use]
 pub fn describe<P: Policy>() -> meta::Info {
-    let about = P::ABOUT;
+    in_words(&P::ABOUT)
+}
+
+/// Compiled once, whatever the policy.
+fn in_words(about: &About) -> meta::Info {
+    let mut reasons = Vec::with_capacity(about.reasons.len());
+    for word in about.reasons {
+        reasons.push(owned(word));
+    }
+    let mut settings = Vec::with_capacity(about.settings.len());
+    for setting in about.settings {
+        settings.push(meta::SettingDoc {
+            key: owned(setting.key),
+            help: owned(setting.help),
+            default: setting.value(),
+        });
+    }
     meta::Info {
-        name: String::from(about.name),
-        version: String::from(about.version),
-        summary: String::from(about.summary),
-        reasons: about.reasons.iter().map(|word| String::from(*word)).collect(),
-        settings: about
-            .settings
-            .iter()
-            .map(|setting| meta::SettingDoc {
-                key: String::from(setting.key),
-                help: String::from(setting.help),
-                default: setting.value(),
-            })
-            .collect(),
+        name: owned(about.name),
+        version: owned(about.version),
+        summary: owned(about.summary),
+        reasons,
+        settings,
         patience: about.patience_ms,
     }
+}
+
+/// Not inlined: modules are small because this stands in them once.
+#[inline(never)]
+pub(crate) fn owned(text: &str) -> String {
+    String::from(text)
 }
 
 /// Memory that the bindings hand over to the site.
@@ -104,7 +118,7 @@ mod wasm {
     use core::alloc::{GlobalAlloc, Layout};
     use core::arch::wasm32::{memory_grow, memory_size, unreachable};
     use core::cell::UnsafeCell;
-    use core::hint::assert_unchecked;
+    use core::ptr::NonNull;
 
     use crate::Level;
 
@@ -124,49 +138,73 @@ mod wasm {
     #[global_allocator]
     static MEMORY: Bump = Bump(UnsafeCell::new(0));
 
-    // SAFETY: pieces never overlap: `next` moves down only to make the piece that ends there longer.
-    unsafe impl GlobalAlloc for Bump {
-        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+    impl Bump {
+        /// A new piece. Never null, and known to be: what the standard library would say of a null piece brings all of
+        /// `core::fmt` along.
+        #[inline(never)]
+        fn take(&self, size: usize, align: usize) -> NonNull<u8> {
             // SAFETY: one thread; the address of the symbol is all that is used of it, and it is not 0.
             unsafe {
                 let next = self.0.get();
                 if *next == 0 {
                     *next = &raw const __heap_base as usize;
                 }
-                let start = (*next).wrapping_add(layout.align() - 1) & !(layout.align() - 1);
-                let end = start.wrapping_add(layout.size());
+                let start = (*next).wrapping_add(align - 1) & !(align - 1);
+                let end = start.wrapping_add(size);
                 let have = memory_size::<0>() * PAGE;
                 if end > have && memory_grow::<0>((end - have).div_ceil(PAGE)) == usize::MAX || end < start {
                     out_of_memory();
                 }
                 *next = end;
-                assert_unchecked(start != 0);
-                start as *mut u8
+                NonNull::new_unchecked(start as *mut u8)
             }
         }
 
-        unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
-
-        unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-            if size <= layout.size() {
+        /// The same piece, or a longer copy of it.
+        #[inline(never)]
+        fn stretch(&self, piece: NonNull<u8>, old: usize, align: usize, new: usize) -> NonNull<u8> {
+            if new <= old {
                 return piece;
             }
-            // SAFETY: the caller gave a layout that was valid, and `size` is larger than 0.
+            // SAFETY: one thread; the last piece may grow where it is, others are copied whole.
             unsafe {
-                if piece as usize + layout.size() == *self.0.get() {
-                    // The last piece grows where it is.
-                    *self.0.get() = piece as usize;
+                if piece.as_ptr() as usize + old == *self.0.get() {
+                    *self.0.get() = piece.as_ptr() as usize;
                 }
-                let made = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+                let made = self.take(new, align);
                 if made != piece {
-                    core::ptr::copy_nonoverlapping(piece, made, layout.size());
+                    core::ptr::copy_nonoverlapping(piece.as_ptr(), made.as_ptr(), old);
                 }
                 made
             }
         }
     }
 
-    /// Never returns to the standard library, whose own message would bring all of `core::fmt` along.
+    // SAFETY: pieces never overlap: `next` moves down only to make the piece that ends there longer.
+    unsafe impl GlobalAlloc for Bump {
+        #[inline]
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            self.take(layout.size(), layout.align()).as_ptr()
+        }
+
+        #[inline]
+        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+            // Memory of WebAssembly begins as zeros, and none is handed out twice.
+            self.take(layout.size(), layout.align()).as_ptr()
+        }
+
+        #[inline]
+        unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
+
+        #[inline]
+        unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            // SAFETY: the caller gives a piece from here, which is not null.
+            let piece = unsafe { NonNull::new_unchecked(piece) };
+            self.stretch(piece, layout.size(), layout.align(), size).as_ptr()
+        }
+    }
+
+    /// The last words of a module that wants more than it gets.
     #[cold]
     #[inline(never)]
     fn out_of_memory() -> ! {
@@ -183,13 +221,9 @@ mod wasm {
         if new == 0 {
             return align as *mut u8;
         }
-        // SAFETY: the canonical ABI gives alignments that are powers of two, and pieces from here.
-        unsafe {
-            if old == 0 {
-                MEMORY.alloc(Layout::from_size_align_unchecked(new, align))
-            } else {
-                MEMORY.realloc(piece, Layout::from_size_align_unchecked(old, align), new)
-            }
+        match NonNull::new(piece) {
+            Some(piece) if old > 0 => MEMORY.stretch(piece, old, align, new).as_ptr(),
+            _ => MEMORY.take(new, align).as_ptr(),
         }
     }
 

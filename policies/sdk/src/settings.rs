@@ -47,7 +47,7 @@ impl Setting {
         match self.default {
             Default::Flag(on) => Value::Flag(on),
             Default::Int(number) => Value::Int(number),
-            Default::Text(text) => Value::Text(String::from(text)),
+            Default::Text(text) => Value::Text(crate::rt::owned(text)),
         }
     }
 
@@ -97,14 +97,20 @@ impl Settings {
     /// Whether a setting is on. Off if the policy has no such setting.
     #[must_use]
     pub fn flag(&self, key: &str) -> bool {
-        matches!(self.get(key), Some(Value::Flag(true)))
+        if let Some(Value::Flag(on)) = self.of(key) {
+            return *on;
+        }
+        matches!(self.default_of(key), Some(Default::Flag(true)))
     }
 
     /// A number. 0 if the policy has no such setting.
     #[must_use]
     pub fn int(&self, key: &str) -> i64 {
-        match self.get(key) {
-            Some(Value::Int(number)) => number,
+        if let Some(Value::Int(number)) = self.of(key) {
+            return *number;
+        }
+        match self.default_of(key) {
+            Some(Default::Int(number)) => number,
             _ => 0,
         }
     }
@@ -118,32 +124,38 @@ impl Settings {
         if range.contains(&number) && number >= 0 {
             return Ok(number.unsigned_abs());
         }
-        let (least, most) = (digits(*range.start()), digits(*range.end()));
-        if *range.end() == i64::MAX {
-            return Err(text(&[key, " must not be below ", &least]));
-        }
-        Err(text(&[key, " must be from ", &least, " to ", &most]))
+        Err(out_of(key, range))
     }
 
     /// A text. Empty if the policy has no such setting.
     #[must_use]
     pub fn text(&self, key: &str) -> String {
-        match self.get(key) {
-            Some(Value::Text(text)) => text,
+        if let Some(Value::Text(text)) = self.of(key) {
+            return text.clone();
+        }
+        match self.default_of(key) {
+            Some(Default::Text(text)) => crate::rt::owned(text),
             _ => String::new(),
         }
     }
 
-    fn get(&self, key: &str) -> Option<Value> {
-        self.known.iter().find(|known| known.key == key).map(|known| self.value(known))
+    fn of(&self, key: &str) -> Option<&Value> {
+        self.given.iter().rfind(|setting| setting.key == key).map(|setting| &setting.value)
     }
 
-    fn value(&self, known: &Setting) -> Value {
-        match self.given.iter().rfind(|setting| setting.key == known.key) {
-            Some(setting) => setting.value.clone(),
-            None => known.value(),
-        }
+    fn default_of(&self, key: &str) -> Option<Default> {
+        self.known.iter().find(|known| known.key == key).map(|known| known.default)
     }
+}
+
+#[cold]
+#[inline(never)]
+fn out_of(key: &str, range: RangeInclusive<i64>) -> String {
+    let least = digits(*range.start());
+    if *range.end() == i64::MAX {
+        return text(&[key, " must not be below ", &least]);
+    }
+    text(&[key, " must be from ", &least, " to ", &digits(*range.end())])
 }
 
 /// Pieces of a text, one after the other.

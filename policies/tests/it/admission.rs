@@ -127,7 +127,7 @@ fn wrong_types_are_named_with_their_place() {
             "record decision { action: action, memo: u64 }",
         )),
         "types",
-        "retry.next: expected record of 3 fields, found 2 fields",
+        "retry.next: expected record of 3 fields, found 2 fields (in its result)",
     );
     check(
         &module((
@@ -135,12 +135,17 @@ fn wrong_types_are_named_with_their_place() {
             "enum error-class { vanished, other }",
         )),
         "types",
-        "retry.next: expected enum of 4 names, found 2 names",
+        "retry.next: type mismatch for field class: expected enum of 4 names, found 2 names (in its parameters)",
+    );
+    let renamed = rig::made_for(
+        &plain().replace("#next", "#follow"),
+        ("next: func(attempt: attempt)", "follow: func(attempt: attempt)"),
+        world,
     );
     check(
-        &module(("next: func(attempt: attempt) -> decision;", "follow: func(attempt: attempt) -> decision;")),
+        &renamed,
         "types",
-        "retry.next: ",
+        "retry.next: instance export `tidegate:policy/retry@0.1.0` does not have export `next`",
     );
 }
 
@@ -270,4 +275,50 @@ fn modules_that_sleep_or_stall_pass_admission_for_only_a_site_can_tell() {
     for name in ["sleeper", "idle", "fickle"] {
         rig::admitted(&host, name);
     }
+}
+
+/// Modules that no compiler should see: a few bytes of which cost it minutes or gigabytes.
+#[test]
+fn code_that_would_cost_the_compiler_too_much_is_refused_unread() {
+    let function = |body: &str| format!("(func (param i32) (result i32) {body}) {}", plain());
+    let reads: String = (1..=2000).map(|n| format!("local.get {n} i32.add ")).collect();
+    let locals = format!("(local {})", "i32 ".repeat(2000));
+    let joins = format!("{locals} {} i32.const 0 {reads}", "local.get 0 if end ".repeat(1000));
+    check(&rig::component(&function(&joins)), "limits", "branches too much");
+    let table = format!("{locals} block local.get 0 br_table {} end i32.const 0", "0 ".repeat(1000));
+    check(&rig::component(&function(&table)), "limits", "branches too much");
+    let long = format!("local.get 0 {}", "local.get 0 i32.mul ".repeat(20_000));
+    check(&rig::component(&function(&long)), "limits", "has a function of");
+    let many = format!("{} {}", "(func) ".repeat(2001), plain());
+    check(&rig::component(&many), "limits", "has more than 2000 functions");
+    let types: String =
+        (0..1001).map(|n| format!("(type (func (param {}))) ", "i32 ".repeat(n % 97))).collect();
+    check(&rig::component(&format!("{types} {}", plain())), "limits", "has more than 1000 types");
+}
+
+#[test]
+fn components_with_code_inside_or_that_call_themselves_are_refused() {
+    let inside = "(component (component (core module (func (export \"f\")))))";
+    check(&wat::parse_str(inside).unwrap(), "limits", "a component inside it has code of its own");
+    let itself = "(component (core module $m (func (export \"f\"))) (core instance $i (instantiate $m))
+        (func $lifted (canon lift (core func $i \"f\"))) (core func (canon lower (func $lifted))))";
+    check(&wat::parse_str(itself).unwrap(), "limits", "lowers a function after it lifted one");
+    let resource = "(component (type $r (resource (rep i32))) (core func (canon resource.drop $r)))";
+    check(&wat::parse_str(resource).unwrap(), "limits", "a policy has functions only");
+}
+
+#[test]
+fn memories_of_all_instances_are_summed() {
+    // Two more instances of a core module with so many pages, after everything a good module has.
+    let with = |pages: u32| {
+        let mut bytes = rig::fixture("suite");
+        let module = wat::parse_str(format!("(module (memory {pages}))")).unwrap();
+        bytes.extend([1, u8::try_from(module.len()).unwrap()]);
+        bytes.extend(module);
+        // Two instances of core module 1 without arguments.
+        bytes.extend([2, 7, 2, 0, 1, 0, 0, 1, 0]);
+        bytes
+    };
+    assert!(rig::host().admit(&with(7)).is_ok(), "1 + 7 + 7 pages are within 16");
+    check(&with(8), "limits", "exhausted: instantiate");
 }

@@ -103,7 +103,7 @@ fn every_fault_ends_its_own_question_and_nothing_else() {
         (208, PolicyFault::Shape, "retry.next: unexpected discriminant: 9"),
         (209, PolicyFault::Shape, "retry.next: reason 3 is unknown; meta.describe names 2"),
         (210, PolicyFault::Shape, "retry.next: pointer out of bounds of memory"),
-        (211, PolicyFault::Shape, "retry.next: pointer not aligned"),
+        (211, PolicyFault::Shape, "retry.next: return pointer not aligned"),
         (214, PolicyFault::Shape, "retry.next: unexpected discriminant: 7"),
         (215, PolicyFault::Exhausted, "retry.next: used up its fuel"),
     ];

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tidegate_core::policy::{
     Candidate, ErrorClass, Known, LinkKind, Question, RetryQuery, Situation, Subject, Waiting,
 };
-use tidegate_policies::{Ceilings, Host, Module, author};
+use tidegate_policies::{Ceilings, Host, Module, WIT, author};
 
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -27,7 +27,7 @@ pub fn core(body: &str) -> Vec<u8> {
 
 /// A component of a text.
 pub fn component(body: &str) -> Vec<u8> {
-    author::componentize(&core(body)).expect("the fixture fits the contract")
+    author::component(&core(body)).expect("the fixture fits the contract")
 }
 
 /// A component of a file in policies/fixtures.
@@ -118,14 +118,7 @@ pub fn retry_after(wait: &str) -> String {
 
 /// A module for the contract with one thing changed.
 pub fn made_for(body: &str, change: (&str, &str), world: &str) -> Vec<u8> {
-    let wit = author::CONTRACT.replacen(change.0, change.1, 1);
-    assert_ne!(wit, author::CONTRACT, "the contract has {:?}", change.0);
-    let mut resolve = wit_parser::Resolve::default();
-    let package = resolve.push_str("changed.wit", &format!("{wit}\n{world}\n")).expect("it is WIT");
-    let world = resolve.select_world(&[package], Some("made")).expect("it has the world");
-    let mut core = core(body);
-    wit_component::embed_component_metadata(&mut core, &resolve, world, wit_component::StringEncoding::UTF8)
-        .expect("it is a module");
-    let encoder = wit_component::ComponentEncoder::default().validate(true);
-    encoder.module(&core).and_then(|mut encoder| encoder.encode()).expect("it fits its own contract")
+    let wit = WIT.replacen(change.0, change.1, 1);
+    assert_ne!(wit, WIT, "the contract has {:?}", change.0);
+    author::component_for(&core(body), &wit, world).expect("it fits its own contract")
 }

@@ -179,3 +179,23 @@ fn the_default_module_decides_as_the_rules_it_was_built_from() {
     let question = tidegate_core::policy::Question::Order(rig::now(), jobs);
     assert!(!differ(&question, &one.verdict.into(), &other.verdict.into()));
 }
+
+#[test]
+fn what_is_prepared_on_one_thread_decides_on_another() {
+    fn movable<T: Send + 'static>() {}
+    fn shared<T: Send + Sync + Clone + 'static>() {}
+    movable::<Shelf>();
+    movable::<SeatedSet>();
+    shared::<tidegate_policies::Host>();
+    shared::<Module>();
+    shared::<tidegate_policies::Sitting>();
+    shared::<tidegate_policies::FiguresReader>();
+    let module = rig::admitted(&rig::host(), "suite");
+    let wanted = set(&module, &[Slot::Retry], &[]);
+    let seated =
+        std::thread::spawn(move || SeatedSet::prepare(&wanted, &known(&module)).unwrap()).join().unwrap();
+    let id = seated.id();
+    let mut shelf = Shelf::with_builtin(settings());
+    shelf.put_seated(seated);
+    assert_eq!(shelf.get(id).retry(&rig::attempt(1)).by, Author::Set(id));
+}

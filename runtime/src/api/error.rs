@@ -281,8 +281,9 @@ fn refused_policy(refusal: &PolicyRefusal) -> Answer {
     use StatusCode as S;
     let text = refusal.to_string();
     match refusal {
-        PolicyRefusal::UnknownModule(module) => Answer::new(S::NOT_FOUND, "policy_unknown_module", text)
-            .with("module", module.to_string()),
+        PolicyRefusal::UnknownModule(module) => {
+            Answer::new(S::NOT_FOUND, "policy_unknown_module", text).with("module", module.to_string())
+        }
         PolicyRefusal::NotAdmitted(module) => {
             Answer::new(S::CONFLICT, "policy_not_admitted", text).with("module", module.to_string())
         }
@@ -292,15 +293,16 @@ fn refused_policy(refusal: &PolicyRefusal) -> Answer {
                 .with("rejection", code.as_str())
                 .with("why", why.as_str())
         }
-        PolicyRefusal::Quarantined { module, code } => {
-            Answer::new(S::CONFLICT, "policy_quarantined", text)
-                .with("module", module.to_string())
-                .with("reason", code.as_str())
-        }
+        PolicyRefusal::Quarantined { module, code } => Answer::new(S::CONFLICT, "policy_quarantined", text)
+            .with("module", module.to_string())
+            .with("reason", code.as_str()),
         PolicyRefusal::HookMissing { module, slot } => {
             Answer::new(S::UNPROCESSABLE_ENTITY, "policy_hook_missing", text)
                 .with("module", module.to_string())
                 .with("slot", slot.name())
+        }
+        PolicyRefusal::BadSettings(_) => {
+            Answer::new(S::BAD_REQUEST, "policy_bad_settings", text).with("field", "settings")
         }
         PolicyRefusal::Busy => Answer::new(S::CONFLICT, "policy_busy", text).retry_after(1),
         PolicyRefusal::Overtaken => Answer::new(S::CONFLICT, "policy_overtaken", text),
@@ -308,9 +310,9 @@ fn refused_policy(refusal: &PolicyRefusal) -> Answer {
         PolicyRefusal::UnknownGeneration(generation) => {
             Answer::new(S::NOT_FOUND, "policy_unknown_generation", text).with("generation", *generation)
         }
-        PolicyRefusal::InUse { module, by } => Answer::new(S::CONFLICT, "policy_in_use", text)
-            .with("module", module.to_string())
-            .with("by", *by),
+        PolicyRefusal::InUse { module, by } => {
+            Answer::new(S::CONFLICT, "policy_in_use", text).with("module", module.to_string()).with("by", *by)
+        }
         PolicyRefusal::Unanswered(_) => {
             Answer::new(S::SERVICE_UNAVAILABLE, "policy_unanswered", text).retry_after(1)
         }

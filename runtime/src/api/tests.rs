@@ -127,11 +127,7 @@ fn routes_with(rows: Vec<(Key, Row)>, inbox: Inbox, loader: Loader) -> Site {
             policy_bytes_max: 256 << 10,
         },
         metrics: Metrics::new(board.clone(), Arc::new(DriverStats::default)),
-        policies: OnPolicies {
-            loader,
-            figures: FiguresReader::default(),
-            watched: Watched::default(),
-        },
+        policies: OnPolicies { loader, figures: FiguresReader::default(), watched: Watched::default() },
         clock: Arc::new(|| Now { wall: NOW, mono: Mono(0) }),
         stage: staged,
     });

@@ -293,7 +293,9 @@ fn keep(name: String, value: Value, source: Source, found: &mut Found, problems:
 
 /// Whether a name lies in a section whose names are the operator's.
 fn is_open(name: &str) -> bool {
-    [policies::KEYS, policies::LABELS].iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix))
+    [policies::KEYS, policies::LABELS]
+        .iter()
+        .any(|prefix| name.len() > prefix.len() && name.starts_with(prefix))
 }
 
 fn is_section(name: &str) -> bool {

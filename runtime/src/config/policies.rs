@@ -32,7 +32,7 @@ pub struct Policies {
     pub watch: Option<PathBuf>,
     /// `policies.max_bytes`: of a module.
     pub max_bytes: u64,
-    /// `[policies.labels]`: a pattern of device ids and the labels of those that match, in order of the pattern.
+    /// `[policies.labels]`: a pattern of device ids and the labels of those that match, those that say more of an id later.
     pub labels: Vec<(String, Vec<(String, String)>)>,
 }
 
@@ -123,7 +123,9 @@ fn read_keys(r: &mut Reader<'_>, keys: &mut BTreeMap<String, [u8; 32]>) {
             Some(public) => {
                 keys.insert(name, public);
             }
-            None => r.problem(&key, "must be a public ed25519 key: 64 hexadecimal digits, or 32 bytes in base64"),
+            None => {
+                r.problem(&key, "must be a public ed25519 key: 64 hexadecimal digits, or 32 bytes in base64")
+            }
         }
     }
     if keys.len() > KEYS_MAX {
@@ -166,6 +168,11 @@ fn read_labels(r: &mut Reader<'_>, rules: &mut Vec<(String, Vec<(String, String)
             ),
         }
     }
+    // Of rules that say different things the last one counts: the one that says more of the device's id.
+    rules.sort_by_key(|(pattern, _)| match pattern.strip_suffix('*') {
+        Some(beginning) => (beginning.to_owned(), false),
+        None => (pattern.clone(), true),
+    });
     if rules.len() > RULES_MAX {
         r.problem("policies.labels", &format!("must be at most {RULES_MAX} rules"));
     }

@@ -385,11 +385,19 @@ impl Reader<'_> {
     }
 
     pub(super) fn duration(
-        &mut self, key: &str, into: &mut Duration, least_ms: u64, most_ms: u64, must: &str) {
+        &mut self,
+        key: &str,
+        into: &mut Duration,
+        least_ms: u64,
+        most_ms: u64,
+        must: &str,
+    ) {
         let duration = match self.found.get(key) {
             None => return,
             Some((Value::Text(text), _)) => parse_duration(text),
-            Some((Value::Integer(_) | Value::Bool(_) | Value::Pairs(_) | Value::Other, _)) => parse_duration(""),
+            Some((Value::Integer(_) | Value::Bool(_) | Value::Pairs(_) | Value::Other, _)) => {
+                parse_duration("")
+            }
         };
         match duration {
             Ok(d) if (u128::from(least_ms)..=u128::from(most_ms)).contains(&d.as_millis()) => *into = d,

@@ -284,16 +284,22 @@ fn policies_have_keys_labels_and_bounds() {
     let file = format!(
         "[policies]\nnative = false\nprobation = \"1h\"\nfaults = 5\nmax_bytes = \"64KiB\"\nwatch = \"in\"\n\
          [policies.keys]\nrelease = \"{hex}\"\nspare = \"{base64}\"\n\
-         [policies.labels]\n\"robot-*\" = {{ team = \"a\", deadline-hours = 4, spare = true }}\n\"*\" = \"fleet=all, b=c\"\n"
+         [policies.labels]\n\"robot-*\" = {{ team = \"a\", deadline-hours = 4, spare = true }}\n\"*\" = \"fleet=all, b=c\"\ncam-1 = \"k=v\"\n\"cam-1*\" = \"k=w\"\n"
     );
-    let config = load(&file, &[("TIDEGATE_POLICIES__PATIENCE", "2h")], "policies.labels.cam-1 = \"kind=eye\"").unwrap();
+    let config =
+        load(&file, &[("TIDEGATE_POLICIES__PATIENCE", "2h")], "policies.labels.cam-1 = \"kind=eye\"")
+            .unwrap();
     let policies = &config.policies;
-    assert_eq!((policies.probation.as_secs(), policies.patience.as_secs(), policies.faults), (3_600, 7_200, 5));
+    assert_eq!(
+        (policies.probation.as_secs(), policies.patience.as_secs(), policies.faults),
+        (3_600, 7_200, 5)
+    );
     assert_eq!((policies.max_bytes, policies.watch.as_deref()), (64 << 10, Some(Path::new("in"))));
     assert_eq!(policies.keys, [("release".to_owned(), [10; 32]), ("spare".to_owned(), [10; 32])].into());
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let labels = [
         ("*".to_owned(), vec![pair("b", "c"), pair("fleet", "all")]),
+        ("cam-1*".to_owned(), vec![pair("k", "w")]),
         ("cam-1".to_owned(), vec![pair("kind", "eye")]),
         ("robot-*".to_owned(), vec![pair("deadline-hours", "4"), pair("spare", "true"), pair("team", "a")]),
     ];
@@ -333,7 +339,10 @@ fn surroundings_are_words_and_a_time_zone_and_unknown_is_a_word_of_its_own() {
     let said = load(file, &[("TIDEGATE_SURROUNDINGS__METERED", "unknown")], "").unwrap().surroundings;
     assert_eq!((said.link, said.metered), (Some(LinkKind::Satellite), Some(Known::Unknown)));
     assert_eq!((said.power, said.time_zone.as_deref()), (Some(Power::BatteryLow), Some("+05:30")));
-    assert_eq!(load("[surroundings]\nmetered = false", &[], "").unwrap().surroundings.metered, Some(Known::No));
+    assert_eq!(
+        load("[surroundings]\nmetered = false", &[], "").unwrap().surroundings.metered,
+        Some(Known::No)
+    );
     for (file, part) in [
         ("link = \"fibre\"", "surroundings.link must be one of \"unknown\", \"none\", \"ethernet\""),
         ("power = true", "surroundings.power must be a text"),

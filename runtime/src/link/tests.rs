@@ -63,7 +63,7 @@ fn site(bounds: Bounds, verdict: Verdict) -> Site {
             let (input, admission) = match letter {
                 Letter::Input(input) => (input, None),
                 Letter::Knock { input, admission, .. } => (input, Some(admission)),
-                Letter::Request { .. } => panic!("links ask nothing"),
+                Letter::Request { .. } | Letter::Policy { .. } => panic!("links ask nothing"),
             };
             let _ = heard.send(input);
             if let Some(admission) = admission {

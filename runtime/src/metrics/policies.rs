@@ -25,7 +25,8 @@ pub(super) fn encode(
     let seats = || {
         figures.seats.iter().map(|((slot, module), seat)| (slot.name(), label(*module), by(*module), seat))
     };
-    let mut family = Family::of(out, "policy_decisions", "Decisions by slot, module and reason", MetricType::Counter)?;
+    let mut family =
+        Family::of(out, "policy_decisions", "Decisions by slot, module and reason", MetricType::Counter)?;
     for (slot, module, by, seat) in seats() {
         for (reason, count) in &seat.reasons {
             let labels = [("slot", slot), ("module", &module), ("reason", reason), ("by", by)];
@@ -48,7 +49,8 @@ pub(super) fn encode(
     for (slot, module, _, seat) in seats().filter(|(_, module, _, _)| !module.is_empty()) {
         family.histogram(&[("slot", slot), ("module", &module)], &seat.fuel, 1.0)?;
     }
-    let mut family = Family::of(out, "policy_seconds", "Time of decisions of modules", MetricType::Histogram)?;
+    let mut family =
+        Family::of(out, "policy_seconds", "Time of decisions of modules", MetricType::Histogram)?;
     for (slot, module, _, seat) in seats().filter(|(_, module, _, _)| !module.is_empty()) {
         family.histogram(&[("slot", slot), ("module", &module)], &seat.micros, 1e-6)?;
     }

@@ -136,9 +136,7 @@ impl Loader {
     pub fn perform(&self, op: PolicyOp) -> (Outcome<PolicyReply>, Ready) {
         match op {
             PolicyOp::Admit { module } => match self.admitted(module) {
-                Ok(module) => {
-                    (Outcome::Done(PolicyReply::Admitted(module.facts().clone())), Ready::Nothing)
-                }
+                Ok(module) => (Outcome::Done(PolicyReply::Admitted(module.facts().clone())), Ready::Nothing),
                 Err(unloaded) => (outcome(None, unloaded), Ready::Nothing),
             },
             PolicyOp::Prepare { set } => match self.prepare(&set) {
@@ -150,9 +148,7 @@ impl Loader {
             PolicyOp::Retire { module } => (self.retire(module), Ready::Nothing),
             PolicyOp::Shadow(None) => (Outcome::Done(PolicyReply::Done), Ready::Shadow(None)),
             PolicyOp::Shadow(Some((slot, binding))) => match self.seat(slot, &binding) {
-                Ok(sitting) => {
-                    (Outcome::Done(PolicyReply::Done), Ready::Shadow(Some(Box::new(sitting))))
-                }
+                Ok(sitting) => (Outcome::Done(PolicyReply::Done), Ready::Shadow(Some(Box::new(sitting)))),
                 Err(unloaded) => (outcome(Some(slot), unloaded), Ready::Nothing),
             },
         }

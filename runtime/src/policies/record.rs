@@ -73,10 +73,11 @@ pub(crate) fn read(slot: Slot, line: &[u8]) -> Option<Recorded> {
     let text = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     Some(Recorded {
         at: text("at"),
-        question: json::read_question(line.get("question")?).ok().filter(|question| question.slot() == slot)?,
+        question: json::read_question(line.get("question")?)
+            .ok()
+            .filter(|question| question.slot() == slot)?,
         verdict: json::read_verdict(line.get("verdict")?).ok()?,
         enacted: text("enacted"),
         reason: text("reason"),
     })
 }
-

@@ -109,8 +109,7 @@ pub(crate) struct Watch<S: Seams> {
 impl<S: Seams> Watch<S> {
     /// Looks at the folder again and again.
     pub(crate) async fn keep_watching(self, closed: impl Future<Output = ()>) {
-        *self.watched.folder() =
-            Some(Folder { dir: self.dir.clone(), error: None, files: BTreeMap::new() });
+        *self.watched.folder() = Some(Folder { dir: self.dir.clone(), error: None, files: BTreeMap::new() });
         let look = async {
             let mut seen = BTreeMap::new();
             loop {
@@ -133,7 +132,8 @@ impl<S: Seams> Watch<S> {
             .blocking()
             .run(move || {
                 let error = disk.list(&dir).err().map(|error| error.to_string());
-                let marks: BTreeMap<Slot, Marks> = Slot::ALL.map(|slot| (slot, marks(&disk, &dir, slot))).into();
+                let marks: BTreeMap<Slot, Marks> =
+                    Slot::ALL.map(|slot| (slot, marks(&disk, &dir, slot))).into();
                 (error, marks)
             })
             .await;
@@ -177,7 +177,9 @@ impl<S: Seams> Watch<S> {
         if let Some(error) = &file.error {
             let module = file.module.map(|module| module.to_string());
             tracing::warn!(
-                slot = slot.name(), module, error,
+                slot = slot.name(),
+                module,
+                error,
                 "a module of the watched folder was not activated; it is not tried again before its files change"
             );
         }
@@ -248,14 +250,14 @@ fn read<D: Disk>(disk: &D, dir: &Path, slot: Slot, most: u64) -> Result<Found, S
         let limit = if end == ENDS[0] { most } else { SMALL_BYTES_MAX };
         read_up_to(disk, &path, limit).map_err(|error| format!("{} cannot be read: {error}", path.display()))
     });
+    let Some(bytes) = bytes? else { return Err("it is gone again".to_owned()) };
     let settings = match settings? {
         None => Vec::new(),
-        Some(bytes) => read_settings(&bytes).map_err(|why| format!("{}: {why}", path(dir, slot, ENDS[1]).display()))?,
+        Some(bytes) => {
+            read_settings(&bytes).map_err(|why| format!("{}: {why}", path(dir, slot, ENDS[1]).display()))?
+        }
     };
-    match bytes? {
-        Some(bytes) => Ok(Found { bytes, settings, signature: signature? }),
-        None => Err("it is gone again".to_owned()),
-    }
+    Ok(Found { bytes, settings, signature: signature? })
 }
 
 fn read_settings(bytes: &[u8]) -> Result<Vec<(String, SettingValue)>, String> {

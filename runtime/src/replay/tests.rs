@@ -71,7 +71,7 @@ fn replayed(life: &Life, step: bool) -> Result<Report, Divergence> {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(&RealDisk, dir.path(), JOURNAL_LIMIT).unwrap();
     store.commit(&life.batch).unwrap();
-    run(&store.view(), step)
+    run(&store.view(), step, &Modules::None)
 }
 
 #[test]

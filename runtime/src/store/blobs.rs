@@ -240,8 +240,8 @@ const NEW: &str = "new";
 /// More than any ceiling for modules that can be configured.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::real::RealDisk;

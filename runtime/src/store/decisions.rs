@@ -92,8 +92,8 @@ impl Snapshot {
     }
 }
 
-#[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::real::RealDisk;

@@ -8,9 +8,7 @@ use std::path::Path;
 
 use redb::{Durability, ReadableTable, WriteTransaction};
 
-use super::format::{
-    BASE, CRASHES, DECISIONS, EARLIER, FORMAT, INFO, JOURNAL, RowTable, VERSION,
-};
+use super::format::{BASE, CRASHES, DECISIONS, EARLIER, FORMAT, INFO, JOURNAL, RowTable, VERSION};
 use super::snapshots::{self, Census};
 use super::{DATABASE, OpenError, Opened, StoreError, unless_damaged};
 use crate::seam::Disk;

@@ -135,7 +135,9 @@ fn a_snapshot_stays_as_it_was_while_the_driver_commits() {
     store.commit(&Batch { rows: [meta(2)].into(), entries: Vec::new(), ..Batch::default() }).unwrap();
     let view = store.view();
     let before = view.snapshot().unwrap();
-    store.commit(&Batch { rows: [meta(3), binding("a")].into(), entries: Vec::new(), ..Batch::default() }).unwrap();
+    store
+        .commit(&Batch { rows: [meta(3), binding("a")].into(), entries: Vec::new(), ..Batch::default() })
+        .unwrap();
     assert_eq!(before.get(&Key::Meta).unwrap(), meta(2).1);
     assert_eq!(before.get(&binding("a").0).unwrap(), None);
     assert_eq!(view.get(&Key::Meta).unwrap(), meta(3).1);
@@ -160,7 +162,9 @@ fn the_journal_leaves_old_entries_to_the_base_once_it_is_a_quarter_too_large() {
     let mut store = Store::open(&RealDisk, dir.path(), 64 * one).unwrap();
     let mut highest = 0;
     for _ in 0..40 {
-        store.commit(&Batch { rows: BTreeMap::new(), entries: entries(&store, 10), ..Batch::default() }).unwrap();
+        store
+            .commit(&Batch { rows: BTreeMap::new(), entries: entries(&store, 10), ..Batch::default() })
+            .unwrap();
         highest = highest.max(store.journal_bytes());
         let kept = journal(&store);
         let base = store.view().snapshot().unwrap().base().unwrap();
@@ -185,7 +189,11 @@ fn a_failed_disk_fails_the_commit_and_nothing_of_the_batch_is_seen_later() {
     let disk = failing::Failing::default();
     let mut store = Store::open(&disk, dir.path(), JOURNAL_LIMIT).unwrap();
     disk.break_now();
-    assert!(store.commit(&Batch { rows: [meta(9)].into(), entries: entries(&store, 1), ..Batch::default() }).is_err());
+    assert!(
+        store
+            .commit(&Batch { rows: [meta(9)].into(), entries: entries(&store, 1), ..Batch::default() })
+            .is_err()
+    );
     assert_eq!(store.next_seq(), Seq(1));
     drop(store);
     let store = open(dir.path());

@@ -20,6 +20,7 @@ fn config() -> Config {
     config.listen.api = SocketAddr::from(([0, 0, 0, 0], 8080));
     config.listen.s3 = SocketAddr::from(([0, 0, 0, 0], 9000));
     config.listen.insecure = true;
+    config.policies.native = true;
     config.edge.keys = Some(("robots".into(), tidegate_runtime::config::Secret::new("swordfish")));
     config
 }

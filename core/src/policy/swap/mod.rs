@@ -175,6 +175,7 @@ impl Swap {
         if let Some(module) = self.state.default
             && let Some(size) = self.default_to_stage(module)
         {
+            self.make_room(cx, module);
             self.record(cx, PolicyChange::Staged { module, size, at: cx.now.wall });
         }
         self.trial_ends = self.state.row.probation.as_ref().map(|p| cx.now.deadline(p.until, trial_time(cx)));

@@ -4,5 +4,6 @@
 mod chaos;
 mod ladder;
 mod life;
+mod machine;
 mod rig;
 mod wishes;

@@ -12,9 +12,9 @@ use crate::id::RequestId;
 use crate::input::PolicyRequest;
 use crate::limits;
 use crate::policy::swap::state::State;
-use crate::policy::swap::{Asked, PolicyNews, Swap, Wish, words};
+use crate::policy::swap::{Asked, PolicyNews, Swap, Wish, refuse, words};
 use crate::policy::{Binding, Seat, SettingValue, Slot};
-use crate::refusal::{PolicyRefusal, Refusal};
+use crate::refusal::PolicyRefusal;
 use crate::row::{Blame, ModuleRow, ModuleState, Shadow, TurnWhat};
 
 impl Swap {
@@ -32,11 +32,17 @@ impl Swap {
             PolicyRequest::Remove { module } => self.remove(cx, id, *module),
         };
         if let Err(refusal) = taken {
-            cx.reply(id, Err(refusal));
+            refuse(cx, id, refusal);
         }
     }
 
-    fn admit(&mut self, cx: &mut Cx<'_>, id: RequestId, module: Sha256, size: u64) -> Result<(), Refusal> {
+    fn admit(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: RequestId,
+        module: Sha256,
+        size: u64,
+    ) -> Result<(), PolicyRefusal> {
         let at = cx.now.wall;
         if let Some(row) = self.state.modules.get(&module) {
             not_quarantined(module, row)?;
@@ -45,9 +51,8 @@ impl Swap {
                 self.accept(cx, id);
                 return Ok(());
             }
-        } else if self.state.modules.len() >= limits::MODULES_MAX {
-            let oldest = self.oldest_unused().ok_or(Refusal::Policy(PolicyRefusal::Full))?;
-            self.retire(cx, oldest);
+        } else if !self.make_room(cx, module) {
+            return Err(PolicyRefusal::Full);
         }
         let asked = self.asked.values_mut().find_map(|asked| match asked {
             Asked::Admit { module: m, waiters } if *m == module => Some(waiters),
@@ -55,7 +60,7 @@ impl Swap {
         });
         match asked {
             Some(waiters) if waiters.len() >= limits::WAITERS_PER_MODULE => {
-                return Err(PolicyRefusal::Busy.into());
+                return Err(PolicyRefusal::Busy);
             }
             Some(waiters) => waiters.push(id),
             None => {
@@ -73,7 +78,7 @@ impl Swap {
         id: RequestId,
         slot: Slot,
         binding: &Binding,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), PolicyRefusal> {
         let binding = canonical(binding)?;
         self.may_sit(slot, binding.module)?;
         let mut slots = self.state.row.slots.clone();
@@ -83,7 +88,7 @@ impl Swap {
         self.wish(cx, id, TurnWhat::Activated { slot }, slots, floored)
     }
 
-    fn reset(&mut self, cx: &mut Cx<'_>, id: RequestId, slot: Slot) -> Result<(), Refusal> {
+    fn reset(&mut self, cx: &mut Cx<'_>, id: RequestId, slot: Slot) -> Result<(), PolicyRefusal> {
         if let Some(module) = self.state.default
             && let Some(row) = self.state.modules.get(&module)
         {
@@ -97,7 +102,7 @@ impl Swap {
         self.wish(cx, id, TurnWhat::Reset { slot }, slots, floored)
     }
 
-    fn roll_back(&mut self, cx: &mut Cx<'_>, id: RequestId, to: Option<u64>) -> Result<(), Refusal> {
+    fn roll_back(&mut self, cx: &mut Cx<'_>, id: RequestId, to: Option<u64>) -> Result<(), PolicyRefusal> {
         let (slots, floored) = match to {
             None => {
                 let slots = self.state.row.good.clone();
@@ -130,9 +135,9 @@ impl Swap {
         what: TurnWhat,
         mut slots: Vec<(Slot, Binding)>,
         floored: Vec<(Slot, Sha256)>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), PolicyRefusal> {
         if self.asked.values().any(|asked| matches!(asked, Asked::Turn(_))) {
-            return Err(PolicyRefusal::Busy.into());
+            return Err(PolicyRefusal::Busy);
         }
         slots.sort_by_key(|(slot, _)| *slot);
         if slots == self.state.row.slots && floored == self.state.floored(&slots) {
@@ -157,22 +162,22 @@ impl Swap {
         id: RequestId,
         slot: Slot,
         binding: &Binding,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), PolicyRefusal> {
         let binding = canonical(binding)?;
         self.may_sit(slot, binding.module)?;
         let asked = |asked: &Asked| matches!(asked, Asked::Shadow { reply: Some(_), .. });
         if self.asked.values().any(asked) {
-            return Err(PolicyRefusal::Busy.into());
+            return Err(PolicyRefusal::Busy);
         }
         self.forget_shadow_asked();
         self.ask_shadow(cx, Some(Shadow { slot, binding, since: cx.now.wall }), Some(id));
         Ok(())
     }
 
-    fn shadow_end(&mut self, cx: &mut Cx<'_>, id: RequestId) -> Result<(), Refusal> {
+    fn shadow_end(&mut self, cx: &mut Cx<'_>, id: RequestId) -> Result<(), PolicyRefusal> {
         let waits = |asked: &Asked| matches!(asked, Asked::Shadow { reply: Some(_), .. });
         if self.asked.values().any(waits) {
-            return Err(PolicyRefusal::Busy.into());
+            return Err(PolicyRefusal::Busy);
         }
         if self.state.row.shadow.is_some() {
             self.forget_shadow_asked();
@@ -192,7 +197,7 @@ impl Swap {
         id: RequestId,
         module: Sha256,
         reason: &str,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), PolicyRefusal> {
         if self.known(module)?.quarantined.is_none() {
             let sits = Slot::ALL.into_iter().find(|slot| self.state.set.module(*slot) == Some(module));
             self.quarantine(cx, module, sits, Blame::Operator(words(reason)));
@@ -201,7 +206,7 @@ impl Swap {
         Ok(())
     }
 
-    fn release(&mut self, cx: &mut Cx<'_>, id: RequestId, module: Sha256) -> Result<(), Refusal> {
+    fn release(&mut self, cx: &mut Cx<'_>, id: RequestId, module: Sha256) -> Result<(), PolicyRefusal> {
         if self.known(module)?.quarantined.is_some() {
             self.record(cx, PolicyChange::Released { module });
             self.tell(cx, PolicyNews::Released(module));
@@ -210,15 +215,27 @@ impl Swap {
         Ok(())
     }
 
-    fn remove(&mut self, cx: &mut Cx<'_>, id: RequestId, module: Sha256) -> Result<(), Refusal> {
+    fn remove(&mut self, cx: &mut Cx<'_>, id: RequestId, module: Sha256) -> Result<(), PolicyRefusal> {
         let row = self.known(module)?;
         not_quarantined(module, row)?;
         if let Some(by) = self.used_by(module) {
-            return Err(PolicyRefusal::InUse { module, by }.into());
+            return Err(PolicyRefusal::InUse { module, by });
         }
         self.retire(cx, module);
         self.accept(cx, id);
         Ok(())
+    }
+
+    /// Forgets a module if there is no place for this one. False if none can be forgotten.
+    pub(super) fn make_room(&mut self, cx: &mut Cx<'_>, module: Sha256) -> bool {
+        if self.state.modules.contains_key(&module) || self.state.modules.len() < limits::MODULES_MAX {
+            return true;
+        }
+        let oldest = self.oldest_unused();
+        if let Some(oldest) = oldest {
+            self.retire(cx, oldest);
+        }
+        oldest.is_some()
     }
 
     fn retire(&mut self, cx: &mut Cx<'_>, module: Sha256) {
@@ -264,49 +281,49 @@ impl Swap {
         }
     }
 
-    fn known(&self, module: Sha256) -> Result<&ModuleRow, Refusal> {
-        self.state.modules.get(&module).ok_or(Refusal::Policy(PolicyRefusal::UnknownModule(module)))
+    fn known(&self, module: Sha256) -> Result<&ModuleRow, PolicyRefusal> {
+        self.state.modules.get(&module).ok_or(PolicyRefusal::UnknownModule(module))
     }
 
     /// Whether a module may be put into a slot.
-    fn may_sit(&self, slot: Slot, module: Sha256) -> Result<(), Refusal> {
+    fn may_sit(&self, slot: Slot, module: Sha256) -> Result<(), PolicyRefusal> {
         let row = self.known(module)?;
         not_quarantined(module, row)?;
         not_rejected(module, row)?;
         if row.state == ModuleState::Staged {
-            return Err(PolicyRefusal::NotAdmitted(module).into());
+            return Err(PolicyRefusal::NotAdmitted(module));
         }
         match &row.facts {
             Some(facts) if facts.slots.contains(&slot) => Ok(()),
-            Some(_) | None => Err(PolicyRefusal::HookMissing { module, slot }.into()),
+            Some(_) | None => Err(PolicyRefusal::HookMissing { module, slot }),
         }
     }
 }
 
-fn not_quarantined(module: Sha256, row: &ModuleRow) -> Result<(), Refusal> {
+fn not_quarantined(module: Sha256, row: &ModuleRow) -> Result<(), PolicyRefusal> {
     match &row.quarantined {
         Some(quarantine) => {
             let code = quarantine.blame.code().to_string();
-            Err(PolicyRefusal::Quarantined { module, code }.into())
+            Err(PolicyRefusal::Quarantined { module, code })
         }
         None => Ok(()),
     }
 }
 
-fn not_rejected(module: Sha256, row: &ModuleRow) -> Result<(), Refusal> {
+fn not_rejected(module: Sha256, row: &ModuleRow) -> Result<(), PolicyRefusal> {
     match &row.state {
         ModuleState::Rejected { code, why } => {
-            Err(PolicyRefusal::Rejected { module, code: code.clone(), why: why.clone() }.into())
+            Err(PolicyRefusal::Rejected { module, code: code.clone(), why: why.clone() })
         }
         ModuleState::Staged | ModuleState::Admitted => Ok(()),
     }
 }
 
 /// The same binding with its settings in order: one binding, one hash.
-fn canonical(binding: &Binding) -> Result<Binding, Refusal> {
+fn canonical(binding: &Binding) -> Result<Binding, PolicyRefusal> {
     let mut binding = binding.clone();
     binding.settings.sort_by(|a, b| a.0.cmp(&b.0));
-    let bad = |must| Err(Refusal::BadField { field: "settings", must });
+    let bad = |must| Err(PolicyRefusal::BadSettings(must));
     if binding.settings.windows(2).any(|pair| pair[0].0 == pair[1].0) {
         return bad("given once per key");
     }

@@ -109,6 +109,7 @@ fn a_batch_takes_the_oldest_approvals_that_have_no_job() {
     }
     queued(&mut rig, all[0], 1);
     ended(&mut rig, all[0], 1, JobEnd::Failed(FinalWhy::Foreign));
+    assert_eq!(rig.episode_row(all[0]).tries, 1);
     let seen = rig.ask(Request::SyncBatch);
     assert_eq!(seen.answer(), &Ok(Response::BatchAccepted { count: 2 }));
     let chosen: Vec<u64> = wanted(&seen).iter().map(|wanted| wanted.episode.0).collect();

@@ -18,9 +18,7 @@ use tidegate_core::limits::{REASON_BYTES, SETTINGS_BYTES, SETTINGS_MAX};
 use tidegate_core::policy::{Binding, PolicyView, SettingValue, Slot};
 use tidegate_core::refusal::{PolicyRefusal, Refusal};
 use tidegate_core::row::{Key, ModuleRow, Row, shorten};
-use tidegate_policies::{
-    FiguresReader, Histogram, SeatFigures, SettingDoc, ShadowFigures, json as words,
-};
+use tidegate_policies::{FiguresReader, Histogram, SeatFigures, SettingDoc, ShadowFigures, json as words};
 
 use super::ApiState;
 use super::error::{Answer, json as answer, refused};
@@ -51,9 +49,8 @@ const SIGNATURE_BYTES: usize = 4 << 10;
 
 impl Segment {
     fn slot(&self) -> Result<Slot, Answer> {
-        Slot::of(&self.0).ok_or_else(|| {
-            Answer::bad_field("slot", "auto-scan, retry, concurrency, bandwidth or order")
-        })
+        Slot::of(&self.0)
+            .ok_or_else(|| Answer::bad_field("slot", "auto-scan, retry, concurrency, bandwidth or order"))
     }
 
     fn module(&self) -> Result<Sha256, Answer> {
@@ -186,9 +183,7 @@ pub(super) async fn module(State(state): State<ApiState>, hash: Segment) -> Resu
     let object = match (&loaded, &row) {
         (Ok(module), _) => {
             let about = module.about();
-            let doc = |doc: &SettingDoc| {
-                json!({ "key": doc.key, "help": doc.help, "default": words::setting(&doc.default) })
-            };
+            let doc = |doc: &SettingDoc| json!({ "key": doc.key, "help": doc.help, "default": words::setting(&doc.default) });
             object
                 .all(shapes::facts(module.facts()))
                 .put("reasons", about.reasons.to_vec())
@@ -290,9 +285,9 @@ fn settings(said: &Value) -> Result<Vec<(String, SettingValue)>, Answer> {
         let text = format!("settings must be an object of truths, whole numbers and texts: {error}");
         Answer::new(StatusCode::BAD_REQUEST, "bad_field", text).with("field", "settings")
     })?;
-    let bytes = settings.iter().map(|(key, value)| {
-        key.len() + if let SettingValue::Text(text) = value { text.len() } else { 0 }
-    });
+    let bytes = settings
+        .iter()
+        .map(|(key, value)| key.len() + if let SettingValue::Text(text) = value { text.len() } else { 0 });
     if settings.len() > SETTINGS_MAX || bytes.sum::<usize>() > SETTINGS_BYTES {
         let must = format!("at most {SETTINGS_MAX} settings and {SETTINGS_BYTES} bytes of keys and texts");
         return Err(Answer::bad_field("settings", &must));

@@ -102,9 +102,7 @@ pub fn turn(turn: &Turn) -> Value {
         TurnWhat::Configured => object,
         TurnWhat::Activated { slot } | TurnWhat::Reset { slot } => object.put("slot", slot.name()),
         TurnWhat::RolledBack { to } => object.maybe("to", *to),
-        TurnWhat::Ejected { module, blame: of } => {
-            object.put("module", module.to_string()).all(blame(of))
-        }
+        TurnWhat::Ejected { module, blame: of } => object.put("module", module.to_string()).all(blame(of)),
     };
     let floored: Vec<&str> = turn.floored.iter().map(|(slot, _)| slot.name()).collect();
     object.put("slots", bindings(&turn.slots)).put("floored", floored).into()

@@ -12,7 +12,7 @@ use tidegate_core::refusal::Refusal;
 
 use super::{routes_with, site};
 use crate::inbox::Inbox;
-use crate::policies::{Loader, fixture};
+use crate::policies::{Loader, rig};
 use crate::real::RealDisk;
 use crate::store::Blobs;
 
@@ -27,7 +27,11 @@ async fn a_wish_reaches_the_driver_with_its_slot_module_and_settings() {
             PolicyRequest::Rollback { to: Some(7) },
         ),
         ("/api/v1/policies/rollback".to_owned(), json!(null), PolicyRequest::Rollback { to: None }),
-        ("/api/v1/policies/auto-scan/reset".to_owned(), json!({}), PolicyRequest::Reset { slot: Slot::AutoScan }),
+        (
+            "/api/v1/policies/auto-scan/reset".to_owned(),
+            json!({}),
+            PolicyRequest::Reset { slot: Slot::AutoScan },
+        ),
         (
             format!("/api/v1/policies/modules/{hash}/quarantine"),
             json!({"reason": "it looks odd"}),
@@ -71,12 +75,16 @@ async fn nonsense_is_refused_by_its_name_and_nobody_is_asked() {
     ];
     let dir = tempfile::tempdir().expect("a folder");
     let blobs = Blobs::open(&RealDisk, dir.path()).expect("a disk");
-    let loader = Loader::new(fixture::host(), blobs, &BTreeMap::new());
+    let loader = Loader::new(rig::host(), blobs, &BTreeMap::new());
     let (inbox, _letters) = Inbox::new();
     let site = routes_with(Vec::new(), inbox, loader);
     for (path, body, field) in cases {
         let (status, answer) = site.post(path, &body).await;
-        assert_eq!((status, &answer["code"], &answer["field"]), (400, &json!("bad_field"), &json!(field)), "{path}: {answer}");
+        assert_eq!(
+            (status, &answer["code"], &answer["field"]),
+            (400, &json!("bad_field"), &json!(field)),
+            "{path}: {answer}"
+        );
     }
     let (status, answer) = site.get("/api/v1/policies/retry/decisions?limit=0").await;
     assert_eq!((status, &answer["field"]), (400, &json!("limit")));
@@ -108,7 +116,7 @@ async fn a_site_that_runs_no_modules_takes_none_and_says_which_setting_it_is() {
 async fn the_bytes_of_a_module_that_the_site_does_not_take_in_do_not_stay() {
     let dir = tempfile::tempdir().expect("a folder");
     let blobs = Blobs::open(&RealDisk, dir.path()).expect("a disk");
-    let loader = Loader::new(fixture::host(), blobs.clone(), &BTreeMap::new());
+    let loader = Loader::new(rig::host(), blobs.clone(), &BTreeMap::new());
     let (inbox, mut letters) = Inbox::new();
     let site = routes_with(Vec::new(), inbox, loader);
     let heard = tokio::spawn(async move {
@@ -130,7 +138,7 @@ async fn settings_are_sorted_truths_numbers_and_texts() {
     let dir = tempfile::tempdir().expect("a folder");
     let blobs = Blobs::open(&RealDisk, dir.path()).expect("a disk");
     let (inbox, mut letters) = Inbox::new();
-    let site = routes_with(Vec::new(), inbox, Loader::new(fixture::host(), blobs, &BTreeMap::new()));
+    let site = routes_with(Vec::new(), inbox, Loader::new(rig::host(), blobs, &BTreeMap::new()));
     let heard = tokio::spawn(async move {
         let Some(crate::inbox::Letter::Request { request, .. }) = letters.recv().await else {
             panic!("a request")

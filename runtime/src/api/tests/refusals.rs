@@ -2,10 +2,10 @@
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tidegate_core::digest::Sha256;
 use tidegate_core::id::EpisodeId;
 use tidegate_core::input::Action;
 use tidegate_core::limits::CONFIG_BYTES;
-use tidegate_core::digest::Sha256;
 use tidegate_core::policy::Slot;
 use tidegate_core::refusal::{PolicyRefusal, Refusal};
 use tidegate_core::row::{Qa, TaskState};
@@ -154,6 +154,7 @@ fn about_policies() -> Vec<(PolicyRefusal, u16, Value)> {
             422,
             json!({"code": "policy_hook_missing", "slot": "order", "module": hash}),
         ),
+        (PolicyRefusal::BadSettings("few"), 400, json!({"code": "policy_bad_settings", "field": "settings"})),
         (PolicyRefusal::Busy, 409, json!({"code": "policy_busy"})),
         (PolicyRefusal::Overtaken, 409, json!({"code": "policy_overtaken"})),
         (PolicyRefusal::Full, 409, json!({"code": "policy_full"})),

@@ -6,7 +6,7 @@ use tidegate_core::policy::{SettingValue, Settings};
 use tidegate_policies::sign::SigningKey;
 
 use super::*;
-use crate::policies::fixture::{host, module};
+use crate::policies::rig::{host, module};
 use crate::real::RealDisk;
 
 struct Bench {
@@ -38,7 +38,7 @@ fn set(module: Sha256, settings: Vec<(String, SettingValue)>) -> PolicySet {
 
 #[test]
 fn a_module_is_admitted_prepared_and_retired_and_its_clock_ticks_from_then_on() {
-    let Bench { loader, blobs, .. } = bench(&[]);
+    let Bench { loader, blobs, dir: _dir } = bench(&[]);
     let running = loader.running();
     assert!(!*running.borrow());
     let suite = blobs.put(&module("suite", "")).unwrap();
@@ -60,7 +60,7 @@ fn a_module_is_admitted_prepared_and_retired_and_its_clock_ticks_from_then_on() 
 
 #[test]
 fn settings_that_a_module_does_not_take_name_the_slot_and_leave_nothing_ready() {
-    let Bench { loader, blobs, .. } = bench(&[]);
+    let Bench { loader, blobs, dir: _dir } = bench(&[]);
     let suite = blobs.put(&module("suite", "")).unwrap();
     let wanted = set(suite, vec![("uploads".to_owned(), SettingValue::Int(1_001))]);
     let (outcome, ready) = loader.perform(PolicyOp::Prepare { set: Box::new(wanted) });
@@ -71,7 +71,7 @@ fn settings_that_a_module_does_not_take_name_the_slot_and_leave_nothing_ready() 
 
 #[test]
 fn a_module_beside_the_set_comes_ready_and_goes() {
-    let Bench { loader, blobs, .. } = bench(&[]);
+    let Bench { loader, blobs, dir: _dir } = bench(&[]);
     let suite = blobs.put(&module("suite", "")).unwrap();
     let binding = Binding { module: suite, settings: Vec::new() };
     let (_, ready) = loader.perform(PolicyOp::Shadow(Some((Slot::Order, binding))));

@@ -5,7 +5,7 @@
 use super::*;
 use crate::boot::{Site, start};
 use crate::config::Config;
-use crate::policies::fixture;
+use crate::policies::rig;
 use crate::real::RealSeams;
 
 struct Bench {
@@ -30,7 +30,7 @@ impl Bench {
             seams: RealSeams::new(),
             dir: folder,
             max_bytes: 256 << 10,
-            loader: Loader::new(fixture::host(), blobs, &BTreeMap::new()),
+            loader: Loader::new(rig::host(), blobs, &BTreeMap::new()),
             view: site.view.clone(),
             inbox: site.inbox.clone(),
             watched,
@@ -77,7 +77,7 @@ async fn a_module_that_appears_is_activated_once_and_not_again_after_a_restart()
     let mut bench = Bench::of(tempfile::tempdir().unwrap()).await;
     bench.look().await;
     assert_eq!(bench.watch.watched.file(Slot::Retry), None);
-    let bytes = fixture::module("suite", "");
+    let bytes = rig::module("suite", "");
     bench.lay("retry.toml", b"uploads = 7\n");
     bench.lay("retry.wasm", &bytes);
     bench.look().await;
@@ -123,7 +123,7 @@ async fn what_cannot_be_activated_is_tried_once_and_its_error_is_shown_until_the
     bench.look().await;
     assert!(bench.error().unwrap().contains("policies.max_bytes"), "{:?}", bench.error());
     std::fs::remove_file(bench.dir.path().join("watched/retry.toml")).unwrap();
-    let bytes = fixture::module("suite", "");
+    let bytes = rig::module("suite", "");
     bench.lay("retry.wasm", &bytes);
     bench.look().await;
     assert_eq!((bench.error(), bench.sits()), (None, Some(Sha256::of(&bytes))));

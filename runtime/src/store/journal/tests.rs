@@ -230,7 +230,11 @@ impl Life {
         let gone = before.keys().filter(|key| !after.contains_key(key)).map(|key| (key.clone(), None));
         let there = after.iter().filter(|(key, row)| before.get(key) != Some(row));
         let there = there.map(|(key, row)| (key.clone(), Some(row.clone())));
-        Batch { rows: gone.chain(there).collect(), entries: vec![self.entries[n].clone()], ..Batch::default() }
+        Batch {
+            rows: gone.chain(there).collect(),
+            entries: vec![self.entries[n].clone()],
+            ..Batch::default()
+        }
     }
 
     fn jobs(&self) -> Vec<&JobState> {

@@ -110,8 +110,9 @@ fn what_may_not_sit_in_a_slot_is_refused_with_the_reason_and_what_to_do() {
     let long = vec![("k".to_string(), SettingValue::Text("x".repeat(limits::SETTINGS_BYTES)))];
     for settings in [many, long, vec![setting("a", 1), setting("a", 2)]] {
         let binding = Binding { module: module(201), settings };
-        let answer = rig.wish(PolicyRequest::Activate { slot: Slot::Retry, binding });
-        assert!(matches!(answer, Err(Refusal::BadField { field: "settings", .. })), "{answer:?}");
+        let refusal = rig.refused(PolicyRequest::Activate { slot: Slot::Retry, binding });
+        assert!(matches!(refusal, PolicyRefusal::BadSettings(_)), "{refusal:?}");
+        assert!(format!("{refusal}").starts_with("settings must be "), "{refusal}");
     }
 }
 
@@ -339,4 +340,19 @@ fn a_shadow_is_one_and_ends_when_asked_to() {
     // Its faults are nobody's: it decides nothing.
     rig.fault(SLOT, PolicyFault::Trap);
     assert!(!rig.is_quarantined(module(1)));
+}
+
+#[test]
+fn a_default_module_of_a_new_program_finds_room() {
+    let mut rig = Rig::new();
+    for n in 1..u8::try_from(limits::MODULES_MAX).unwrap() {
+        rig.pass(1);
+        rig.granted(admit(n));
+    }
+    rig.knobs.default_module = Some(module(150));
+    rig.boot();
+    rig.serve();
+    assert_eq!(rig.swap.view().modules.len(), limits::MODULES_MAX);
+    assert_eq!(rig.state(module(150)), Some(ModuleState::Admitted));
+    assert_eq!(rig.state(DEFAULT), None, "the one of the old program was used longest ago");
 }
