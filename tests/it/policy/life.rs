@@ -232,8 +232,8 @@ fn the_committed_examples_decide_on_a_site() {
 
 /// A module made for another contract: with one thing changed.
 fn made_for(change: (&str, &str)) -> Vec<u8> {
-    let wit = author::CONTRACT.replacen(change.0, change.1, 1);
-    assert_ne!(wit, author::CONTRACT, "the contract has {:?}", change.0);
+    let wit = tidegate_policies::WIT.replacen(change.0, change.1, 1);
+    assert_ne!(wit, tidegate_policies::WIT, "the contract has {:?}", change.0);
     let version = if change.1.contains("@0.2.0") { "@0.2.0#" } else { "@0.1.0#" };
     let module = core(&format!("{}\n{}", text("meta"), retry_alone()).replace("@0.1.0#", version));
     let world = "world made { import diag; export meta; export retry; }";
