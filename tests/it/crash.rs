@@ -413,7 +413,7 @@ fn the_journal_repeats_to_the_same_rows_after_two_kills() {
 }
 
 /// Runs `tidegate replay --verify`; the number of entries it tells.
-fn replay(site: &Site) -> u64 {
+pub fn replay(site: &Site) -> u64 {
     let mut command: Command = Site::program();
     command.args(["replay", "--verify", "--data-dir"]).arg(site.data_dir());
     let output = command.output().expect("the binary under test");

@@ -19,6 +19,7 @@ mod links;
 mod main_path;
 mod peers;
 mod policies_doc;
+mod policy;
 mod policy_cli;
 mod proxy;
 mod qa;

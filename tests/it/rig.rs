@@ -255,7 +255,7 @@ impl Site {
     }
 
     /// Changes one setting of a site that is not running.
-    pub fn with_setting(self, key: &str, value: &str) -> Site {
+    pub fn with_setting(self, key: &str, value: impl Into<toml::Value>) -> Site {
         assert!(self.child.is_none(), "a running site reads no file");
         let text = std::fs::read_to_string(self.file()).expect("the configuration file");
         let mut file: toml::Table = text.parse().expect("it is TOML");

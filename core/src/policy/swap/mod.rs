@@ -303,7 +303,7 @@ impl Swap {
                 self.heard_from_host(cx);
                 let module = self.state.set.module(*slot).expect("just looked at");
                 let (code, why) = (word(code), words(why));
-                if code == UNREADABLE {
+                if NOT_ITS_DOING.contains(&code.as_str()) {
                     self.reject(cx, module, &code, &why);
                 } else {
                     self.quarantine(cx, module, Some(*slot), Blame::Refused { code, why });
@@ -493,8 +493,9 @@ impl Swap {
     }
 }
 
-/// The host's word for bytes that are not there, or not what they were.
-const UNREADABLE: &str = "unreadable";
+/// The host's words for what keeps a module out that it did not do: its bytes are not there or not what they were, the
+/// site was told to run no modules, or to run signed ones only. It loses its slots and may come again.
+const NOT_ITS_DOING: [&str; 3] = ["unreadable", "native", "signature"];
 
 fn refuse(cx: &mut Cx<'_>, id: RequestId, refusal: PolicyRefusal) {
     cx.reply(id, Err(Refusal::Policy(refusal)));
