@@ -217,7 +217,7 @@ fn what_a_build_needs_is_followed_to_its_end() {
     let heavy = |package: &str| -> Vec<String> {
         names(package).into_iter().filter(|name| is_heavy(name) && !name.starts_with("aws-")).collect()
     };
-    assert_eq!(heavy("tidegate-sim-socket"), ["hyper", "redb", "s3s", "tokio", "turmoil"]);
+    assert_eq!(heavy("tidegate-sim-socket"), ["hyper", "redb", "s3s", "tokio", "turmoil", "wasmtime"]);
     assert!(names("tidegate").contains("aws-sdk-s3"), "through tidegate-s3");
     assert!(names("tidegate-sim").contains("minicbor"), "through the core");
     assert!(!names("tidegate-core").contains("proptest"), "only the core's tests need it");
