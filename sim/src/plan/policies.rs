@@ -95,7 +95,11 @@ impl Theme {
                 let mut chance = stage.stream("plan/policies/step", n);
                 let (at, _) = moment(stage, stories, &mut chance, &[3, 4]);
                 let site = draw::index(&mut chance, stage.sites.len());
-                let deed = if chance.one_in(4) { Deed::Unquarantine } else { *chance.pick(&Deed::ALL) };
+                let deed = match chance.below(6) {
+                    0 => Deed::Unquarantine,
+                    1 => Deed::Back,
+                    _ => *chance.pick(&Deed::ALL),
+                };
                 let slot = *chance.pick(&self.slots);
                 let module = chance.one_in(2).then(|| self.module(&mut chance));
                 Step { at, act: Act::Policy { site, deed, slot, module } }

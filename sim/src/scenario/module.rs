@@ -145,7 +145,7 @@ pub enum Deed {
     ShadowEnd,
     /// Back to the last good set.
     Rollback,
-    /// Back to the generation before the one before.
+    /// Back to the generation before this one.
     Back,
     /// Bars it.
     Quarantine,
