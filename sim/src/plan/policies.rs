@@ -14,13 +14,14 @@ use crate::scenario::{
 };
 use crate::stream::Stream;
 
-/// What is ejected sooner or later, if it is asked.
-const FAILING: [Conduct; 7] = [
+/// What is ejected sooner or later, if it is asked; what is late now and then takes longest.
+const FAILING: [Conduct; 8] = [
     Conduct::Trap,
     Conduct::Flaky,
     Conduct::Loop,
     Conduct::Bomb,
     Conduct::Garbled,
+    Conduct::Late,
     Conduct::Late,
     Conduct::Idle,
 ];
@@ -64,7 +65,7 @@ impl Theme {
     pub(super) fn knobs(&self, seed: u64, site: usize, knobs: &mut Knobs) {
         let mut chance = Stream::new(seed, "plan/policies/knobs", site as u64);
         knobs.default_module = chance.one_in(2).then(|| ModuleSpec::DEFAULT.hash());
-        knobs.policy_faults = *chance.pick(&[1, 2, 3, 3, 5]);
+        knobs.policy_faults = *chance.pick(&[1, 2, 2, 3, 3, 5]);
         knobs.policy_window_ms = *chance.pick(&[10_000, MINUTE, 10 * MINUTE, HOUR]);
         knobs.probation_ms = *chance.pick(&[1_000, 10_000, MINUTE, 10 * MINUTE]);
         knobs.patience_ms = *chance.pick(&[MINUTE, 5 * MINUTE, 10 * MINUTE, HOUR]);

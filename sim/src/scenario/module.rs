@@ -28,7 +28,7 @@ pub enum Conduct {
     Bomb,
     /// Answers in the wrong shape.
     Garbled,
-    /// Takes too long by the clock, at one question of two.
+    /// Takes too long by the clock, at one question of three.
     Late,
     /// Lets nothing begin and queues nothing.
     Idle,
