@@ -146,6 +146,11 @@ impl Theme {
         let begins = at.saturating_sub(draw::scaled_span(chance, 10, 120_000));
         all.push(once(begins, Fault::Install { site, slot, module }));
         let down = draw::scaled_span(chance, 50, 20_000);
+        if FAILING.contains(&module.conduct) && chance.one_in(3) {
+            // Between one fault and the next.
+            let after = (at + draw::scaled_span(chance, 1_000, 60_000)).min(stage.chaos);
+            all.push(once(after, Fault::Kill { site, keep: temper.keep(chance), down }));
+        }
         match chance.below(8) {
             0 => {
                 let every = draw::scaled_span(chance, 20, 400);
