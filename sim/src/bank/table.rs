@@ -240,9 +240,9 @@ pub static ALL: &[Entry] = &[
         &["I26"],
         "An ejected module makes room for the default, though a good one is there.",
     ),
-    core(Bug::X31, "X31", &["I26"], "A restart forgets the faults of modules."),
+    core(Bug::X31, "X31", &["I26", "I24"], "A restart forgets the faults of modules."),
     core(Bug::X32, "X32", &["L6"], "A probation never ends."),
-    core(Bug::X33, "X33", &["I25", "I26"], "A module that cannot be made ready is activated all the same."),
+    core(Bug::X33, "X33", &["I26", "I25"], "A module that cannot be made ready is activated all the same."),
     core(Bug::X34, "X34", &["I26"], "Going back to an earlier set brings back modules that are barred."),
     core(Bug::X35, "X35", &["I25"], "A policy is given what another one noted."),
     core(

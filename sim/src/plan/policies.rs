@@ -14,13 +14,14 @@ use crate::scenario::{
 };
 use crate::stream::Stream;
 
-/// What is ejected sooner or later, if it is asked.
-const FAILING: [Conduct; 7] = [
+/// What is ejected sooner or later, if it is asked; what is late now and then takes longest.
+const FAILING: [Conduct; 8] = [
     Conduct::Trap,
     Conduct::Flaky,
     Conduct::Loop,
     Conduct::Bomb,
     Conduct::Garbled,
+    Conduct::Late,
     Conduct::Late,
     Conduct::Idle,
 ];
@@ -64,7 +65,7 @@ impl Theme {
     pub(super) fn knobs(&self, seed: u64, site: usize, knobs: &mut Knobs) {
         let mut chance = Stream::new(seed, "plan/policies/knobs", site as u64);
         knobs.default_module = chance.one_in(2).then(|| ModuleSpec::DEFAULT.hash());
-        knobs.policy_faults = *chance.pick(&[1, 2, 3, 3, 5]);
+        knobs.policy_faults = *chance.pick(&[1, 2, 2, 3, 3, 5]);
         knobs.policy_window_ms = *chance.pick(&[10_000, MINUTE, 10 * MINUTE, HOUR]);
         knobs.probation_ms = *chance.pick(&[1_000, 10_000, MINUTE, 10 * MINUTE]);
         knobs.patience_ms = *chance.pick(&[MINUTE, 5 * MINUTE, 10 * MINUTE, HOUR]);
@@ -95,7 +96,11 @@ impl Theme {
                 let mut chance = stage.stream("plan/policies/step", n);
                 let (at, _) = moment(stage, stories, &mut chance, &[3, 4]);
                 let site = draw::index(&mut chance, stage.sites.len());
-                let deed = if chance.one_in(4) { Deed::Unquarantine } else { *chance.pick(&Deed::ALL) };
+                let deed = match chance.below(6) {
+                    0 => Deed::Unquarantine,
+                    1 => Deed::Back,
+                    _ => *chance.pick(&Deed::ALL),
+                };
                 let slot = *chance.pick(&self.slots);
                 let module = chance.one_in(2).then(|| self.module(&mut chance));
                 Step { at, act: Act::Policy { site, deed, slot, module } }
@@ -141,6 +146,11 @@ impl Theme {
         let begins = at.saturating_sub(draw::scaled_span(chance, 10, 120_000));
         all.push(once(begins, Fault::Install { site, slot, module }));
         let down = draw::scaled_span(chance, 50, 20_000);
+        if FAILING.contains(&module.conduct) && chance.one_in(3) {
+            // Between one fault and the next.
+            let after = (at + draw::scaled_span(chance, 1_000, 60_000)).min(stage.chaos);
+            all.push(once(after, Fault::Kill { site, keep: temper.keep(chance), down }));
+        }
         match chance.below(8) {
             0 => {
                 let every = draw::scaled_span(chance, 20, 400);

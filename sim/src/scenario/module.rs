@@ -28,7 +28,7 @@ pub enum Conduct {
     Bomb,
     /// Answers in the wrong shape.
     Garbled,
-    /// Takes too long by the clock, at one question of two.
+    /// Takes too long by the clock, at one question of three.
     Late,
     /// Lets nothing begin and queues nothing.
     Idle,
@@ -145,7 +145,7 @@ pub enum Deed {
     ShadowEnd,
     /// Back to the last good set.
     Rollback,
-    /// Back to the generation before the one before.
+    /// Back to the generation before this one.
     Back,
     /// Bars it.
     Quarantine,

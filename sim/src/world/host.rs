@@ -310,7 +310,7 @@ impl World<'_> {
             Deed::Shadow => PolicyRequest::Shadow { slot, binding: binding() },
             Deed::ShadowEnd => PolicyRequest::ShadowEnd,
             Deed::Rollback => PolicyRequest::Rollback { to: None },
-            Deed::Back => PolicyRequest::Rollback { to: Some(generation.saturating_sub(2)) },
+            Deed::Back => PolicyRequest::Rollback { to: Some(generation.saturating_sub(1)) },
             Deed::Quarantine => {
                 PolicyRequest::Quarantine { module: hash, reason: "somebody dislikes it".to_string() }
             }

@@ -106,7 +106,7 @@ impl Seated {
             Conduct::Flaky => self.luck(seed).is_multiple_of(4).then_some(PolicyFault::Trap),
             Conduct::Loop | Conduct::Bomb => Some(PolicyFault::Exhausted),
             Conduct::Garbled => Some(PolicyFault::Shape),
-            Conduct::Late => self.luck(seed).is_multiple_of(2).then_some(PolicyFault::Timeout),
+            Conduct::Late => self.luck(seed).is_multiple_of(3).then_some(PolicyFault::Timeout),
             Conduct::Fair
             | Conduct::Narrow
             | Conduct::Slow

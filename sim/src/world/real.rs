@@ -1,5 +1,5 @@
-//! The real host in place of the scripted one, where a committed module is what a conduct says: the default module for
-//! what is sound, the fixtures for what is not. Other conducts stay scripted. Nobody moves the host's clock,
+//! The real host in place of the scripted one, where a committed module is what a conduct says: the default module and
+//! some examples for what is sound, fixtures for what is not. Other conducts stay scripted. Nobody moves the host's clock,
 //! so nothing is interrupted by it and equal runs stay equal. Only with the feature `wasm-host`.
 
 use std::collections::BTreeMap;
@@ -18,24 +18,35 @@ macro_rules! committed {
     };
 }
 
-fn bytes(conduct: Conduct) -> Option<&'static [u8]> {
-    Some(match conduct {
-        Conduct::Fair | Conduct::Slow => tidegate_policies::DEFAULT,
-        Conduct::Idle => committed!("fixtures/idle.wasm"),
-        Conduct::Loop => committed!("fixtures/loops.wasm"),
+fn bytes(spec: ModuleSpec) -> Option<&'static [u8]> {
+    Some(match (spec.conduct, spec.n % VERSIONS) {
+        (Conduct::Fair, 1) => committed!("examples/deadline-first/policy.wasm"),
+        (Conduct::Fair, 2) => committed!("examples/yield-to-recording/policy.wasm"),
+        (Conduct::Fair | Conduct::Slow, _) => tidegate_policies::DEFAULT,
+        (Conduct::Narrow, 1) => committed!("examples/retry-by-class-c/policy.wasm"),
+        (Conduct::Narrow, _) => committed!("examples/retry-by-class/policy.wasm"),
+        (Conduct::Idle, _) => committed!("fixtures/idle.wasm"),
+        (Conduct::Loop, _) => committed!("fixtures/loops.wasm"),
         _ => return None,
     })
 }
 
+/// Numbers of a conduct that stand for different modules; the others repeat.
+const VERSIONS: u32 = 3;
+
 /// What came of admitting the module of a conduct, once for all runs of a process; `None` if that conduct is scripted.
 fn module(spec: ModuleSpec) -> Option<&'static Result<Module, Rejection>> {
-    static MODULES: OnceLock<BTreeMap<Conduct, Result<Module, Rejection>>> = OnceLock::new();
+    static MODULES: OnceLock<BTreeMap<(Conduct, u32), Result<Module, Rejection>>> = OnceLock::new();
     let modules = MODULES.get_or_init(|| {
         let host = Host::new(Ceilings::default()).expect("this machine can run policies");
-        let admitted = Conduct::ALL.into_iter();
-        admitted.filter_map(|conduct| Some((conduct, host.admit(bytes(conduct)?)))).collect()
+        let all = Conduct::ALL.into_iter().flat_map(|conduct| (0..VERSIONS).map(move |n| (conduct, n)));
+        let admitted = all.filter_map(|(conduct, n)| {
+            let bytes = bytes(ModuleSpec { conduct, n })?;
+            Some(((conduct, n), host.admit(bytes)))
+        });
+        admitted.collect()
     });
-    modules.get(&spec.conduct)
+    modules.get(&(spec.conduct, spec.n % VERSIONS))
 }
 
 /// What admission says of a committed module; its name and version stay those of the scenario, which tell one from another.
