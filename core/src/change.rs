@@ -244,6 +244,8 @@ pub enum EpisodeChange {
         episode: EpisodeId,
         #[n(1)]
         job: JobId,
+        #[n(2)]
+        tries: Option<u32>,
     },
     /// The copy at the edge is gone.
     #[n(6)]

@@ -174,7 +174,11 @@ impl Tasks {
                 self.enact_episode(cx, EpisodeChange::Synced { episode, job, key, at });
                 self.plan_removal(cx, episode);
             }
-            JobEnd::Failed(_) => self.enact_episode(cx, EpisodeChange::SyncFailed { episode, job }),
+            JobEnd::Failed(_) => {
+                let tries = self.episodes.get(&episode).map_or(0, |row| row.tries).saturating_add(1);
+                let tries = Some(tries);
+                self.enact_episode(cx, EpisodeChange::SyncFailed { episode, job, tries });
+            }
         }
     }
 }
@@ -196,9 +200,10 @@ fn alter(row: &mut EpisodeRow, change: &EpisodeChange) {
         EpisodeChange::Synced { job, key, at, .. } => {
             row.sync = SyncMark::Synced { job: *job, key: key.clone(), at: *at };
         }
-        EpisodeChange::SyncFailed { job, .. } => {
+        EpisodeChange::SyncFailed { job, tries, .. } => {
             row.sync = SyncMark::Failed(*job);
-            row.tries = row.tries.saturating_add(1);
+            // A change of an earlier program counts nothing: neither does the record it left.
+            row.tries = tries.unwrap_or(row.tries);
         }
         EpisodeChange::Removed { at, .. } => row.removed_at = Some(*at),
         EpisodeChange::Inspected { inspection, .. } => row.inspection = Some((**inspection).clone()),

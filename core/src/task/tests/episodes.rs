@@ -239,7 +239,7 @@ fn changes_of_episodes_that_are_not_legal_are_refused() {
         EpisodeChange::Recorded(Box::new(row)),
         EpisodeChange::Queued { episode: n, job },
         EpisodeChange::Synced { episode: n, job, key, at },
-        EpisodeChange::SyncFailed { episode: n, job },
+        EpisodeChange::SyncFailed { episode: n, job, tries: Some(1) },
         EpisodeChange::Removed { episode: n, at },
         EpisodeChange::Judged { episode: EpisodeId(99), qa: Qa::Approved, reason: None, at },
     ] {

@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_line_is_named() {
-        let cases: [(fn(&mut Value), &str); 7] = [
+        type Spoil = (fn(&mut Value), &'static str);
+        let cases: [Spoil; 7] = [
             (|value| value["slot"] = json!("concurency"), "did you mean concurrency?"),
             (|value| value["slot"] = json!("colour"), "there are auto-scan"),
             (|value| value["slot"] = json!("retry"), "question: it is of \"concurrency\", not of retry"),

@@ -20,6 +20,7 @@ use tidegate_runtime::figures::{Figures, Gauge};
 use tidegate_runtime::inbox::{Gone, Inbox, Outbound};
 use tidegate_runtime::ingest::{Frozen, Gate};
 use tidegate_runtime::object::executor::{Stores, execute};
+use tidegate_runtime::policies::{Loader, Shelf};
 use tidegate_runtime::real::{RealBlocking, RealClock};
 use tidegate_runtime::release::Release;
 use tidegate_runtime::seam::Blocking;
