@@ -291,7 +291,7 @@ fn vectors_want_the_answer_to_the_letter_and_within_its_fuel() {
     let at = dir.path();
     let vector = |change: &dyn Fn(&mut Value)| {
         let mut vector = json!({"slot": "concurrency", "question": {"now": {"memo": 4}}, "settings": {"uploads": 6},
-                                "verdict": {"uploads": 6, "recheck": 5000, "memo": 5, "reason": 2}, "fuel": 1000});
+                                "verdict": {"uploads": 6, "recheck": 5000, "memo": 5, "reason": 2}, "fuel_at_most": 1000});
         change(&mut vector);
         std::fs::write(at.join("v.jsonl"), vector.to_string()).expect("a file");
     };
@@ -305,7 +305,7 @@ fn vectors_want_the_answer_to_the_letter_and_within_its_fuel() {
         out.contains("v.jsonl:1  concurrency") && out.contains("\"memo\":6") && out.contains("\"memo\":5"),
         "{out}"
     );
-    vector(&|vector| vector["fuel"] = json!(1));
+    vector(&|vector| vector["fuel_at_most"] = json!(1));
     let (code, out, _) = policy(at, &["check", ".", "--vectors", "v.jsonl"]);
     assert_eq!(code, Some(1), "{out}");
     assert!(out.contains("at most 1 are expected"), "{out}");

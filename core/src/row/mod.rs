@@ -154,7 +154,8 @@ impl Key {
                 let part = part.try_into().map(u16::from_be_bytes).map_err(|_| bad())?;
                 Key::Part(JobId(number(job)?), PartNo(part))
             }
-            Kind::Policy => Key::Policy,
+            Kind::Policy if bytes.is_empty() => Key::Policy,
+            Kind::Policy => return Err(bad()),
             Kind::Alias => Key::Alias(WireId::new(text()?).map_err(|_| bad())?),
             Kind::Binding => Key::Binding(ObjectKey::new(text()?).map_err(|_| bad())?),
             Kind::Module => Key::Module(Sha256(bytes.try_into().map_err(|_| bad())?)),

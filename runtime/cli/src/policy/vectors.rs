@@ -57,9 +57,9 @@ fn read_line(place: &str, line: &str) -> Result<Vector, String> {
     let verdict = with_slot(&value["verdict"], slot)
         .and_then(|verdict| json::read_verdict(&verdict).map_err(|why| why.to_string()))
         .map_err(|why| format!("verdict: {why}"))?;
-    let fuel = match &value["fuel"] {
+    let fuel = match &value["fuel_at_most"] {
         Value::Null => None,
-        fuel => Some(fuel.as_u64().ok_or("fuel must be a whole number")?),
+        fuel => Some(fuel.as_u64().ok_or("fuel_at_most must be a whole number")?),
     };
     let mut settings = Vec::new();
     match &value["settings"] {
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!((vector.slot, vector.question), (Slot::Concurrency, example::question(Slot::Concurrency)));
         assert_eq!((vector.fuel, vector.settings.len()), (None, 0));
         let more = line(|value| {
-            value["fuel"] = json!(500);
+            value["fuel_at_most"] = json!(500);
             value["settings"] = json!({"from-hour": 21, "night": true, "zone": "a"});
         });
         let more = more.expect("a vector");
@@ -220,7 +220,7 @@ mod tests {
             (|value| value["question"] = json!(5), "question: must be an object"),
             (|value| value["question"]["now"]["duo"] = json!(1), "question: now.duo"),
             (|value| value["verdict"] = json!(5), "verdict: "),
-            (|value| value["fuel"] = json!(-1), "fuel must be"),
+            (|value| value["fuel_at_most"] = json!(-1), "fuel_at_most must be"),
         ];
         for (change, words) in cases {
             let why = line(change).expect_err("a wrong line");
