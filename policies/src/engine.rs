@@ -112,6 +112,8 @@ fn config(ceilings: &Ceilings) -> Config {
         .memory_reservation(ceilings.memory as u64)
         .memory_guard_size(64 << 10)
         .memory_reservation_for_growth(0)
+        // Data segments are copied: kept as files in memory, each module would hold a descriptor of the site.
+        .memory_init_cow(false)
         .signals_based_traps(false)
         .wasm_memory64(false)
         .wasm_multi_memory(false)
