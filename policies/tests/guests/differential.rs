@@ -15,7 +15,7 @@ const QUESTIONS: u64 = 100_000;
 const PER_SETTINGS: u64 = 2_500;
 
 /// A seeded source of numbers that likes edges.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
     fn roll(&mut self) -> u64 {
@@ -132,7 +132,7 @@ impl Dice {
         }
     }
 
-    fn question(&mut self, slot: Slot) -> Question {
+    pub fn question(&mut self, slot: Slot) -> Question {
         match slot {
             Slot::AutoScan => {
                 let situation = self.situation();
@@ -185,7 +185,7 @@ fn module(place: &'static str) -> Module {
     host.admit(&Guest::of(place).wasm()).unwrap_or_else(|why| panic!("{place}: {why}"))
 }
 
-fn answer(sitting: &Sitting, question: &Question) -> (Verdict, Vec<String>) {
+pub fn answer(sitting: &Sitting, question: &Question) -> (Verdict, Vec<String>) {
     match sitting.ask(question).outcome {
         Ok((verdict, words)) => (verdict, words.to_vec()),
         Err(trouble) => panic!("{trouble} on {question:?}"),

@@ -5,4 +5,5 @@
 mod book;
 mod committed;
 mod differential;
+mod recorded;
 mod written;
