@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tidegate_core::knobs::Knobs;
-use tidegate_core::policy::Slot;
+use tidegate_core::policy::{Known, LinkKind, Slot};
 
 use super::faults::Temper;
 use super::workload::{Story, moment};
@@ -24,6 +24,17 @@ const FAILING: [Conduct; 8] = [
     Conduct::Late,
     Conduct::Late,
     Conduct::Idle,
+];
+
+/// Ways to the cloud.
+const LINKS: [LinkKind; 7] = [
+    LinkKind::Unknown,
+    LinkKind::None,
+    LinkKind::Ethernet,
+    LinkKind::Wifi,
+    LinkKind::Cellular,
+    LinkKind::Satellite,
+    LinkKind::Other,
 ];
 
 /// What the policies of a seed are about.
@@ -126,6 +137,16 @@ impl Theme {
             let lasts = Lasts::For(temper.dwell(stage, &mut chance).min(Duration::from_secs(600)));
             all.push(FaultSpec { when: When::At(at), lasts, fault });
         }
+        let mut chance = stage.stream("plan/policies/around", 0);
+        for _ in 0..*chance.pick(&[0, 0, 1, 2, 4]) {
+            let (at, story) = moment(stage, stories, &mut chance, &[3, 4]);
+            let site = story.map_or_else(|| draw::index(&mut chance, stage.sites.len()), |story| story.site);
+            let at = (at + draw::scaled_span(&mut chance, 1, 20 * MINUTE)).min(stage.chaos);
+            let link = *chance.pick(&LINKS);
+            let metered = *chance.pick(&[Known::Unknown, Known::No, Known::Yes]);
+            let fault = Fault::Surroundings { site, link, metered };
+            all.push(FaultSpec { when: When::At(at), lasts: Lasts::For(Duration::ZERO), fault });
+        }
         all
     }
 
@@ -139,9 +160,13 @@ impl Theme {
     ) {
         let (at, story) = moment(stage, stories, chance, &[2, 3, 4]);
         let site = story.map_or_else(|| draw::index(chance, stage.sites.len()), |story| story.site);
-        let slot = *chance.pick(&self.slots);
+        let mut slot = *chance.pick(&self.slots);
         let once = |at, fault| FaultSpec { when: When::At(at), lasts: Lasts::For(Duration::ZERO), fault };
         let module = self.module(chance);
+        if module.conduct == Conduct::Idle && self.slots.contains(&Slot::Bandwidth) && chance.one_in(2) {
+            // Where it does not keep uploads from beginning, but from ending.
+            slot = Slot::Bandwidth;
+        }
         // Before there is something to decide more often than in the middle of it.
         let begins = at.saturating_sub(draw::scaled_span(chance, 10, 120_000));
         all.push(once(begins, Fault::Install { site, slot, module }));
