@@ -124,7 +124,8 @@ pub const ASK_DELAY: Duration = Duration::from_secs(1);
 pub const TIDY_DELAY_MAX: Duration = Duration::from_secs(600);
 /// Shortest time between two questions for the bandwidth.
 pub const BANDWIDTH_AGAIN: Duration = Duration::from_secs(1);
-/// Longest time one part may keep the way for itself, whatever a policy says: no budget can stop an upload for good.
+/// Longest time one part may keep the way for itself, whatever a policy says: no budget can stop an upload for good. A
+/// limit under which a part of the configured size would take longer is raised, and seen to be.
 pub const PART_TIME_MAX: Duration = Duration::from_secs(600);
 /// Forgotten multipart uploads of one key that are looked at in one go.
 pub const STRAYS_MAX: usize = 100;

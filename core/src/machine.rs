@@ -193,7 +193,7 @@ impl Machine {
         self.parts.policies.begin_step();
         dispatch(&mut self.parts, &mut self.stats, &mut self.stepping, &mut cx, input);
         if turned {
-            self.parts.uploads.on_turned();
+            self.parts.uploads.on_turned(&mut cx);
             self.parts.queue.on_turned(&mut cx);
         }
         drain(&mut self.parts, &mut self.stats, &mut cx);

@@ -5,6 +5,7 @@
 //! means for both.
 
 mod answer;
+mod bandwidth;
 mod live;
 mod pace;
 mod parts;
@@ -32,10 +33,9 @@ use crate::cx::{Cx, Owner};
 use crate::effect::Notice;
 use crate::fact::Fact;
 use crate::id::{Fence, JobId, Ticket};
-use crate::limits;
 use crate::object::{ObjectOp, ObjectReply};
 use crate::outcome::{Fault, Outcome, What};
-use crate::policy::{Author, Bandwidth, Clamped, Memo, Question, Slot, recheck};
+use crate::policy::Memo;
 use crate::refusal::{Broken, Illegal};
 use crate::row::{JobRow, Key, Phase, Row, UploadRow};
 use crate::timers::TimerKey;
@@ -171,6 +171,9 @@ impl Uploads {
             still = self.live.get_mut(&id).map(|live| core::mem::take(&mut live.open)).unwrap_or_default();
         }
         self.let_go(cx, id);
+        if self.live.is_empty() {
+            self.pace.begin(cx.now.mono);
+        }
         match self.sessions.get(id) {
             None => {
                 let row = UploadRow {
@@ -349,67 +352,6 @@ impl Uploads {
         }
     }
 
-    /// Whether it is this upload's turn to send so many bytes; if not, it is woken when it is.
-    fn may_send(&mut self, cx: &mut Cx<'_>, job: JobId, bytes: u64) -> bool {
-        let now = cx.now.mono;
-        let Some(live) = self.live.get(&job) else { return false };
-        let wished = self.pace.wished().is_some_and(|at| at <= now);
-        if wished || (live.booked.is_none() && self.pace.is_stale(now)) {
-            self.ask_bandwidth(cx, job);
-        }
-        let Some(live) = self.live.get_mut(&job) else { return false };
-        let at = live.booked.unwrap_or_else(|| self.pace.book(bytes, now));
-        live.booked = (at > now).then_some(at);
-        if at > now {
-            let wake = self.pace.wished().filter(|wished| *wished > now).map_or(at, |wished| wished.min(at));
-            cx.arm_at(TimerKey::Upload(job), wake);
-        }
-        at <= now
-    }
-
-    /// Asks how fast all uploads together may go. Under another limit everybody's turn is another; `job` is about to take
-    /// its own.
-    fn ask_bandwidth(&mut self, cx: &mut Cx<'_>, job: JobId) {
-        let name = cx.active.name(Slot::Bandwidth);
-        let of =
-            self.memo.as_ref().filter(|_| planted!(cx.knobs, X35)).map_or(name, |memo| memo.policy.as_str());
-        let situation = cx.asked(Memo::told(self.memo.as_ref(), of));
-        let mut note = 0;
-        let clamp = |v: Bandwidth| {
-            note = v.memo;
-            let limit = v.bytes_per_second.map(|limit| limit.max(1));
-            let (again, moved) = recheck(v.recheck_ms, limits::BANDWIDTH_AGAIN);
-            let mut text = limit.map_or("no limit".into(), |limit| format!("{limit} B/s"));
-            if v.recheck_ms != 0 {
-                text += &format!(", asked again in {} s", again.as_secs());
-            }
-            let verdict = (limit, Some(again).filter(|_| v.recheck_ms != 0));
-            Clamped { verdict, text, reason: v.reason, clamped: limit != v.bytes_per_second || moved }
-        };
-        let question = Question::Bandwidth(situation.clone());
-        let ((limit, again), by) = cx.rule(question, |p| p.budget(&situation), clamp);
-        if let Author::Set(_) = by {
-            self.memo = Memo::of(name, note);
-        }
-        if !self.pace.set(limit, again, cx.now.mono) {
-            return;
-        }
-        let mut others = Vec::new();
-        for (other, live) in &mut self.live {
-            if live.booked.take().is_some() && *other != job {
-                others.push(*other);
-            }
-        }
-        for other in others {
-            self.advance(cx, other);
-        }
-    }
-
-    /// What policies judge by is another, or they are others: the next part that leaves asks them anew.
-    pub fn on_turned(&mut self) {
-        self.pace.turn();
-    }
-
     fn ask(&mut self, cx: &mut Cx<'_>, job: JobId, asked: Asked, op: ObjectOp) {
         let ticket = cx.ask(Owner::Uploads, op);
         self.tickets.insert(ticket, job);
@@ -431,6 +373,9 @@ impl Uploads {
     fn let_go(&mut self, cx: &mut Cx<'_>, job: JobId) -> Option<Live> {
         self.forget_open(cx, job);
         let live = self.live.remove(&job)?;
+        if self.live.is_empty() {
+            self.pace.rest(cx.now.mono);
+        }
         cx.disarm(&TimerKey::Upload(job));
         cx.publish(Notice::ProgressEnded { episode: live.episode });
         Some(live)

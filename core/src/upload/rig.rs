@@ -24,8 +24,8 @@ use crate::object::{
 };
 use crate::outcome::{Fault, Outcome, What};
 use crate::policy::{
-    Active, Author, Bandwidth, Builtin, Candidate, Chosen, Ordering, Policies, RetryAction, RetryQuery,
-    RetryVerdict, Ruling, Settings, Situation, Slot, UploadLimits, Waiting,
+    Active, Author, Bandwidth, Builtin, Candidate, Chosen, Decision, Ordering, Policies, RetryAction,
+    RetryQuery, RetryVerdict, Ruling, Settings, Situation, Slot, UploadLimits, Waiting,
 };
 use crate::queue::Queue;
 use crate::refusal::Refusal;
@@ -218,6 +218,8 @@ pub(crate) struct Rig {
     progress: BTreeMap<EpisodeId, u64>,
     /// Verdicts as the journal keeps them.
     pub(crate) ruled: Vec<Slot>,
+    /// The same with their questions.
+    pub(crate) decisions: Vec<Decision>,
 }
 
 pub(crate) fn episode_key(n: u64) -> ObjectKey {
@@ -294,6 +296,7 @@ impl Rig {
             ended: BTreeMap::new(),
             progress: BTreeMap::new(),
             ruled: vec![],
+            decisions: vec![],
         };
         rig.reboot();
         rig
@@ -384,6 +387,7 @@ impl Rig {
             }
         }
         self.ruled.extend(out.rulings.iter().map(|ruled| ruled.slot));
+        self.decisions.append(&mut out.decisions);
         self.keep(&out, touched);
         self.watch(&out);
         Step { changes: out.changes, effects: out.effects, facts: told }

@@ -71,6 +71,7 @@ pub const FAULTS: &[Listed] = &[
     fault("F24", "swap-storm", "two modules are swapped again and again"),
     fault("F24", "rot", "the bytes of a module rot on the disk"),
     fault("F24", "host-slow", "the host of the policies is late, or never says what became of it"),
+    fault("F24", "surroundings", "a site reaches its cloud in another way"),
     fault("F24", "refused", "a module is refused at admission"),
     fault("F24", "huge", "a module is too large"),
     fault("F24", "unfit", "a module does not take its configuration"),

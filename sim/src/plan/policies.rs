@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tidegate_core::knobs::Knobs;
-use tidegate_core::policy::Slot;
+use tidegate_core::policy::{Known, LinkKind, Slot};
 
 use super::faults::Temper;
 use super::workload::{Story, moment};
@@ -24,6 +24,17 @@ const FAILING: [Conduct; 8] = [
     Conduct::Late,
     Conduct::Late,
     Conduct::Idle,
+];
+
+/// Ways to the cloud.
+const LINKS: [LinkKind; 7] = [
+    LinkKind::Unknown,
+    LinkKind::None,
+    LinkKind::Ethernet,
+    LinkKind::Wifi,
+    LinkKind::Cellular,
+    LinkKind::Satellite,
+    LinkKind::Other,
 ];
 
 /// What the policies of a seed are about.
@@ -126,7 +137,33 @@ impl Theme {
             let lasts = Lasts::For(temper.dwell(stage, &mut chance).min(Duration::from_secs(600)));
             all.push(FaultSpec { when: When::At(at), lasts, fault });
         }
+        self.around(stage, stories, &mut all);
         all
+    }
+
+    /// What surrounds sites turns: at any time, and while uploads crawl.
+    fn around(&self, stage: &Stage<'_>, stories: &[Story], all: &mut Vec<FaultSpec>) {
+        let mut chance = stage.stream("plan/policies/around", 0);
+        let once = |at, fault| FaultSpec { when: When::At(at), lasts: Lasts::For(Duration::ZERO), fault };
+        let count = *chance.pick(&[0, 0, 1, 2, 4]);
+        let crawls = self.slots.contains(&Slot::Bandwidth) && chance.one_in(3);
+        for n in 0..count + usize::from(crawls) {
+            let (at, story) = moment(stage, stories, &mut chance, &[3, 4]);
+            let site = story.map_or_else(|| draw::index(&mut chance, stage.sites.len()), |story| story.site);
+            let mut least = 1;
+            if n == count {
+                let number = u32::try_from(chance.between(1, self.numbers)).unwrap_or(1);
+                let module = ModuleSpec { conduct: Conduct::Idle, n: number };
+                let begins = at.saturating_sub(draw::scaled_span(&mut chance, 10, 2 * MINUTE));
+                all.push(once(begins, Fault::Install { site, slot: Slot::Bandwidth, module }));
+                // Longer than any rest after a failure, so that it is the policy that keeps them waiting.
+                least = MINUTE;
+            }
+            let at = (at + draw::scaled_span(&mut chance, least, 20 * MINUTE)).min(stage.chaos);
+            let link = *chance.pick(&LINKS);
+            let metered = *chance.pick(&[Known::Unknown, Known::No, Known::Yes]);
+            all.push(once(at, Fault::Surroundings { site, link, metered }));
+        }
     }
 
     fn one(

@@ -139,6 +139,7 @@ fn every_fault_every_lie_every_act_and_every_moment_is_drawn_sooner_or_later() {
         "F24 swap-storm",
         "F24 rot",
         "F24 host-slow",
+        "F24 surroundings",
     ];
     let rest = [
         "at",

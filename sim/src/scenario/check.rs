@@ -275,7 +275,9 @@ impl Scenario {
             | Fault::Crash { device, role: _ }
             | Fault::Twin { device, role: _ }
             | Fault::Lie { device, lie: _ } => self.device(*device),
-            Fault::Install { site, slot: _, module: _ } | Fault::Rot { site, slot: _ } => self.site(*site),
+            Fault::Install { site, slot: _, module: _ }
+            | Fault::Rot { site, slot: _ }
+            | Fault::Surroundings { site, link: _, metered: _ } => self.site(*site),
             Fault::SwapStorm { site, slot: _, every } => {
                 self.site(*site)?;
                 if *every < SWAP_MIN {

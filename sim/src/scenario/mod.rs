@@ -18,7 +18,7 @@ use tidegate_core::bug::Bug;
 use tidegate_core::id::Role;
 use tidegate_core::input::Action;
 use tidegate_core::knobs::Knobs;
-use tidegate_core::policy::Slot;
+use tidegate_core::policy::{Known, LinkKind, Slot};
 
 /// A whole scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -616,6 +616,15 @@ pub enum Fault {
         /// Of a thousand.
         permille: u32,
     },
+    /// F24: what surrounds a site is so from now on, and its process is told, at every start as well.
+    Surroundings {
+        /// Index in [`Scenario::sites`].
+        site: usize,
+        /// How it reaches the cloud.
+        link: LinkKind,
+        /// Whether bytes cost money.
+        metered: Known,
+    },
 }
 
 impl Fault {
@@ -657,6 +666,7 @@ impl Fault {
             Fault::SwapStorm { .. } => ("F24", "swap-storm"),
             Fault::Rot { .. } => ("F24", "rot"),
             Fault::HostSlow { .. } => ("F24", "host-slow"),
+            Fault::Surroundings { .. } => ("F24", "surroundings"),
         }
     }
 
@@ -679,6 +689,7 @@ impl Fault {
                 | Fault::Lie { .. }
                 | Fault::Install { .. }
                 | Fault::Rot { .. }
+                | Fault::Surroundings { .. }
         )
     }
 }

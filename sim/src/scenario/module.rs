@@ -30,7 +30,7 @@ pub enum Conduct {
     Garbled,
     /// Takes too long by the clock, at one question of three.
     Late,
-    /// Lets nothing begin and queues nothing.
+    /// Lets nothing begin, queues nothing and lets everything crawl.
     Idle,
     /// Lets nothing begin for four questions of five.
     Hesitant,

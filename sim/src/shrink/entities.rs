@@ -141,7 +141,8 @@ impl Refs<'_> {
             | Fault::Install { site, .. }
             | Fault::SwapStorm { site, .. }
             | Fault::Rot { site, .. }
-            | Fault::HostSlow { site, .. } => (self.site)(site),
+            | Fault::HostSlow { site, .. }
+            | Fault::Surroundings { site, .. } => (self.site)(site),
             Fault::Outage { store }
             | Fault::Throttle { store, .. }
             | Fault::Broken { store, .. }

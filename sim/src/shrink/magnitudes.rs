@@ -257,7 +257,8 @@ fn visit_fault(fault: &mut Fault, see: &mut dyn FnMut(Number<'_>)) {
         | Fault::Twin { .. }
         | Fault::Lie { .. }
         | Fault::Install { .. }
-        | Fault::Rot { .. } => {}
+        | Fault::Rot { .. }
+        | Fault::Surroundings { .. } => {}
     }
 }
 

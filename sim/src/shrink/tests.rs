@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate_core::id::Role;
 use tidegate_core::input::Action;
 use tidegate_core::knobs::Knobs;
-use tidegate_core::policy::Slot;
+use tidegate_core::policy::{Known, LinkKind, Slot};
 
 use super::{Budget, Shrunk, events, shrink};
 use crate::scenario::{
@@ -87,7 +87,7 @@ fn scenario(seed: u64) -> Scenario {
             _ => Act::StopRecorder { device: d },
         };
         steps.push(Step { at: seconds(n + 10), act });
-        let what = match draw(11) {
+        let what = match draw(12) {
             0 => Fault::Cut { path: Path::Device(d), way: Way::Up },
             1 => Fault::Reset { path: Path::Link(d, Role::Recorder) },
             2 => Fault::Hold { path: Path::Site(s) },
@@ -96,6 +96,7 @@ fn scenario(seed: u64) -> Scenario {
             5 => Fault::Step { site: s, by_ms: -86_400_000 },
             6 => Fault::Throttle { store: Store::Cloud(s), permille: 300 },
             8 => Fault::SwapStorm { site: s, slot, every: seconds(1) },
+            10 => Fault::Surroundings { site: s, link: LinkKind::Cellular, metered: Known::Yes },
             9 => Fault::HostSlow { site: s, by: seconds(2), permille: 500 },
             7 => Fault::Overwrite { store: Store::Edge(devices[d].site), task: format!("task-{d}") },
             _ => Fault::Lie { device: d, lie: Lie::FalseIdle },
@@ -157,7 +158,8 @@ fn is_whole(s: &Scenario) -> bool {
             Fault::Kill { site: i, .. }
             | Fault::Step { site: i, .. }
             | Fault::SwapStorm { site: i, .. }
-            | Fault::HostSlow { site: i, .. } => site(i),
+            | Fault::HostSlow { site: i, .. }
+            | Fault::Surroundings { site: i, .. } => site(i),
             Fault::Throttle { store, .. } | Fault::Overwrite { store, .. } => match store {
                 Store::Edge(i) | Store::Cloud(i) => site(i),
             },

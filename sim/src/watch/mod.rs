@@ -4,6 +4,7 @@
 //! One family of invariants per file. Each counts how often its premise held: a check that never had anything to check
 //! proves nothing, and a long run fails for it.
 
+pub mod bandwidth;
 pub mod calls;
 mod deeds;
 pub mod journal;
@@ -232,6 +233,7 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Watch>> {
         Box::<tasks::TaskWatch>::default(),
         // Who may rule, before what was ruled.
         Box::<policies::PolicyWatch>::default(),
+        Box::<bandwidth::BandwidthWatch>::default(),
         Box::<queue::QueueWatch>::default(),
         Box::<uploads::UploadWatch>::default(),
         Box::new(journal::Journal::new(scenario)),

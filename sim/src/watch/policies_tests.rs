@@ -57,3 +57,20 @@ fn i26_another_verdict_than_that_of_the_built_in_rules_in_the_place_of_a_failed_
         }
     });
 }
+
+#[test]
+fn i26_a_limit_that_does_not_hold_and_is_not_said_to_be_bounded_is_noticed() {
+    spoiled("I26", Slot::Bandwidth, |out, n| {
+        if let Verdict::Bandwidth(verdict) = &mut out.decisions[n].verdict {
+            verdict.bytes_per_second = Some(1);
+        }
+    });
+}
+
+#[test]
+fn l6_a_policy_that_is_overruled_though_nothing_crawls_is_noticed() {
+    spoiled("L6", Slot::Bandwidth, |out, n| {
+        let instead_of = out.decisions[n].set;
+        by(out, n, Author::Builtin { instead_of, why: PolicyFault::Stalled });
+    });
+}

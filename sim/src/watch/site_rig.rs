@@ -18,6 +18,7 @@ use tidegate_core::time::{Mono, Now, Wall};
 use tidegate_core::wire::TransferMessage;
 use tidegate_core::wire::transfer::Announced;
 
+use super::bandwidth::BandwidthWatch;
 use super::policies::PolicyWatch;
 use super::queue::QueueWatch;
 use super::rows::Image;
@@ -59,7 +60,7 @@ pub(super) struct Rig {
     requests: u64,
     sockets: u64,
     last: Option<Ticket>,
-    watches: [Box<dyn Watch>; 5],
+    watches: [Box<dyn Watch>; 6],
     /// What every family said, when one of them first said something.
     pub(super) broken: Vec<Broken>,
 }
@@ -129,6 +130,7 @@ impl Rig {
                 Box::<UploadWatch>::default(),
                 Box::<SystemWatch>::default(),
                 Box::<PolicyWatch>::default(),
+                Box::<BandwidthWatch>::default(),
             ],
             broken: Vec::new(),
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidegate_core::id::{ObjectKey, Role};
+use tidegate_core::policy::Surroundings;
 use tidegate_core::row::Row;
 
 use super::weather::Route;
@@ -137,6 +138,10 @@ impl World<'_> {
                 fired = false;
             }
             Fault::Rot { site, slot } => fired = self.rot(*site, *slot),
+            Fault::Surroundings { site, link, metered } => {
+                let (link, metered) = (*link, *metered);
+                fired = self.surround(*site, Surroundings { link, metered, ..Surroundings::default() })?;
+            }
             Fault::Slow { .. }
             | Fault::HostSlow { .. }
             | Fault::Refuse { .. }

@@ -235,6 +235,7 @@ impl Seated {
         match self.spec.conduct {
             Conduct::Greedy => (verdict.bytes_per_second, verdict.recheck_ms) = (None, 1),
             Conduct::Absurd => (verdict.bytes_per_second, verdict.recheck_ms) = (Some(u64::MAX), u64::MAX),
+            Conduct::Idle => verdict.bytes_per_second = Some(1),
             Conduct::Whim => verdict.bytes_per_second = Some((64 << 10) << (self.luck(situation.seed) % 8)),
             _ => {}
         }

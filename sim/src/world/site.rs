@@ -12,6 +12,7 @@ use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::{Machine, Rows};
 use tidegate_core::object::ObjectReply;
 use tidegate_core::outcome::Outcome;
+use tidegate_core::policy::Surroundings;
 use tidegate_core::row::{Key, Row};
 use tidegate_core::time::{Mono, Now, Wall};
 
@@ -117,6 +118,8 @@ pub(super) struct Node {
     next_request: u64,
     next_socket: u64,
     pub(super) gate_open: bool,
+    /// What its process is told of what surrounds it.
+    around: Surroundings,
     pub(super) sockets: BTreeMap<SocketId, usize>,
     pub(super) conns: BTreeMap<ConnId, usize>,
     pub(super) callers: BTreeMap<RequestId, Caller>,
@@ -137,6 +140,7 @@ impl Node {
             name: site.name.clone(),
             policies: Shelf::new(scenario.modules(), knobs.builtin.clone(), site.policy),
             host: Host::new(scenario, n),
+            around: Surroundings::default(),
             knobs,
             machine: Machine::new(),
             boot: 0,
@@ -517,7 +521,19 @@ impl World<'_> {
         self.tell(&Happened::Up { site })?;
         let node = &mut self.nodes[site];
         node.inbox.push_back(Letter::Input(Input::Boot { boot, seed, knobs }));
+        if node.around != Surroundings::default() {
+            node.inbox.push_back(Letter::Input(Input::Surroundings(node.around)));
+        }
         self.pump(site)
+    }
+
+    /// What surrounds a site is so from now on. Whether its process hears of something new.
+    pub(super) fn surround(&mut self, site: usize, around: Surroundings) -> Result<bool, Broken> {
+        let node = &mut self.nodes[site];
+        let heard = node.up && around.turned(&node.around);
+        node.around = around;
+        self.letter(site, Letter::Input(Input::Surroundings(around)))?;
+        Ok(heard)
     }
 
     /// A site is asked to stop in an orderly way, and starts again with or without a cloud.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Names;
-use tidegate_core::policy::Slot;
+use tidegate_core::policy::{Known, Slot};
 
 use super::line::Line;
 use super::words::Word;
@@ -157,10 +157,16 @@ fn what(line: &mut Line<'_>, word: &str) -> Read<Fault> {
         "host-slow" => {
             Fault::HostSlow { site: line.site()?, by: line.span("by")?, permille: line.number("permille")? }
         }
+        "surroundings" => Fault::Surroundings {
+            site: line.site()?,
+            link: line.one("link")?,
+            metered: line.maybe("metered")?.unwrap_or(Known::Unknown),
+        },
         other => return Err(format!("fault = {other:?} must be one of {FAULTS}")),
     })
 }
 
 const FAULTS: &str = "slow, hold, cut, reset, refuse, replay, kill, power-loss, pause, step, drift, disk-fails, disk-slow, \
                       outage, throttle, broken, expired, skewed, lose-answers, lose-requests, lifecycle, overwrite, \
-                      delete, power-off, crash, twin, lie, install, swap-storm, rot, host-slow";
+                      delete, power-off, crash, twin, lie, install, swap-storm, rot, host-slow, \
+                      surroundings";

@@ -231,7 +231,7 @@ fn the_catalogue_in_the_documentation_names_every_fault_and_says_which_are_momen
             assert_eq!(row.contains("| yes |"), spec.fault.is_momentary(), "{row}");
         }
     }
-    assert_eq!(seen.len(), 34);
+    assert_eq!(seen.len(), 35);
     for lie in crate::scenario::Lie::ALL {
         assert!(page.contains(&format!("`{}`", super::Word::word(lie))), "{lie:?}");
     }

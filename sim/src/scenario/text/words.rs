@@ -4,7 +4,7 @@
 use super::super::{CommitPoint, Deed, Firmware, Flavour, Keep, Lie, Manner, ObjectPoint, Ops, Sync, Way};
 use tidegate_core::id::Role;
 use tidegate_core::input::Action;
-use tidegate_core::policy::Slot;
+use tidegate_core::policy::{Known, LinkKind, Slot};
 
 /// Something that a file says in one word.
 pub(super) trait Word: Copy + PartialEq + 'static {
@@ -46,6 +46,17 @@ words! { ObjectPoint: Asked "asked", Applied "applied", Answered "answered", }
 words! { Way: Both "both", Up "up", Down "down", }
 words! { Keep: Nothing "nothing", Prefix "prefix", Subset "subset", }
 words! { Ops: Any "any", Create "create", Put "put", Complete "complete", Look "look", Remove "remove", }
+words! { Known: Unknown "unknown", No "no", Yes "yes", }
+words! {
+    LinkKind:
+    Unknown "unknown",
+    None "none",
+    Ethernet "ethernet",
+    Wifi "wifi",
+    Cellular "cellular",
+    Satellite "satellite",
+    Other "other",
+}
 words! { Role: Recorder "recorder", Transfer "transfer", }
 words! {
     Lie:

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use tidegate_core::knobs::Knobs;
-use tidegate_core::policy::Slot;
+use tidegate_core::policy::{Known, Slot};
 
 use super::words::{Word, signed, size};
 use crate::scenario::{
@@ -301,6 +301,10 @@ impl Says<'_> {
             Fault::HostSlow { site, by, permille } => {
                 line.text("site", self.site(*site)).span("by", *by).raw("permille", permille)
             }
+            Fault::Surroundings { site, link, metered } => line
+                .text("site", self.site(*site))
+                .word("link", *link)
+                .unless(*metered == Known::Unknown, |line| line.word("metered", *metered)),
         }
     }
 
