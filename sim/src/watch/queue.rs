@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tidegate_core::change::{Change, JobChange};
 use tidegate_core::effect::Effect;
-use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, PolicySetId, Ticket};
+use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, Ticket};
 use tidegate_core::input::{Input, Request};
 use tidegate_core::limits;
 use tidegate_core::object::{Store, Verb};
 use tidegate_core::outcome::{Budget, Fault};
-use tidegate_core::policy::{Author, PolicyFault, Slot};
+use tidegate_core::policy::{Author, PolicyFault, Seat, Slot};
 use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Row, SyncMark};
 use tidegate_core::time::{Mono, Now, Wall};
 
@@ -82,8 +82,8 @@ struct Jobs {
     stopping: bool,
     /// How many uploads the policies allowed last, in this boot; before they are asked something must begin.
     limit: u32,
-    /// Since when policies let nothing begin though a job could, and which set that was.
-    held: Option<(Mono, PolicySetId)>,
+    /// Since when a policy lets nothing begin though a job could, and which one that is.
+    held: Option<(Mono, Seat)>,
     /// Since when that lasts too long.
     overdue: Option<Mono>,
 }
@@ -489,8 +489,9 @@ impl Jobs {
             && !self.stopping
             && self.way.until.is_none_or(|until| until <= now)
             && self.jobs.values().any(ripe);
-        let set = seats::next(seen).id();
-        if !open || self.limit > 0 || !self.claimed.is_empty() || self.held.is_some_and(|(_, by)| by != set) {
+        let by = seats::next(seen).seat(Slot::Concurrency).clone();
+        let another = self.held.as_ref().is_some_and(|(_, held_by)| *held_by != by);
+        if !open || self.limit > 0 || !self.claimed.is_empty() || another {
             self.held = None;
         }
         let most = if self.way.streak > 0 { self.limit.min(1) } else { self.limit };
@@ -500,7 +501,7 @@ impl Jobs {
         }
         if most == 0 {
             self.idle = None;
-            let (since, _) = *self.held.get_or_insert((now, set));
+            let since = self.held.get_or_insert((now, by)).0;
             let patience = rulings::patience(seen).max(Duration::from_secs(1)) + Duration::from_secs(2);
             return demand("L6", self.unsure(since.after(patience), seen), || {
                 format!("nothing begins since {since:?}, and {patience:?} is all the time that a policy has")

@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::chance::Chance;
+use crate::digest::Sha256;
 use crate::id::PolicySetId;
 use crate::labels::LabelRule;
 use crate::object::Verb;
 use crate::outcome::Outcome;
-use crate::policy::{Author, Builtin, Known, LinkKind, PolicyFault, Power, Situation};
+use crate::policy::{Author, Binding, Builtin, Known, LinkKind, PolicyFault, Power, Seat, Situation};
 use crate::upload::rig::MIB;
 use crate::world_tests::Wild;
 use proptest::prelude::*;
@@ -22,6 +23,18 @@ fn last(rig: &Rig, slot: Slot) -> Situation {
 /// Seats a module of this name in every slot.
 fn seat(rig: &mut Rig, name: &str) {
     rig.active.names = [name; 5].map(Into::into);
+}
+
+/// Another policy sits in a slot from the next step on, which is this one.
+fn turn(rig: &mut Rig, n: u8, slot: Slot) -> Step {
+    let binding = Binding { module: Sha256([n; 32]), settings: vec![] };
+    rig.active.set = PolicySetId([n; 32]);
+    rig.active.seats[slot as usize] = Seat::Module(binding);
+    if slot == Slot::Retry {
+        rig.active.retry_sets.clear();
+    }
+    rig.active.retry_sets.push(rig.active.set);
+    rig.turned()
 }
 
 fn stalled(step: &Step) -> bool {
@@ -227,16 +240,16 @@ fn the_own_reasons_of_the_site_are_not_held_against_a_policy() {
     slow(&mut rig);
     rig.failed(1, DATA);
     assert_eq!(overruled_after(&mut rig), 6 * HOUR);
-    // Other policies have their own time.
+    // Another policy, or the same with other settings, has its own time.
     let mut rig = one_at_a_time();
     slow(&mut rig);
     rig.want(1, 10, false);
     rig.pass(59 * MINUTE);
     rig.due();
-    rig.active.set = PolicySetId([7; 32]);
+    turn(&mut rig, 7, Slot::Concurrency);
     rig.pass(59 * MINUTE);
     assert!(!stalled(&rig.due()));
-    assert_eq!(overruled_after(&mut rig), HOUR);
+    assert_eq!(overruled_after(&mut rig), MINUTE);
     // So has the next boot.
     let mut rig = one_at_a_time();
     slow(&mut rig);
@@ -259,6 +272,20 @@ fn the_own_reasons_of_the_site_are_not_held_against_a_policy() {
     rig.knobs.destination = true;
     assert!(!stalled(&rig.due()));
     assert_eq!(overruled_after(&mut rig), HOUR);
+}
+
+#[test]
+fn what_is_swapped_in_another_slot_gives_a_policy_no_new_time() {
+    let mut rig = one_at_a_time();
+    rig.policies.uploads = Some(0);
+    rig.want(1, 10, false);
+    for n in 1..=3 {
+        rig.pass(15 * MINUTE);
+        assert!(!stalled(&rig.due()));
+        let step = turn(&mut rig, n, if n % 2 == 0 { Slot::Order } else { Slot::Retry });
+        assert!(!stalled(&step));
+    }
+    assert_eq!(overruled_after(&mut rig), 15 * MINUTE);
 }
 
 #[test]
