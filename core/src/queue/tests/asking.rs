@@ -289,6 +289,48 @@ fn what_is_swapped_in_another_slot_gives_a_policy_no_new_time() {
 }
 
 #[test]
+fn what_a_policy_parked_goes_on_when_another_one_rules_failed_attempts() {
+    let mut rig = one_at_a_time();
+    rig.policies.retry = Some(RetryAction::Park);
+    for n in 1..=3 {
+        rig.want(n, 10, false);
+        rig.failed(n, DATA);
+    }
+    let at = rig.now.wall;
+    assert_eq!(rig.counts(), (0, 0, 0, 3));
+    // It is not another one for what else happens to the set.
+    assert_eq!(turn(&mut rig, 1, Slot::Order).names(), [""; 0]);
+    assert_eq!(rig.reboot().names(), [""; 0], "nor for a restart");
+    assert_eq!(rig.counts(), (0, 0, 0, 3));
+    // A site that stops, or has nowhere to go, returns nothing; what it left is returned when it can.
+    rig.stopping = true;
+    assert_eq!(turn(&mut rig, 2, Slot::Retry).names(), [""; 0]);
+    rig.stopping = false;
+    rig.knobs.destination = false;
+    assert_eq!(rig.turned().names(), [""; 0]);
+    rig.reboot();
+    assert_eq!(rig.counts(), (0, 0, 0, 3));
+    rig.knobs.destination = true;
+    let step = rig.turned();
+    assert_eq!(step.names()[..3], ["job.returned"; 3]);
+    assert_eq!(step.claimed(), [JobId(1)]);
+    assert_eq!(rig.job(2).state, JobState::Pending { due: at, cause: Cause::Policy });
+    assert_eq!((rig.job(2).spent, rig.counts()), (1, (2, 0, 1, 0)), "it costs nothing");
+}
+
+#[test]
+fn what_a_policy_parked_goes_on_at_a_start_that_finds_another_one() {
+    let mut rig = one_at_a_time();
+    rig.policies.retry = Some(RetryAction::Park);
+    rig.want(1, 10, false);
+    rig.failed(1, DATA);
+    // The process ended before anybody noticed.
+    (rig.active.set, rig.active.retry_sets) = (PolicySetId([7; 32]), vec![PolicySetId([7; 32])]);
+    let step = rig.reboot();
+    assert_eq!((step.names()[0], step.claimed()), ("job.returned", vec![JobId(1)]));
+}
+
+#[test]
 fn a_policy_that_never_lets_anything_begin_stops_no_job() {
     let mut rig = Rig::new();
     rig.policies.uploads = Some(0);
