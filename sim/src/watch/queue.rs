@@ -254,6 +254,7 @@ impl Jobs {
                     };
                 demand("I16", fits, || format!("{change:?} after {} attempts", was.spent))?;
                 model.place = Place::Parked { homeless: *why == ParkWhy::NoDestination };
+                model.spent = *spent;
                 model.parked_by = (*why == ParkWhy::Policy).then(|| rulings::retrier(seen));
             }
             JobChange::Completed { fence, at } => {
