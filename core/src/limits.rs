@@ -96,6 +96,9 @@ pub const PATIENCE_MAX: Duration = Duration::from_secs(8 * 24 * 3600);
 /// Shortest time for which a policy may put off recordings that nobody asked for: one that waits for the weekend is not
 /// stuck.
 pub const SCAN_PATIENCE_MIN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long a policy that scans is asked after a start of the process before it is overruled, however long ago it was
+/// chosen: a site that was off for weeks must see a night first.
+pub const SCAN_START: Duration = Duration::from_secs(24 * 3600);
 /// How long a policy is not asked again about a recording that it skipped.
 pub const SKIP: Duration = Duration::from_secs(24 * 3600);
 /// Rules that give labels to devices: a fleet has kinds, not a rule per device.
@@ -150,6 +153,7 @@ pub const POLICY_RETRY_MAX: Duration = Duration::from_secs(600);
 const _: () = assert!(RECHECK_MIN.as_millis() <= LIMITS_AGAIN.as_millis());
 const _: () = assert!(LIMITS_AGAIN.as_millis() <= RECHECK_MAX.as_millis());
 const _: () = assert!(SCAN_PATIENCE_MIN.as_millis() <= PATIENCE_MAX.as_millis());
+const _: () = assert!(SCAN_START.as_millis() <= SCAN_PATIENCE_MIN.as_millis());
 const _: () = assert!(DELAY_MIN.as_millis() <= DELAY_MAX.as_millis());
 const _: () = assert!(WAY_DELAY_MIN.as_millis() <= WAY_DELAY_MAX.as_millis());
 const _: () = assert!(POLICY_RETRY_MIN.as_millis() <= POLICY_RETRY_MAX.as_millis());

@@ -1,13 +1,15 @@
 //! Who sits in the slots while a step is taken, as far as the core needs to know it. Decides nothing.
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::digest::Sha256;
 use crate::id::PolicySetId;
 use crate::knobs::Knobs;
 use crate::limits;
-use crate::policy::{Builtin, Settings, Slot};
+use crate::policy::{Builtin, Seat, Settings, Slot};
+use crate::time::Wall;
 
 /// The name of the built-in rules, where no module sits in a slot.
 pub const FLOOR: &str = "floor";
@@ -17,6 +19,14 @@ pub const FLOOR: &str = "floor";
 pub struct Active {
     /// The set.
     pub set: PolicySetId,
+    /// Who sits in each slot, with settings. Whoever keeps time for a policy keeps it for this, not for the set: what
+    /// happens in another slot is not its affair.
+    pub seats: [Seat; 5],
+    /// Since when the module in each slot was chosen for it without a break, on the wall clock and as far as is
+    /// remembered; `None` where nobody was chosen.
+    pub since: [Option<Wall>; 5],
+    /// The sets in which the same policy rules failed attempts: this one, and others as far as is remembered.
+    pub retry_sets: Vec<PolicySetId>,
     /// The module in each slot; `None` are the built-in rules.
     pub modules: [Option<Sha256>; 5],
     /// Its name; [`FLOOR`] where there is none. A memo belongs to a name.
@@ -29,12 +39,22 @@ impl Active {
     /// The built-in rules in every slot.
     #[must_use]
     pub fn native(floor: Settings) -> Active {
+        let set = Builtin::new(floor).id();
         Active {
-            set: Builtin::new(floor).id(),
+            set,
+            seats: [Seat::Floor, Seat::Floor, Seat::Floor, Seat::Floor, Seat::Floor],
+            since: [None; 5],
+            retry_sets: Vec::from([set]),
             modules: [None; 5],
             names: [FLOOR; 5].map(|name| name.to_string()),
             patience_ms: [0; 5],
         }
+    }
+
+    /// Who sits in a slot.
+    #[must_use]
+    pub fn seat(&self, slot: Slot) -> &Seat {
+        &self.seats[slot as usize]
     }
 
     /// The module in a slot.

@@ -13,17 +13,20 @@ use crate::change::{Change, JobChange};
 use crate::digest::Sha256;
 use crate::effect::Output;
 use crate::id::{Boot, DeviceId, EpisodeId, ObjectKey, RequestId, TaskId, WireId};
-use crate::input::{Input, Request};
+use crate::input::{Input, PolicyRequest, Request};
 use crate::knobs::Knobs;
 use crate::labels::LabelRule;
 use crate::limits;
 use crate::machine::{Machine, Rows};
 use crate::policy::{
-    Author, Bandwidth, Builtin, Candidate, Choice, Chosen, DISK_UNKNOWN, Known, LinkKind, Ordering, Policies,
-    PolicyFault, Power, RetryQuery, RetryVerdict, Ruling, Situation, Surroundings, UploadLimits, Verdict,
-    Waiting,
+    Author, Bandwidth, Binding, Builtin, Candidate, Choice, Chosen, DISK_UNKNOWN, Known, LinkKind,
+    ModuleFacts, Ordering, Policies, PolicyFault, PolicySet, Power, RetryQuery, RetryVerdict, Ruling, Seat,
+    Situation, Slot, Surroundings, UploadLimits, Verdict, Waiting,
 };
-use crate::row::{EpisodeRow, Inspection, Key, MetaRow, Qa, Row, SyncMark};
+use crate::row::{
+    EpisodeRow, Inspection, Key, MetaRow, ModuleRow, ModuleState, PolicyRow, Qa, Row, SyncMark, Turn,
+    TurnWhat,
+};
 use crate::time::{Mono, Now, Wall};
 use crate::world_tests::Wild;
 
@@ -374,6 +377,158 @@ fn a_policy_that_puts_episodes_off_for_longer_than_a_week_is_overruled() {
         let facts = &site.machine.stats().facts;
         assert_eq!(facts.get("policy_stalled"), Some(&1));
     }
+}
+
+/// Puts two modules into slots, the one that scans `days` ago.
+fn seated(site: &mut Site, days: i64) {
+    let bind = |n| Binding { module: Sha256([n; 32]), settings: vec![] };
+    let (scans, retries) = ((Slot::AutoScan, bind(1)), (Slot::Retry, bind(2)));
+    let at = Wall(MONDAY - days * i64::try_from(DAY_MS).unwrap());
+    let turn = |generation, at, slots: &[(Slot, Binding)]| {
+        let mut set = PolicySet::native(site.knobs.builtin.clone());
+        for (slot, binding) in slots {
+            set.seats[*slot as usize] = Seat::Module(binding.clone());
+        }
+        let (set, slots, slot) = (set.id(), slots.to_vec(), slots[slots.len() - 1].0);
+        Turn { generation, at, set, what: TurnWhat::Activated { slot }, slots, floored: vec![] }
+    };
+    let history = vec![
+        turn(1, Wall(at.0 - 9), &[retries.clone()]),
+        turn(2, at, &[scans.clone()]),
+        turn(3, Wall(MONDAY - 5), &[scans.clone(), retries.clone()]),
+    ];
+    for (slot, binding) in [&scans, &retries] {
+        let facts = ModuleFacts {
+            size: 9,
+            name: "one".into(),
+            version: "1".into(),
+            summary: "one".into(),
+            slots: vec![*slot],
+            patience_ms: 0,
+            signed_by: None,
+        };
+        let row = ModuleRow {
+            facts: Some(facts),
+            size: 9,
+            state: ModuleState::Admitted,
+            at,
+            quarantined: None,
+            last_used: at,
+        };
+        site.machine.load(&Key::Module(binding.module), Row::Module(Box::new(row)));
+    }
+    let row = PolicyRow {
+        generation: 3,
+        set: Some(history[2].set),
+        slots: vec![scans, retries],
+        history,
+        ..PolicyRow::default()
+    };
+    site.machine.load(&Key::Policy, Row::Policy(Box::new(row)));
+    site.boot(2);
+    site.policies.select = all(Choice::Later);
+}
+
+/// Scans until the policy is overruled, at most so often; after how many hours.
+fn overruled_in(site: &mut Site, hours: u64) -> Option<u64> {
+    let stalled = |site: &Site| {
+        let of = |by: &Author| matches!(by, Author::Builtin { why: PolicyFault::Stalled, .. });
+        site.out.decisions.iter().any(|decision| of(&decision.by))
+    };
+    (1..=hours).find(|_| {
+        site.scan();
+        stalled(site)
+    })
+}
+
+fn hourly(knobs: &mut Knobs) {
+    knobs.builtin.auto_scan = true;
+    knobs.scan_every_ms = 3_600_000;
+}
+
+#[test]
+fn since_when_a_module_was_chosen_and_in_which_sets_follows_from_the_history() {
+    let mut site = Site::with(1, hourly);
+    seated(&mut site, 3);
+    let active = site.machine.parts().policies.active();
+    let day = i64::try_from(DAY_MS).unwrap();
+    let since = [Some(Wall(MONDAY - 3 * day)), Some(Wall(MONDAY - 5)), None, None, None];
+    assert_eq!(active.since, since, "from the last time that it came");
+    let row = site.machine.parts().policies.policy_row().clone();
+    let sets: BTreeSet<_> = active.retry_sets.iter().copied().collect();
+    assert_eq!(sets, BTreeSet::from([row.history[0].set, row.history[2].set]));
+    assert_eq!(active.seat(Slot::Order), &Seat::Floor);
+}
+
+#[test]
+fn a_swap_in_another_slot_gives_a_policy_that_scans_no_new_time() {
+    let mut site = Site::with(3, hourly);
+    seated(&mut site, 0);
+    assert_eq!(overruled_in(&mut site, 6 * 24), None);
+    let set = site.machine.active_policy();
+    site.ask(Request::Policy(PolicyRequest::Quarantine { module: Sha256([2; 32]), reason: "odd".into() }));
+    assert_ne!(site.machine.active_policy(), set);
+    assert_eq!(overruled_in(&mut site, 48), Some(24));
+    let barred = |site: &Site| match site.machine.row(&Key::Module(Sha256([1; 32]))) {
+        Some(Row::Module(row)) => row.quarantined.is_some(),
+        other => panic!("{other:?}"),
+    };
+    assert!(barred(&site));
+    assert_eq!(site.queued.len(), 3);
+    assert!(site.machine.check().is_ok());
+}
+
+#[test]
+fn a_restart_gives_a_policy_that_scans_a_day_and_no_new_week() {
+    // It runs for so many days, and then is off for so many.
+    for (runs, off) in [(6, 0), (3, 2), (0, 30)] {
+        let mut site = Site::with(3, hourly);
+        seated(&mut site, 0);
+        assert_eq!(overruled_in(&mut site, runs * 24), None);
+        site.pass(off * DAY_MS);
+        site.boot(3);
+        let left = (7 - (runs + off).min(6)) * 24;
+        let hours = overruled_in(&mut site, 400).unwrap();
+        assert!((left..=left + 1).contains(&hours), "{runs} and {off}: {hours}, not {left}");
+    }
+}
+
+#[test]
+fn what_was_approved_or_chosen_later_has_its_own_week_after_a_restart() {
+    // The module came the other day.
+    let mut site = Site::with(3, hourly);
+    seated(&mut site, 0);
+    site.pass(2 * DAY_MS);
+    site.boot(3);
+    let hours = overruled_in(&mut site, 400).unwrap();
+    assert!((5 * 24..=5 * 24 + 1).contains(&hours), "{hours}");
+    // It is older than the episodes, and they were judged an hour ago.
+    let mut site = Site::with(1, hourly);
+    seated(&mut site, 300);
+    site.pass(20 * DAY_MS);
+    for approve in [false, true] {
+        site.ask(Request::Judge { episode: EpisodeId(1), approve, reason: None });
+    }
+    site.boot(3);
+    let hours = overruled_in(&mut site, 400).unwrap();
+    assert!((7 * 24..=7 * 24 + 1).contains(&hours), "{hours}");
+}
+
+#[test]
+fn what_a_policy_wanted_and_found_no_room_was_not_put_off() {
+    let mut site = Site::with(3, |knobs| {
+        hourly(knobs);
+        knobs.batch = 1;
+    });
+    seated(&mut site, 300);
+    site.pass(20 * DAY_MS);
+    site.boot(3);
+    site.policies.select = all(Choice::Enqueue);
+    site.scan();
+    assert_eq!(site.queued.len(), 1);
+    site.policies.select = all(Choice::Later);
+    let hours = overruled_in(&mut site, 400).unwrap();
+    assert!((7 * 24..=7 * 24 + 1).contains(&hours), "{hours}");
 }
 
 #[test]

@@ -9,11 +9,11 @@ use crate::bug::{planted, scattered};
 use crate::change::JobChange;
 use crate::cx::Cx;
 use crate::effect::{Notice, QueueCounts};
-use crate::id::{Fence, JobId, PolicySetId};
+use crate::id::{Fence, JobId};
 use crate::labels::labels_of;
 use crate::limits;
 use crate::policy::{
-    Author, Clamped, Memo, Ordering, Question, Situation, Slot, UploadLimits, Waiting, recheck,
+    Author, Clamped, Memo, Ordering, Question, Seat, Situation, Slot, UploadLimits, Waiting, recheck,
 };
 use crate::queue::Queue;
 use crate::queue::claim::{self, Due};
@@ -34,11 +34,11 @@ pub(super) struct Allowed {
 
 /// Due jobs that a policy alone keeps from beginning. The site's own reasons end it: a blocked way, no destination, a
 /// stop, an upload that runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Held {
     since: Mono,
-    /// By which policies: others have their own time.
-    by: PolicySetId,
+    /// By which policy: another one has its own time.
+    by: Seat,
 }
 
 impl Queue {
@@ -58,8 +58,8 @@ impl Queue {
         let now = cx.now.mono;
         let counts = self.counts(cx.now);
         let closed = cx.stopping || !cx.knobs.destination || self.way.blocked(now).is_some();
-        let others = self.held.is_some_and(|held| held.by != cx.active.set);
-        if closed || counts.due == 0 || counts.uploading > 0 || others {
+        let another = self.held.as_ref().is_some_and(|held| held.by != *cx.active.seat(Slot::Concurrency));
+        if closed || counts.due == 0 || counts.uploading > 0 || another {
             self.held = None;
         }
         if closed || counts.due == 0 || counts.uploading >= self.way.cap() {
@@ -87,7 +87,7 @@ impl Queue {
         };
         let question = Question::Concurrency(situation.clone());
         let patience = cx.active.patience(Slot::Concurrency, cx.knobs);
-        let stalled = self.held.is_some_and(|held| held.since.until(now) >= patience);
+        let stalled = self.held.as_ref().is_some_and(|held| held.since.until(now) >= patience);
         let (allowed, mut by) = if stalled {
             cx.overrule(question, |p| p.limits(&situation), clamp)
         } else {
@@ -137,7 +137,7 @@ impl Queue {
     /// The policy lets nothing more begin. If nothing runs either, its patience is being spent.
     fn hold(&mut self, cx: &Cx<'_>, counts: QueueCounts) {
         if counts.uploading == 0 && self.held.is_none() {
-            self.held = Some(Held { since: cx.now.mono, by: cx.active.set });
+            self.held = Some(Held { since: cx.now.mono, by: cx.active.seat(Slot::Concurrency).clone() });
         }
     }
 
@@ -194,7 +194,7 @@ impl Queue {
             None => {
                 let again = self.allowed.map_or(limits::LIMITS_AGAIN, |allowed| allowed.again);
                 let patience = cx.active.patience(Slot::Concurrency, cx.knobs);
-                let stuck = self.held.map_or(again, |held| now.until(held.since.after(patience)));
+                let stuck = self.held.as_ref().map_or(again, |held| now.until(held.since.after(patience)));
                 // Never now: whoever is asked now was asked.
                 Some(now.after(again.min(stuck).max(limits::RECHECK_MIN)))
             }

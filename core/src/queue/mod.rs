@@ -303,7 +303,24 @@ impl Queue {
                 JobState::Parked { .. } | JobState::Completed { .. } | JobState::Failed { .. } => {}
             }
         }
+        self.take_back(cx);
         self.settle(cx);
+    }
+
+    /// Jobs that wait for an operator by the word of a policy which rules failed attempts no more: whoever rules them now
+    /// never said so.
+    fn take_back(&mut self, cx: &mut Cx<'_>) {
+        if self.parked == 0 || cx.stopping || !cx.knobs.destination {
+            return;
+        }
+        let left = |row: &&JobRow| {
+            matches!(row.state, JobState::Parked { why: ParkWhy::Policy, .. })
+                && row.ruled_by.is_none_or(|set| !cx.active.retry_sets.contains(&set))
+        };
+        let jobs: Vec<JobId> = self.jobs.values().filter(left).map(|row| row.id).collect();
+        for job in jobs {
+            self.back(cx, job, Cause::Policy);
+        }
     }
 
     /// An episode is to be carried to the cloud: a new job.
@@ -457,6 +474,7 @@ impl Queue {
     /// What policies judge by is another, or they are others: ask them anew.
     pub fn on_turned(&mut self, cx: &mut Cx<'_>) {
         self.allowed = None;
+        self.take_back(cx);
         self.settle(cx);
     }
 

@@ -71,6 +71,10 @@ impl Rig {
     fn due(&mut self) -> Step {
         self.step(|queue, _, cx| queue.on_due(cx))
     }
+
+    fn turned(&mut self) -> Step {
+        self.step(|queue, _, cx| queue.on_turned(cx))
+    }
 }
 
 fn one_at_a_time() -> Rig {

@@ -96,7 +96,7 @@ pub enum Cause {
     /// Put back by the site itself: unparked, or stopped in an orderly way.
     #[n(4)]
     Returned,
-    /// A policy asked to wait.
+    /// A policy parked it, and another one rules failed attempts now.
     #[n(5)]
     Policy,
     /// The site's own disk failed; no attempt was spent.

@@ -45,6 +45,20 @@ pub struct PolicyRow {
     pub history: Vec<Turn>,
 }
 
+impl PolicyRow {
+    /// Since when this is chosen for a slot without a break, as far as changes are remembered; `None` if it is not.
+    #[must_use]
+    pub fn chosen_since(&self, slot: Slot, binding: &Binding) -> Option<Wall> {
+        let turns = self.history.iter().rev();
+        turns.take_while(|turn| turn.chose(slot, binding)).last().map(|turn| turn.at)
+    }
+
+    /// The remembered sets in which this was chosen for a slot.
+    pub fn sets_with(&self, slot: Slot, binding: &Binding) -> impl Iterator<Item = PolicySetId> {
+        self.history.iter().filter(move |turn| turn.chose(slot, binding)).map(|turn| turn.set)
+    }
+}
+
 /// A trial: whoever comes through it is good.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Probation {
@@ -111,6 +125,12 @@ pub struct Turn {
     /// [`PolicyRow::floored`] since then.
     #[n(5)]
     pub floored: Vec<(Slot, Sha256)>,
+}
+
+impl Turn {
+    fn chose(&self, slot: Slot, binding: &Binding) -> bool {
+        self.slots.iter().any(|(at, chosen)| *at == slot && chosen == binding)
+    }
 }
 
 /// What changed the set.

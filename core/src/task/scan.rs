@@ -1,7 +1,7 @@
 //! Which approved episodes go to the cloud without anybody asking: which of them a policy is asked about, what it put
 //! off, and for how long. Must not decide when an upload runs.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,28 +10,32 @@ use core::time::Duration;
 use super::{Tasks, episode};
 use crate::cx::Cx;
 use crate::fact::Fact;
-use crate::id::{EpisodeId, PolicySetId};
+use crate::id::EpisodeId;
 use crate::labels::labels_of;
 use crate::limits;
-use crate::policy::{Builtin, Candidate, Choice, Chosen, Clamped, Policies, Question, Situation, Slot};
+use crate::policy::{Builtin, Candidate, Choice, Chosen, Clamped, Policies, Question, Seat, Situation, Slot};
 use crate::row::EpisodeRow;
 use crate::time::{Mono, Wall};
 use crate::timers::TimerKey;
 
-/// What scans remember of the episodes that a policy did not want yet. Volatile, and forgotten with the policies that
-/// said so.
+/// What scans remember of the episodes that a policy did not want yet. Volatile, and forgotten with the policy that said
+/// so, whatever happens in other slots.
 #[derive(Debug, Default)]
 pub(super) struct Scans {
-    set: Option<PolicySetId>,
+    by: Option<Seat>,
     put_off: BTreeMap<EpisodeId, PutOff>,
+    /// Those that it wanted and found no room for.
+    wanted: BTreeSet<EpisodeId>,
     round: Option<Round>,
 }
 
 /// An episode that a policy put off.
 #[derive(Clone, Copy, Debug)]
 struct PutOff {
-    /// Since when, without a break.
+    /// Since when, without a break, in this process.
     since: Mono,
+    /// For how long before that.
+    before: Duration,
     /// It is not shown again before this.
     hidden_until: Option<Mono>,
 }
@@ -64,6 +68,7 @@ impl Scans {
     /// No longer remembers an episode: it is another case now.
     pub(super) fn forget(&mut self, episode: EpisodeId) {
         self.put_off.remove(&episode);
+        self.wanted.remove(&episode);
     }
 
     /// What is to be shown now, and the end of the round, if one question does not hold them all.
@@ -91,24 +96,29 @@ impl Scans {
     }
 
     /// Takes note of what was decided about those that were shown.
-    fn note(&mut self, shown: &[EpisodeId], choices: &[Choice], now: Mono) {
-        for (id, choice) in shown.iter().zip(choices) {
+    fn note(&mut self, cx: &Cx<'_>, shown: &[&EpisodeRow], choices: &[Choice]) {
+        let now = cx.now.mono;
+        for (row, choice) in shown.iter().zip(choices) {
             let hidden_until = match choice {
                 Choice::Enqueue => {
-                    self.put_off.remove(id);
+                    self.put_off.remove(&row.id);
+                    self.wanted.insert(row.id);
                     continue;
                 }
                 Choice::Later => None,
                 Choice::Skip => Some(now.after(limits::SKIP)),
             };
-            let put_off = self.put_off.entry(*id).or_insert(PutOff { since: now, hidden_until });
-            put_off.hidden_until = hidden_until;
+            let before = if self.wanted.remove(&row.id) { Duration::ZERO } else { waited_before(cx, row) };
+            let first = PutOff { since: now, before, hidden_until };
+            self.put_off.entry(row.id).or_insert(first).hidden_until = hidden_until;
         }
     }
 
     /// For how long an episode was put off.
     fn waited(&self, episode: EpisodeId, now: Mono) -> Duration {
-        self.put_off.get(&episode).map_or(Duration::ZERO, |put_off| put_off.since.until(now))
+        self.put_off
+            .get(&episode)
+            .map_or(Duration::ZERO, |put_off| put_off.before.saturating_add(put_off.since.until(now)))
     }
 }
 
@@ -121,10 +131,13 @@ impl Tasks {
         self.arm_scan(cx);
         let now = cx.now.mono;
         let mut scans = core::mem::take(&mut self.scans);
-        if scans.set != Some(cx.active.set) {
-            scans = Scans { set: Some(cx.active.set), ..Scans::default() };
+        let by = cx.active.seat(Slot::AutoScan);
+        if scans.by.as_ref() != Some(by) {
+            scans = Scans { by: Some(by.clone()), ..Scans::default() };
         }
-        scans.put_off.retain(|id, _| self.episodes.get(id).is_some_and(episode::waits));
+        let waits = |id: &EpisodeId| self.episodes.get(id).is_some_and(episode::waits);
+        scans.put_off.retain(|id, _| waits(id));
+        scans.wanted.retain(waits);
         let (rows, end) = scans.window(self.waiting(), now);
         if rows.is_empty() {
             self.scans = scans;
@@ -147,8 +160,7 @@ impl Tasks {
                 cx.tell(Fact::EpisodeWanted(wanted.into()));
             }
         }
-        let shown: Vec<EpisodeId> = rows.iter().map(|row| row.id).collect();
-        scans.note(&shown, &picked.choices, now);
+        scans.note(cx, &rows, &picked.choices);
         // Those that found the batch full come first next time.
         let done = picked.full_at.unwrap_or(rows.len());
         let at = done.checked_sub(1).map(|last| place(rows[last]));
@@ -171,6 +183,18 @@ fn candidate(cx: &Cx<'_>, row: &EpisodeRow) -> Candidate {
         tries: row.tries,
         labels: labels_of(&cx.knobs.labels, &row.device),
     }
+}
+
+/// For how long an episode that is put off for the first time in this process waited for the same policy before: as long
+/// as it is approved and the policy is there, by the wall clock. A new process must be no new week, and a start leaves the
+/// policy some time, because the site may have been off.
+fn waited_before(cx: &Cx<'_>, row: &EpisodeRow) -> Duration {
+    let chosen = cx.active.since[Slot::AutoScan as usize];
+    let since = chosen.zip(row.qa_at).map(|(chosen, approved)| chosen.max(approved));
+    let patience = cx.active.patience(Slot::AutoScan, cx.knobs);
+    since
+        .map_or(Duration::ZERO, |since| since.until(cx.now.wall))
+        .min(patience.saturating_sub(limits::SCAN_START))
 }
 
 /// Whether the policy put off an episode for longer than it may that the built-in rules would have queued.

@@ -194,7 +194,7 @@ pub static ALL: &[Entry] = &[
     core(Bug::X10, "X10", &["L2"], "A get_state that failed is never asked again."),
     core(Bug::X11, "X11", &["I01", "L5", "I02"], "A takeover closes the newer link as well."),
     core(Bug::X12, "X12", &["I26", "I16", "L1"], "A delay is not clamped, whatever a policy asks for."),
-    core(Bug::X13, "X13", &["L1"], "A policy that lets nothing begin is not asked again by itself."),
+    core(Bug::X13, "X13", &["L6", "L1"], "A policy that lets nothing begin is not asked again by itself."),
     core(Bug::X14, "X14", &["I27"], "Nothing bounds the parts in flight."),
     core(Bug::X15, "X15", &["I06"], "A command that changes the device is sent while another one is out."),
     core(Bug::X16, "X16", &["I05"], "A push whose clock lies before that of an earlier one counts."),

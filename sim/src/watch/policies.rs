@@ -192,7 +192,7 @@ impl Site {
             if given != 0 {
                 premises.met("I25.memo");
             }
-            demand("I25", given == 0 || given == noted, || {
+            demand("I25", given == noted, || {
                 format!("{} of {name:?} is given {given}, and noted {noted}", slot.name())
             })?;
             let notes = match (&decision.by, &decision.verdict) {
@@ -220,7 +220,7 @@ impl Site {
         if query.memo != 0 {
             premises.met("I25.job_memo");
         }
-        demand("I25", query.memo == 0 || query.memo == noted, || {
+        demand("I25", query.memo == noted, || {
             format!("retry of {name:?} is given {} for job {}, and noted {noted}", query.memo, query.job)
         })?;
         if let (Author::Set(_), Verdict::Retry(verdict)) = (&decision.by, &decision.verdict) {
@@ -460,10 +460,8 @@ impl Site {
         let probed = policy_changes(seen).any(|change| matches!(change, PolicyChange::Probed { .. }));
         if probed {
             premises.met("I26.good");
-            let over = before.probation.as_ref().is_some_and(|trial| {
-                let span = seen.now.wall.until(trial.until);
-                span == Duration::ZERO || !matches!(seen.input, Input::Policy { .. })
-            });
+            // A trial ends by its time alone.
+            let over = before.probation.is_some() && matches!(seen.input, Input::Wake | Input::Boot { .. });
             return demand("I26", over && after.good == after.slots, || {
                 format!("good is {:?} after the trial of {:?}", after.good, after.slots)
             });

@@ -1,9 +1,13 @@
 //! What the watch of policies must notice and nobody else: a calm site around a real machine, one step of it spoiled. The
 //! life of modules is spoiled by the bank's bugs.
 
+use tidegate_core::change::{Change, PolicyChange};
 use tidegate_core::effect::Output;
 use tidegate_core::id::PolicySetId;
-use tidegate_core::policy::{Author, PolicyFault, Slot, Verdict};
+use tidegate_core::input::Input;
+use tidegate_core::policy::{Author, PolicyFault, Question, Slot, Verdict};
+use tidegate_core::row::{Key, PolicyRow, Probation, Row};
+use tidegate_core::time::Wall;
 
 use super::site_rig::Rig;
 
@@ -63,6 +67,10 @@ fn i26_a_limit_that_does_not_hold_and_is_not_said_to_be_bounded_is_noticed() {
     spoiled("I26", Slot::Bandwidth, |out, n| {
         if let Verdict::Bandwidth(verdict) = &mut out.decisions[n].verdict {
             verdict.bytes_per_second = Some(1);
+fn i25_a_memo_that_is_lost_is_noticed() {
+    spoiled("I25", Slot::Bandwidth, |out, n| {
+        if let Verdict::Bandwidth(verdict) = &mut out.decisions[n].verdict {
+            verdict.memo = 7;
         }
     });
 }
@@ -73,4 +81,41 @@ fn l6_a_policy_that_is_overruled_though_nothing_crawls_is_noticed() {
         let instead_of = out.decisions[n].set;
         by(out, n, Author::Builtin { instead_of, why: PolicyFault::Stalled });
     });
+fn i25_a_memo_of_a_job_that_is_lost_is_noticed() {
+    let mut rig = Rig::new();
+    rig.spoil = Some(Box::new(|_, _, out| {
+        for decision in &mut out.decisions {
+            if let (Question::Retry(query), Verdict::Retry(verdict)) =
+                (&decision.question, &mut decision.verdict)
+                && query.spent == 1
+            {
+                verdict.memo = 7;
+            }
+        }
+        false
+    }));
+    assert!(rig.life().is_err(), "nobody noticed");
+    assert!(rig.broken.iter().all(|broken| broken.invariant == "I25"), "{:#?}", rig.broken);
+}
+
+#[test]
+fn i26_a_trial_that_ends_without_its_time_is_noticed() {
+    let mut rig = Rig::new();
+    let since = rig.now.wall;
+    let trial = Probation { since, until: Wall(since.0 + 3_600_000), slots: vec![Slot::Retry] };
+    rig.spoil = Some(Box::new(move |rig, input, out| {
+        let keep = |probation| Row::Policy(Box::new(PolicyRow { probation, ..PolicyRow::default() }));
+        match input {
+            Input::Boot { .. } => out.rows.push((Key::Policy, Some(keep(Some(trial.clone()))))),
+            Input::Request { .. } => {
+                out.changes.push(Change::Policy(PolicyChange::Probed { at: rig.now.wall }));
+                out.rows.push((Key::Policy, Some(keep(None))));
+                return true;
+            }
+            _ => {}
+        }
+        false
+    }));
+    assert!(rig.life().is_err(), "nobody noticed");
+    assert!(rig.broken.iter().all(|broken| broken.invariant == "I26"), "{:#?}", rig.broken);
 }

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use tidegate_core::change::{Change, JobChange};
 use tidegate_core::effect::Effect;
-use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, PolicySetId, Ticket};
+use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, Ticket};
 use tidegate_core::input::{Input, Request};
 use tidegate_core::limits;
 use tidegate_core::object::{Store, Verb};
 use tidegate_core::outcome::{Budget, Fault};
-use tidegate_core::policy::{Author, PolicyFault, Slot};
+use tidegate_core::policy::{Author, PolicyFault, Seat, Slot};
 use tidegate_core::row::{Cause, FinalWhy, JobState, Key, ParkWhy, Row, SyncMark};
 use tidegate_core::time::{Mono, Now, Wall};
 
 use super::rows::{self, Image, Sites};
-use super::rulings::{self, ruled};
+use super::rulings::{self, of_store, ruled, timely};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand, seats};
 
 /// Where a job stands, as this watch knows it.
@@ -58,6 +58,8 @@ struct Model {
     ready: Mono,
     /// How long it was told to wait, the last time it was: no restart may make it wait longer.
     granted: Duration,
+    /// By whose word it is parked, if a policy said so.
+    parked_by: Option<Seat>,
 }
 
 /// The way to the cloud, as decision 8 has it.
@@ -82,8 +84,8 @@ struct Jobs {
     stopping: bool,
     /// How many uploads the policies allowed last, in this boot; before they are asked something must begin.
     limit: u32,
-    /// Since when policies let nothing begin though a job could, and which set that was.
-    held: Option<(Mono, PolicySetId)>,
+    /// Since when a policy lets nothing begin though a job could, and which one that is.
+    held: Option<(Mono, Seat)>,
     /// Since when that lasts too long.
     overdue: Option<Mono>,
 }
@@ -119,6 +121,7 @@ impl Jobs {
                     _ => Duration::ZERO,
                 }
                 .min(limits::DELAY_MAX),
+                parked_by: None,
             };
             all.put(row.id, model);
         }
@@ -225,7 +228,7 @@ impl Jobs {
                     ruled(seen, change, Slot::Retry, *ruled_by, premises)?;
                 }
                 self.returned(seen, &was, (*due, *at), cause, *spent, premises)?;
-                model.spent = *spent;
+                (model.spent, model.parked_by) = (*spent, None);
                 model.place = Place::Pending { due: *due };
                 model.ready = seen.now.mono.after(at.until(*due));
                 model.granted = match cause {
@@ -251,6 +254,8 @@ impl Jobs {
                     };
                 demand("I16", fits, || format!("{change:?} after {} attempts", was.spent))?;
                 model.place = Place::Parked { homeless: *why == ParkWhy::NoDestination };
+                model.spent = *spent;
+                model.parked_by = (*why == ParkWhy::Policy).then(|| rulings::retrier(seen));
             }
             JobChange::Completed { fence, at } => {
                 let Place::Claimed(held) = was.place else { return Err(illegal()) };
@@ -330,6 +335,7 @@ impl Jobs {
             spent: 0,
             ready: seen.now.mono,
             granted: Duration::ZERO,
+            parked_by: None,
         };
         self.put(row.id, model);
         Ok(())
@@ -383,8 +389,12 @@ impl Jobs {
                 spent == before && asked && due == at
             }
             Cause::Returned => spent == before && matches!(seen.input, Input::Boot { .. }) && due == at,
-            // The built-in policies ask for no wait, and only new jobs are new.
-            Cause::Policy | Cause::Queued => false,
+            Cause::Policy => {
+                premises.met("L6.returned");
+                spent == before && due == at && rulings::another(seen, was.parked_by.as_ref())
+            }
+            // Only new jobs are new.
+            Cause::Queued => false,
         };
         demand("I16", fits, || {
             format!("{cause:?} spends from {before} to {spent} at {:?}", seen.input.name())
@@ -489,8 +499,13 @@ impl Jobs {
             && !self.stopping
             && self.way.until.is_none_or(|until| until <= now)
             && self.jobs.values().any(ripe);
-        let set = seats::next(seen).id();
-        if !open || self.limit > 0 || !self.claimed.is_empty() || self.held.is_some_and(|(_, by)| by != set) {
+        let now_by = rulings::retrier(seen);
+        let left = |model: &&Model| model.parked_by.as_ref().is_some_and(|by| *by != now_by);
+        let left = self.jobs.values().find(left).filter(|_| seen.knobs.destination && !self.stopping);
+        demand("L6", left.is_none(), || format!("{left:?} waits by the word of one who rules no more"))?;
+        let by = seats::next(seen).seat(Slot::Concurrency).clone();
+        let another = self.held.as_ref().is_some_and(|(_, held_by)| *held_by != by);
+        if !open || self.limit > 0 || !self.claimed.is_empty() || another {
             self.held = None;
         }
         let most = if self.way.streak > 0 { self.limit.min(1) } else { self.limit };
@@ -500,7 +515,7 @@ impl Jobs {
         }
         if most == 0 {
             self.idle = None;
-            let (since, _) = *self.held.get_or_insert((now, set));
+            let since = self.held.get_or_insert((now, by)).0;
             let patience = rulings::patience(seen).max(Duration::from_secs(1)) + Duration::from_secs(2);
             return demand("L6", self.unsure(since.after(patience), seen), || {
                 format!("nothing begins since {since:?}, and {patience:?} is all the time that a policy has")
@@ -567,14 +582,6 @@ fn job_of(change: &JobChange) -> JobId {
     }
 }
 
-fn of_store(seen: &Seen<'_>) -> bool {
-    matches!(seen.input, Input::Object { .. })
-}
-
-fn timely(at: Wall, seen: &Seen<'_>) -> Result<(), Broken> {
-    demand("I29", at == seen.now.wall, || format!("{at:?} is written at {:?}", seen.now.wall))
-}
-
 impl Watch for QueueWatch {
     fn step(&mut self, seen: &Seen<'_>) -> Result<(), Broken> {
         let (site, premises) = (self.sites.at(seen.site), &mut self.premises);
@@ -630,12 +637,13 @@ impl Watch for QueueWatch {
     fn happened(&mut self, truth: &Truth<'_>, what: &Happened<'_>) -> Result<(), Broken> {
         let Happened::Up { site } = what else { return Ok(()) };
         let image = &truth.images[*site];
-        let fresh = Jobs::load(image);
+        let mut fresh = Jobs::load(image);
         let known = self.sites.at(*site);
         for (id, old) in &known.jobs {
-            let Some(new) = fresh.jobs.get(id) else {
+            let Some(new) = fresh.jobs.get_mut(id) else {
                 return Err(Broken { invariant: "I15", saw: format!("job {id} is lost: {old:?}") });
             };
+            new.parked_by.clone_from(&old.parked_by);
             // What survived a crash without being flushed was shown before: a record is what was seen of it last.
             let same = (old.place, old.claims, old.spent) == (new.place, new.claims, new.spent);
             demand("I17", same, || format!("job {id} is another: {old:?} {new:?}"))?;
@@ -679,6 +687,7 @@ impl Watch for QueueWatch {
             "I26.delay",
             "I29",
             "I29.prompt",
+            "L6.returned",
             "L6.stalled",
         ]
     }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tidegate_core::change::JobChange;
 use tidegate_core::id::PolicySetId;
+use tidegate_core::input::Input;
 use tidegate_core::limits;
 use tidegate_core::outcome::Fault;
 use tidegate_core::policy::{
     Author, Decision, GiveUp, RetryAction, RetryVerdict, Seat, Slot, UploadLimits, Verdict,
 };
 use tidegate_core::row::{Key, Row};
+use tidegate_core::time::Wall;
 
 use super::{Broken, Premises, Seen, demand, seats};
 use crate::scenario::Manner;
@@ -110,6 +112,18 @@ pub(super) fn parks(seen: &Seen<'_>) -> bool {
         .is_some_and(|(decision, verdict)| verdict.action == RetryAction::Park && !is_floor(seen, decision))
 }
 
+/// Who rules failed attempts in a step.
+pub(super) fn retrier(seen: &Seen<'_>) -> Seat {
+    seats::active(seen).seat(Slot::Retry).clone()
+}
+
+/// Whether somebody else rules failed attempts than who parked a job. Sets that a site no longer remembers are those of
+/// somebody else.
+pub(super) fn another(seen: &Seen<'_>, parked_by: Option<&Seat>) -> bool {
+    let turns = seats::policy(seen.was(&Key::Policy)).map_or(0, |row| row.history.len());
+    parked_by.is_some_and(|by| *by != retrier(seen) || turns >= limits::POLICY_HISTORY)
+}
+
 /// Whether somebody said that no attempt can help: a module alone does.
 pub(super) fn hopeless(seen: &Seen<'_>, fault: &Fault) -> bool {
     fault.budget() == tidegate_core::outcome::Budget::Data
@@ -169,4 +183,14 @@ pub(super) fn patience(seen: &Seen<'_>) -> Duration {
         _ => 0,
     };
     Duration::from_millis(own.max(seen.knobs.patience_ms)).min(limits::PATIENCE_MAX)
+}
+
+/// Whether a store answered.
+pub(super) fn of_store(seen: &Seen<'_>) -> bool {
+    matches!(seen.input, Input::Object { .. })
+}
+
+/// I29: what is written down bears the time of the step.
+pub(super) fn timely(at: Wall, seen: &Seen<'_>) -> Result<(), Broken> {
+    demand("I29", at == seen.now.wall, || format!("{at:?} is written at {:?}", seen.now.wall))
 }

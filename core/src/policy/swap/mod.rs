@@ -149,8 +149,15 @@ impl Swap {
     pub fn active(&self) -> Active {
         let mut active = Active::native(self.state.set.floor.clone());
         active.set = self.state.id;
+        active.seats = self.state.set.seats.clone();
+        active.retry_sets = Vec::from([self.state.id]);
         for (n, slot) in Slot::ALL.into_iter().enumerate() {
-            let Some(module) = self.state.set.module(slot) else { continue };
+            let Seat::Module(binding) = self.state.set.seat(slot) else { continue };
+            active.since[n] = self.state.row.chosen_since(slot, binding);
+            if slot == Slot::Retry {
+                active.retry_sets.extend(self.state.row.sets_with(slot, binding));
+            }
+            let module = binding.module;
             let facts = self.facts(module);
             active.modules[n] = Some(module);
             active.names[n] = facts.map_or_else(|| module.to_string(), |facts| facts.name.clone());

@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::chance::Chance;
+use crate::digest::Sha256;
 use crate::id::PolicySetId;
 use crate::labels::LabelRule;
 use crate::object::Verb;
 use crate::outcome::Outcome;
-use crate::policy::{Author, Builtin, Known, LinkKind, PolicyFault, Power, Situation};
+use crate::policy::{Author, Binding, Builtin, Known, LinkKind, PolicyFault, Power, Seat, Situation};
 use crate::upload::rig::MIB;
 use crate::world_tests::Wild;
 use proptest::prelude::*;
@@ -22,6 +23,18 @@ fn last(rig: &Rig, slot: Slot) -> Situation {
 /// Seats a module of this name in every slot.
 fn seat(rig: &mut Rig, name: &str) {
     rig.active.names = [name; 5].map(Into::into);
+}
+
+/// Another policy sits in a slot from the next step on, which is this one.
+fn turn(rig: &mut Rig, n: u8, slot: Slot) -> Step {
+    let binding = Binding { module: Sha256([n; 32]), settings: vec![] };
+    rig.active.set = PolicySetId([n; 32]);
+    rig.active.seats[slot as usize] = Seat::Module(binding);
+    if slot == Slot::Retry {
+        rig.active.retry_sets.clear();
+    }
+    rig.active.retry_sets.push(rig.active.set);
+    rig.turned()
 }
 
 fn stalled(step: &Step) -> bool {
@@ -227,16 +240,16 @@ fn the_own_reasons_of_the_site_are_not_held_against_a_policy() {
     slow(&mut rig);
     rig.failed(1, DATA);
     assert_eq!(overruled_after(&mut rig), 6 * HOUR);
-    // Other policies have their own time.
+    // Another policy, or the same with other settings, has its own time.
     let mut rig = one_at_a_time();
     slow(&mut rig);
     rig.want(1, 10, false);
     rig.pass(59 * MINUTE);
     rig.due();
-    rig.active.set = PolicySetId([7; 32]);
+    turn(&mut rig, 7, Slot::Concurrency);
     rig.pass(59 * MINUTE);
     assert!(!stalled(&rig.due()));
-    assert_eq!(overruled_after(&mut rig), HOUR);
+    assert_eq!(overruled_after(&mut rig), MINUTE);
     // So has the next boot.
     let mut rig = one_at_a_time();
     slow(&mut rig);
@@ -259,6 +272,62 @@ fn the_own_reasons_of_the_site_are_not_held_against_a_policy() {
     rig.knobs.destination = true;
     assert!(!stalled(&rig.due()));
     assert_eq!(overruled_after(&mut rig), HOUR);
+}
+
+#[test]
+fn what_is_swapped_in_another_slot_gives_a_policy_no_new_time() {
+    let mut rig = one_at_a_time();
+    rig.policies.uploads = Some(0);
+    rig.want(1, 10, false);
+    for n in 1..=3 {
+        rig.pass(15 * MINUTE);
+        assert!(!stalled(&rig.due()));
+        let step = turn(&mut rig, n, if n % 2 == 0 { Slot::Order } else { Slot::Retry });
+        assert!(!stalled(&step));
+    }
+    assert_eq!(overruled_after(&mut rig), 15 * MINUTE);
+}
+
+#[test]
+fn what_a_policy_parked_goes_on_when_another_one_rules_failed_attempts() {
+    let mut rig = one_at_a_time();
+    rig.policies.retry = Some(RetryAction::Park);
+    for n in 1..=3 {
+        rig.want(n, 10, false);
+        rig.failed(n, DATA);
+    }
+    let at = rig.now.wall;
+    assert_eq!(rig.counts(), (0, 0, 0, 3));
+    // It is not another one for what else happens to the set.
+    assert_eq!(turn(&mut rig, 1, Slot::Order).names(), [""; 0]);
+    assert_eq!(rig.reboot().names(), [""; 0], "nor for a restart");
+    assert_eq!(rig.counts(), (0, 0, 0, 3));
+    // A site that stops, or has nowhere to go, returns nothing; what it left is returned when it can.
+    rig.stopping = true;
+    assert_eq!(turn(&mut rig, 2, Slot::Retry).names(), [""; 0]);
+    rig.stopping = false;
+    rig.knobs.destination = false;
+    assert_eq!(rig.turned().names(), [""; 0]);
+    rig.reboot();
+    assert_eq!(rig.counts(), (0, 0, 0, 3));
+    rig.knobs.destination = true;
+    let step = rig.turned();
+    assert_eq!(step.names()[..3], ["job.returned"; 3]);
+    assert_eq!(step.claimed(), [JobId(1)]);
+    assert_eq!(rig.job(2).state, JobState::Pending { due: at, cause: Cause::Policy });
+    assert_eq!((rig.job(2).spent, rig.counts()), (1, (2, 0, 1, 0)), "it costs nothing");
+}
+
+#[test]
+fn what_a_policy_parked_goes_on_at_a_start_that_finds_another_one() {
+    let mut rig = one_at_a_time();
+    rig.policies.retry = Some(RetryAction::Park);
+    rig.want(1, 10, false);
+    rig.failed(1, DATA);
+    // The process ended before anybody noticed.
+    (rig.active.set, rig.active.retry_sets) = (PolicySetId([7; 32]), vec![PolicySetId([7; 32])]);
+    let step = rig.reboot();
+    assert_eq!((step.names()[0], step.claimed()), ("job.returned", vec![JobId(1)]));
 }
 
 #[test]
