@@ -23,6 +23,9 @@ const STACK: usize = 256 << 10;
 /// What a log line costs on top of its text, so that empty lines end too.
 const LINE: usize = 16;
 
+/// Fuel that a line costs. The call leaves the guest, which takes as long as some hundred of its instructions.
+const LINE_FUEL: u64 = 1_000;
+
 /// The engine could not be made: this machine cannot run policies.
 #[derive(Debug, thiserror::Error)]
 #[error("no engine for policies on this machine: {0}")]
@@ -128,6 +131,8 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     linker.instance("tidegate:policy/diag@0.1.0")?.func_wrap(
         "log",
         |mut store: StoreContextMut<'_, State>, (level, message): (diag::Level, WasmStr)| {
+            let left = store.get_fuel()?;
+            store.set_fuel(left.saturating_sub(LINE_FUEL))?;
             // Not even read once the budget is spent: a guest could have the site copy without end otherwise.
             if store.data().log_left > 0 {
                 let text = message.to_str(&store)?.into_owned();
