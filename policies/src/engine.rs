@@ -97,6 +97,20 @@ impl Host {
     }
 }
 
+#[cfg(test)]
+impl Host {
+    /// The same with a defect: whoever logs makes it panic.
+    pub(crate) fn with_a_log_that_panics(self) -> Host {
+        let mut linker = Linker::new(&self.engine);
+        linker.instance("tidegate:policy/types@0.1.0").unwrap();
+        let log = |_: StoreContextMut<'_, State>, _: (diag::Level, WasmStr)| -> wasmtime::Result<()> {
+            panic!("the log broke")
+        };
+        linker.instance("tidegate:policy/diag@0.1.0").unwrap().func_wrap("log", log).unwrap();
+        Host { linker: Arc::new(linker), ..self }
+    }
+}
+
 /// Every setting that changes what a guest computes, or what it may do to the program around it.
 fn config(ceilings: &Ceilings) -> Config {
     let mut config = Config::new();
