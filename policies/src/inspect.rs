@@ -2,7 +2,10 @@
 //! structure is one that compiles and starts in bounded time. Runs nothing.
 
 use tidegate_core::policy::Slot;
-use wasmparser::{CanonicalFunction, Encoding, Parser, Payload, Validator};
+use wasmparser::{
+    BinaryReaderError, CanonicalFunction, Encoding, FuncValidatorAllocations, Parser, Payload,
+    ValidPayload, Validator,
+};
 
 use crate::inspect::weight::Weight;
 use crate::module::Rejection;
@@ -21,9 +24,6 @@ const DEPTH_MAX: usize = 1;
 
 /// Hooks that a module exports, in the order of [`Slot::ALL`]; checked for everything that can be told without compiling.
 pub(crate) fn structure(bytes: &[u8]) -> Result<Vec<Slot>, Rejection> {
-    let broken = |error: wasmparser::BinaryReaderError| {
-        Rejection::new("not_a_component", format!("not a WebAssembly component: {error}"))
-    };
     if Parser::is_core_wasm(bytes) {
         return Err(Rejection::new(
             "not_a_component",
@@ -33,13 +33,35 @@ pub(crate) fn structure(bytes: &[u8]) -> Result<Vec<Slot>, Rejection> {
     if !Parser::is_component(bytes) {
         return Err(Rejection::new("not_a_component", "not a WebAssembly component"));
     }
+    read(bytes)?.slots()
+}
+
+/// Reads a component from its first byte to its last. Each part is bounded before it is validated, and both before the
+/// next one is looked at.
+fn read(bytes: &[u8]) -> Result<Seen, Rejection> {
     let mut seen = Seen::default();
+    let mut validator = Validator::new();
+    let mut room = FuncValidatorAllocations::default();
     for payload in Parser::new(0).parse_all(bytes) {
-        seen.take(payload.map_err(broken)?)?;
+        let payload = payload.map_err(broken)?;
+        seen.take(&payload)?;
+        if let ValidPayload::Func(function, body) = validator.payload(&payload).map_err(broken)? {
+            let mut function = function.into_validator(room);
+            seen.weight.function(&body, &mut function)?;
+            room = function.into_allocations();
+        }
     }
-    let slots = seen.slots()?;
-    Validator::new().validate_all(bytes).map_err(broken)?;
-    Ok(slots)
+    Ok(seen)
+}
+
+/// What a component weighs.
+#[cfg(test)]
+fn weighed(bytes: &[u8]) -> Result<Weight, Rejection> {
+    read(bytes).map(|seen| seen.weight)
+}
+
+fn broken(error: BinaryReaderError) -> Rejection {
+    Rejection::new("not_a_component", format!("not a WebAssembly component: {error}"))
 }
 
 /// What was read so far.
@@ -58,12 +80,10 @@ struct Seen {
 }
 
 impl Seen {
-    fn take(&mut self, payload: Payload<'_>) -> Result<(), Rejection> {
-        let broken = |error: wasmparser::BinaryReaderError| {
-            Rejection::new("not_a_component", format!("not a WebAssembly component: {error}"))
-        };
+    fn take(&mut self, payload: &Payload<'_>) -> Result<(), Rejection> {
         match payload {
             Payload::Version { encoding, .. } => {
+                let encoding = *encoding;
                 if encoding == Encoding::Module && self.inside.len() > 1 {
                     return Err(code_inside());
                 }
@@ -79,12 +99,12 @@ impl Seen {
                 self.inside.pop();
             }
             Payload::ComponentImportSection(imports) if self.inside.len() == 1 => {
-                for import in imports {
+                for import in imports.clone() {
                     allowed(import.map_err(broken)?.name.name)?;
                 }
             }
             Payload::ComponentExportSection(exports) if self.inside.len() == 1 => {
-                for export in exports {
+                for export in exports.clone() {
                     self.export(export.map_err(broken)?.name.name)?;
                 }
             }
@@ -95,20 +115,19 @@ impl Seen {
                 ));
             }
             Payload::ImportSection(imports) => {
-                for import in imports.into_imports() {
+                for import in imports.clone().into_imports() {
                     if matches!(import.map_err(broken)?.ty, wasmparser::TypeRef::Memory(_)) {
                         self.memory(1)?;
                     }
                 }
             }
             Payload::MemorySection(section) => self.memory(section.count())?,
-            Payload::TypeSection(types) => self.weight.types(types)?,
-            Payload::CodeSectionEntry(body) => self.weight.function(&body)?,
+            Payload::TypeSection(types) => self.weight.types(types.clone())?,
             Payload::ComponentCanonicalSection(functions) => {
                 if self.inside.len() > 1 {
                     return Err(code_inside());
                 }
-                for function in functions {
+                for function in functions.clone() {
                     self.canonical(&function.map_err(broken)?)?;
                 }
             }

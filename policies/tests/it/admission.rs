@@ -287,12 +287,33 @@ fn code_that_would_cost_the_compiler_too_much_is_refused_unread() {
     check(&rig::component(&function(&joins)), "limits", "branches too much");
     let table = format!("{locals} block local.get 0 br_table {} end i32.const 0", "0 ".repeat(1000));
     check(&rig::component(&function(&table)), "limits", "branches too much");
+    // Of what is not known to be small, the cost is looked at as in the head of a loop. This took a compiler 4 seconds.
+    let held: String = (1..=700).map(|n| format!("global.get $top local.set {n} ")).collect();
+    let read: String = (1..=700).map(|n| format!("local.get {n} i32.xor ")).collect();
+    let grows = "memory.grow ".repeat(4900);
+    let bomb = format!("(local {}) {held} local.get 0 {grows} {read}", "i32 ".repeat(700));
+    check(&rig::component(&function(&bomb)), "limits", "branches too much");
+    // The same with the values on the stack.
+    let held: String = (1..=700).map(|n| format!("local.get 0 i32.load offset={} ", 4 * n)).collect();
+    let bomb = format!("{held} local.get 0 {grows} {}", "i32.xor ".repeat(700));
+    check(&rig::component(&function(&bomb)), "limits", "branches too much");
     let long = format!("local.get 0 {}", "local.get 0 i32.mul ".repeat(20_000));
     check(&rig::component(&function(&long)), "limits", "has a function of");
     let many = format!("{} {}", "(func) ".repeat(2001), plain());
     check(&rig::component(&many), "limits", "has more than 2000 functions");
+    // Calls that move many values: 16 KiB of them took a minute and two gigabytes.
+    let wide = "i32 ".repeat(33);
+    let wide = format!("(func (param {wide}) (result {wide}) unreachable) {}", plain());
+    check(&rig::component(&wide), "limits", "has a type of 66 parameters and results");
+    // What costs much although nothing is alive across it.
+    let heads = "loop end ".repeat(5000);
+    check(&rig::component(&function(&format!("{heads} {heads} local.get 0"))), "limits", "has a function of");
+    let heads = format!("(func {heads}) {}", function(&format!("{heads} local.get 0")));
+    check(&rig::component(&heads), "limits", "is too much work to compile");
+    let cuts = format!("local.get 0 {}", "f32.convert_i32_s i32.trunc_f32_s ".repeat(7900));
+    check(&rig::component(&function(&cuts)), "limits", "is too much work to compile");
     let types: String =
-        (0..1001).map(|n| format!("(type (func (param {}))) ", "i32 ".repeat(n % 97))).collect();
+        (0..1001).map(|n| format!("(type (func (param {}))) ", "i32 ".repeat(n % 61))).collect();
     check(&rig::component(&format!("{types} {}", plain())), "limits", "has more than 1000 types");
 }
 
