@@ -3,11 +3,12 @@
 
 use tidegate_core::policy::Slot;
 use wasmparser::{
-    BinaryReaderError, CanonicalFunction, Encoding, FuncValidatorAllocations, Parser, Payload,
+    BinaryReaderError, CanonicalFunction, Encoding, FuncValidatorAllocations, Instance, Parser, Payload,
     ValidPayload, Validator,
 };
 
 use crate::inspect::weight::Weight;
+use crate::limiter::INSTANCES_MAX;
 use crate::module::Rejection;
 
 mod weight;
@@ -19,6 +20,10 @@ const VERSION: (u64, u64) = (0, 1);
 
 /// Core modules, components and instances that one module may hold: its own, and the shims of `policy build`.
 const PARTS_MAX: u32 = 64;
+/// Globals of all core modules together. Each instance makes them anew, which costs no fuel, and no memory that is counted.
+const GLOBALS_MAX: u32 = 1_000;
+/// Element segments of all core modules together, and data segments.
+const SEGMENTS_MAX: u32 = 1_000;
 /// How deep components may lie in each other. With more, a few bytes could ask for any number of instances.
 const DEPTH_MAX: usize = 1;
 
@@ -72,6 +77,10 @@ struct Seen {
     parts: u32,
     /// Memories of the core module that is being read.
     memories: u32,
+    globals: u32,
+    elements: u32,
+    data: u32,
+    instances: u32,
     weight: Weight,
     /// Whether a function was lifted already.
     lifted: bool,
@@ -122,6 +131,15 @@ impl Seen {
                 }
             }
             Payload::MemorySection(section) => self.memory(section.count())?,
+            Payload::GlobalSection(section) => {
+                more(&mut self.globals, section.count(), GLOBALS_MAX, "globals")?;
+            }
+            Payload::ElementSection(section) => {
+                more(&mut self.elements, section.count(), SEGMENTS_MAX, "element segments")?;
+            }
+            Payload::DataSection(section) => {
+                more(&mut self.data, section.count(), SEGMENTS_MAX, "data segments")?;
+            }
             Payload::TypeSection(types) => self.weight.types(types.clone())?,
             Payload::ComponentCanonicalSection(functions) => {
                 if self.inside.len() > 1 {
@@ -131,7 +149,18 @@ impl Seen {
                     self.canonical(&function.map_err(broken)?)?;
                 }
             }
-            Payload::InstanceSection(section) => self.count(section.count())?,
+            Payload::InstanceSection(section) => {
+                if self.inside.len() > 1 {
+                    return Err(code_inside());
+                }
+                self.count(section.count())?;
+                for instance in section.clone() {
+                    // The others only give names to what is there.
+                    if matches!(instance.map_err(broken)?, Instance::Instantiate { .. }) {
+                        more(&mut self.instances, 1, INSTANCES_MAX, "core instances")?;
+                    }
+                }
+            }
             Payload::ComponentInstanceSection(section) => self.count(section.count())?,
             _ => {}
         }
@@ -206,6 +235,15 @@ impl Seen {
         }
         Ok(slots)
     }
+}
+
+/// Counts what there may be so many of.
+fn more(have: &mut u32, more: u32, most: u32, what: &str) -> Result<(), Rejection> {
+    *have = have.saturating_add(more);
+    if *have > most {
+        return Err(Rejection::new("limits", format!("has more than {most} {what}")));
+    }
+    Ok(())
 }
 
 fn code_inside() -> Rejection {

@@ -328,18 +328,53 @@ fn components_with_code_inside_or_that_call_themselves_are_refused() {
     check(&wat::parse_str(resource).unwrap(), "limits", "a policy has functions only");
 }
 
+/// After everything that a good module has: another core module, and so many instances of it.
+fn with_instances_of(module: &str, instances: u8) -> Vec<u8> {
+    fn leb(mut n: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while n > 127 {
+            bytes.push(u8::try_from(n & 127).unwrap() | 128);
+            n >>= 7;
+        }
+        bytes.push(u8::try_from(n).unwrap());
+        bytes
+    }
+    let mut bytes = rig::fixture("suite");
+    let module = wat::parse_str(module).unwrap();
+    bytes.push(1);
+    bytes.extend(leb(module.len()));
+    bytes.extend(module);
+    // Each of core module 1 without arguments.
+    bytes.push(2);
+    bytes.extend(leb(1 + 3 * usize::from(instances)));
+    bytes.push(instances);
+    bytes.extend([0, 1, 0].repeat(usize::from(instances)));
+    bytes
+}
+
 #[test]
 fn memories_of_all_instances_are_summed() {
-    // Two more instances of a core module with so many pages, after everything a good module has.
-    let with = |pages: u32| {
-        let mut bytes = rig::fixture("suite");
-        let module = wat::parse_str(format!("(module (memory {pages}))")).unwrap();
-        bytes.extend([1, u8::try_from(module.len()).unwrap()]);
-        bytes.extend(module);
-        // Two instances of core module 1 without arguments.
-        bytes.extend([2, 7, 2, 0, 1, 0, 0, 1, 0]);
-        bytes
-    };
+    let with = |pages: u32| with_instances_of(&format!("(module (memory {pages}))"), 2);
     assert!(rig::host().admit(&with(7)).is_ok(), "1 + 7 + 7 pages are within 16");
     check(&with(8), "limits", "exhausted: instantiate");
+}
+
+/// What an instance costs without a call, and so without fuel: each decision would pay for it.
+#[test]
+fn what_an_instance_costs_without_fuel_is_bounded() {
+    let many = |what: &str, n: usize| with_instances_of(&format!("(module {})", what.repeat(n)), 1);
+    let global = "(global i32 (i32.const 0))";
+    assert!(rig::host().admit(&many(global, 900)).is_ok());
+    check(&many(global, 1001), "limits", "has more than 1000 globals");
+    assert!(rig::host().admit(&many("(elem func)", 1000)).is_ok());
+    check(&many("(elem func)", 1001), "limits", "has more than 1000 element segments");
+    check(&many("(data \"\")", 1001), "limits", "has more than 1000 data segments");
+    assert!(rig::host().admit(&with_instances_of("(module)", 15)).is_ok(), "16 with its own");
+    check(&with_instances_of("(module)", 16), "limits", "has more than 16 core instances");
+}
+
+#[test]
+fn instances_inside_of_components_inside_are_refused() {
+    let inside = "(component (core module $m) (component (alias outer 1 0 (core module $n)) (core instance (instantiate $n))))";
+    check(&wat::parse_str(inside).unwrap(), "limits", "a component inside it has code of its own");
 }
