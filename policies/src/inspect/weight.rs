@@ -194,7 +194,9 @@ impl Weight {
             return Err(Rejection::new("limits", why));
         }
         if self.work > WORK_MAX {
-            let why = format!("is too much work to compile: its code weighs more than {WORK_MAX}");
+            let why = format!(
+                "is too much work to compile: its code weighs more than {WORK_MAX}; less code in smaller functions weighs less"
+            );
             return Err(Rejection::new("limits", why));
         }
         Ok(())
