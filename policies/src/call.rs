@@ -1,7 +1,9 @@
 //! One question to one instance: start, configure, ask, and what went wrong said in the words of the core. Looks at the
 //! clock only to tell how long it took; nothing depends on it.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,9 @@ use crate::contract::hooks::{auto_scan, bandwidth, concurrency, meta, order, ret
 use crate::convert;
 use crate::engine::{self, Level, State};
 use crate::module::{Code, Sitting};
+
+#[cfg(test)]
+mod tests;
 
 /// What came of a question.
 #[derive(Clone, Debug)]
@@ -59,8 +64,8 @@ pub(crate) fn ask(sitting: &Sitting, question: &Question) -> Asked {
 }
 
 fn once(sitting: &Sitting, question: &Question) -> Asked {
-    match Held::start(sitting) {
-        Ok(mut held) => held.answer(question),
+    match guarded(|| Held::start(sitting).map(|mut held| held.answer(question))) {
+        Ok(asked) => asked,
         Err(trouble) => Asked {
             outcome: Err(trouble),
             fuel: 0,
@@ -70,6 +75,21 @@ fn once(sitting: &Sitting, question: &Question) -> Asked {
             log: Vec::new(),
         },
     }
+}
+
+/// Does something with an instance of its own. The engine is a large program that runs a stranger's code: should it panic,
+/// that is a fault of the module and not the end of the site. The instance goes with it, so nothing torn is left.
+fn guarded<T, E: From<Trouble>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let why = format!("the host failed on it: {}", brief(said(panic.as_ref())));
+        Err(Trouble::new(PolicyFault::Trap, why).into())
+    })
+}
+
+/// The words of a panic.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it said nothing")
 }
 
 /// The function of the hook that was asked for.
@@ -232,7 +252,17 @@ enum Start {
     Refused(String),
 }
 
+impl From<Trouble> for Start {
+    fn from(trouble: Trouble) -> Start {
+        Start::Trouble(trouble)
+    }
+}
+
 fn configured(code: &Code, settings: &[meta::Setting]) -> Result<(Store<State>, Instance), Start> {
+    guarded(|| configured_unguarded(code, settings))
+}
+
+fn configured_unguarded(code: &Code, settings: &[meta::Setting]) -> Result<(Store<State>, Instance), Start> {
     let (mut store, instance) = instance(code, code.ceilings.start_fuel).map_err(Start::Trouble)?;
     let guest = code.meta.load(&mut store, &instance).map_err(|error| {
         Start::Trouble(Trouble::new(PolicyFault::Shape, format!("meta.configure: {error:#}")))
@@ -293,12 +323,13 @@ pub(crate) fn configure(code: &Code, settings: &[meta::Setting]) -> Result<(), S
 
 /// What the module says of itself, from a fresh instance.
 pub(crate) fn describe(code: &Code) -> Result<meta::Info, Trouble> {
-    let mut told = describe_once(code);
+    let once = || guarded(|| describe_once(code));
+    let mut told = once();
     for _ in 0..PATIENCE {
         if !told.as_ref().is_err_and(|trouble| trouble.fault == PolicyFault::Timeout) {
             break;
         }
-        told = describe_once(code);
+        told = once();
     }
     told
 }

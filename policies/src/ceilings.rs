@@ -6,8 +6,8 @@ use tidegate_core::policy::{Question, Slot};
 
 /// The site's limits. They hold for every module; a manifest can only lower them ([`Limits`]).
 ///
-/// Fuel is wasmtime's count of executed instructions, the same on every machine; bulk instructions cost one per byte. Ten
-/// million are about a millisecond. Each phase has a budget of its own, so that a slow start cannot eat the decision's:
+/// Fuel is wasmtime's count of executed instructions, the same on every machine; bulk instructions cost one per byte. A
+/// million is about two milliseconds of an empty loop, the slowest there is per instruction. Each phase has a budget of its own, so that a slow start cannot eat the decision's:
 /// `describe` (instantiate and describe, at admission only), `start` (instantiate and configure, before each decision)
 /// and the decision itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

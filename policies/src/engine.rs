@@ -23,6 +23,9 @@ const STACK: usize = 256 << 10;
 /// What a log line costs on top of its text, so that empty lines end too.
 const LINE: usize = 16;
 
+/// Fuel that a line costs. The call leaves the guest, which takes as long as some hundred of its instructions.
+const LINE_FUEL: u64 = 1_000;
+
 /// The engine could not be made: this machine cannot run policies.
 #[derive(Debug, thiserror::Error)]
 #[error("no engine for policies on this machine: {0}")]
@@ -94,6 +97,20 @@ impl Host {
     }
 }
 
+#[cfg(test)]
+impl Host {
+    /// The same with a defect: whoever logs makes it panic.
+    pub(crate) fn with_a_log_that_panics(self) -> Host {
+        let mut linker = Linker::new(&self.engine);
+        linker.instance("tidegate:policy/types@0.1.0").unwrap();
+        let log = |_: StoreContextMut<'_, State>, _: (diag::Level, WasmStr)| -> wasmtime::Result<()> {
+            panic!("the log broke")
+        };
+        linker.instance("tidegate:policy/diag@0.1.0").unwrap().func_wrap("log", log).unwrap();
+        Host { linker: Arc::new(linker), ..self }
+    }
+}
+
 /// Every setting that changes what a guest computes, or what it may do to the program around it.
 fn config(ceilings: &Ceilings) -> Config {
     let mut config = Config::new();
@@ -128,6 +145,8 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     linker.instance("tidegate:policy/diag@0.1.0")?.func_wrap(
         "log",
         |mut store: StoreContextMut<'_, State>, (level, message): (diag::Level, WasmStr)| {
+            let left = store.get_fuel()?;
+            store.set_fuel(left.saturating_sub(LINE_FUEL))?;
             // Not even read once the budget is spent: a guest could have the site copy without end otherwise.
             if store.data().log_left > 0 {
                 let text = message.to_str(&store)?.into_owned();

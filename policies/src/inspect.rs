@@ -2,9 +2,13 @@
 //! structure is one that compiles and starts in bounded time. Runs nothing.
 
 use tidegate_core::policy::Slot;
-use wasmparser::{CanonicalFunction, Encoding, Parser, Payload, Validator};
+use wasmparser::{
+    BinaryReaderError, CanonicalFunction, Encoding, FuncValidatorAllocations, Instance, Parser, Payload,
+    ValidPayload, Validator,
+};
 
 use crate::inspect::weight::Weight;
+use crate::limiter::INSTANCES_MAX;
 use crate::module::Rejection;
 
 mod weight;
@@ -16,14 +20,15 @@ const VERSION: (u64, u64) = (0, 1);
 
 /// Core modules, components and instances that one module may hold: its own, and the shims of `policy build`.
 const PARTS_MAX: u32 = 64;
+/// Globals of all core modules together. Each instance makes them anew, which costs no fuel, and no memory that is counted.
+const GLOBALS_MAX: u32 = 1_000;
+/// Element segments of all core modules together, and data segments.
+const SEGMENTS_MAX: u32 = 1_000;
 /// How deep components may lie in each other. With more, a few bytes could ask for any number of instances.
 const DEPTH_MAX: usize = 1;
 
 /// Hooks that a module exports, in the order of [`Slot::ALL`]; checked for everything that can be told without compiling.
 pub(crate) fn structure(bytes: &[u8]) -> Result<Vec<Slot>, Rejection> {
-    let broken = |error: wasmparser::BinaryReaderError| {
-        Rejection::new("not_a_component", format!("not a WebAssembly component: {error}"))
-    };
     if Parser::is_core_wasm(bytes) {
         return Err(Rejection::new(
             "not_a_component",
@@ -33,13 +38,35 @@ pub(crate) fn structure(bytes: &[u8]) -> Result<Vec<Slot>, Rejection> {
     if !Parser::is_component(bytes) {
         return Err(Rejection::new("not_a_component", "not a WebAssembly component"));
     }
+    read(bytes)?.slots()
+}
+
+/// Reads a component from its first byte to its last. Each part is bounded before it is validated, and both before the
+/// next one is looked at.
+fn read(bytes: &[u8]) -> Result<Seen, Rejection> {
     let mut seen = Seen::default();
+    let mut validator = Validator::new();
+    let mut room = FuncValidatorAllocations::default();
     for payload in Parser::new(0).parse_all(bytes) {
-        seen.take(payload.map_err(broken)?)?;
+        let payload = payload.map_err(broken)?;
+        seen.take(&payload)?;
+        if let ValidPayload::Func(function, body) = validator.payload(&payload).map_err(broken)? {
+            let mut function = function.into_validator(room);
+            seen.weight.function(&body, &mut function)?;
+            room = function.into_allocations();
+        }
     }
-    let slots = seen.slots()?;
-    Validator::new().validate_all(bytes).map_err(broken)?;
-    Ok(slots)
+    Ok(seen)
+}
+
+/// What a component weighs.
+#[cfg(test)]
+fn weighed(bytes: &[u8]) -> Result<Weight, Rejection> {
+    read(bytes).map(|seen| seen.weight)
+}
+
+fn broken(error: BinaryReaderError) -> Rejection {
+    Rejection::new("not_a_component", format!("not a WebAssembly component: {error}"))
 }
 
 /// What was read so far.
@@ -50,6 +77,10 @@ struct Seen {
     parts: u32,
     /// Memories of the core module that is being read.
     memories: u32,
+    globals: u32,
+    elements: u32,
+    data: u32,
+    instances: u32,
     weight: Weight,
     /// Whether a function was lifted already.
     lifted: bool,
@@ -58,12 +89,10 @@ struct Seen {
 }
 
 impl Seen {
-    fn take(&mut self, payload: Payload<'_>) -> Result<(), Rejection> {
-        let broken = |error: wasmparser::BinaryReaderError| {
-            Rejection::new("not_a_component", format!("not a WebAssembly component: {error}"))
-        };
+    fn take(&mut self, payload: &Payload<'_>) -> Result<(), Rejection> {
         match payload {
             Payload::Version { encoding, .. } => {
+                let encoding = *encoding;
                 if encoding == Encoding::Module && self.inside.len() > 1 {
                     return Err(code_inside());
                 }
@@ -79,12 +108,12 @@ impl Seen {
                 self.inside.pop();
             }
             Payload::ComponentImportSection(imports) if self.inside.len() == 1 => {
-                for import in imports {
+                for import in imports.clone() {
                     allowed(import.map_err(broken)?.name.name)?;
                 }
             }
             Payload::ComponentExportSection(exports) if self.inside.len() == 1 => {
-                for export in exports {
+                for export in exports.clone() {
                     self.export(export.map_err(broken)?.name.name)?;
                 }
             }
@@ -95,24 +124,43 @@ impl Seen {
                 ));
             }
             Payload::ImportSection(imports) => {
-                for import in imports.into_imports() {
+                for import in imports.clone().into_imports() {
                     if matches!(import.map_err(broken)?.ty, wasmparser::TypeRef::Memory(_)) {
                         self.memory(1)?;
                     }
                 }
             }
             Payload::MemorySection(section) => self.memory(section.count())?,
-            Payload::TypeSection(types) => self.weight.types(types)?,
-            Payload::CodeSectionEntry(body) => self.weight.function(&body)?,
+            Payload::GlobalSection(section) => {
+                more(&mut self.globals, section.count(), GLOBALS_MAX, "globals")?;
+            }
+            Payload::ElementSection(section) => {
+                more(&mut self.elements, section.count(), SEGMENTS_MAX, "element segments")?;
+            }
+            Payload::DataSection(section) => {
+                more(&mut self.data, section.count(), SEGMENTS_MAX, "data segments")?;
+            }
+            Payload::TypeSection(types) => self.weight.types(types.clone())?,
             Payload::ComponentCanonicalSection(functions) => {
                 if self.inside.len() > 1 {
                     return Err(code_inside());
                 }
-                for function in functions {
+                for function in functions.clone() {
                     self.canonical(&function.map_err(broken)?)?;
                 }
             }
-            Payload::InstanceSection(section) => self.count(section.count())?,
+            Payload::InstanceSection(section) => {
+                if self.inside.len() > 1 {
+                    return Err(code_inside());
+                }
+                self.count(section.count())?;
+                for instance in section.clone() {
+                    // The others only give names to what is there.
+                    if matches!(instance.map_err(broken)?, Instance::Instantiate { .. }) {
+                        more(&mut self.instances, 1, INSTANCES_MAX, "core instances")?;
+                    }
+                }
+            }
             Payload::ComponentInstanceSection(section) => self.count(section.count())?,
             _ => {}
         }
@@ -187,6 +235,15 @@ impl Seen {
         }
         Ok(slots)
     }
+}
+
+/// Counts what there may be so many of.
+fn more(have: &mut u32, more: u32, most: u32, what: &str) -> Result<(), Rejection> {
+    *have = have.saturating_add(more);
+    if *have > most {
+        return Err(Rejection::new("limits", format!("has more than {most} {what}")));
+    }
+    Ok(())
 }
 
 fn code_inside() -> Rejection {

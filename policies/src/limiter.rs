@@ -3,7 +3,7 @@
 use wasmtime::{Error, ResourceLimiter, Result};
 
 /// Core instances of one component: a module, its adapters and the shims between them.
-const INSTANCES_MAX: usize = 64;
+pub(crate) const INSTANCES_MAX: u32 = 16;
 /// Linear memories and tables of one component; their sizes are bounded in sum.
 const MEMORIES_MAX: usize = 8;
 
@@ -88,7 +88,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn instances(&self) -> usize {
-        INSTANCES_MAX
+        INSTANCES_MAX as usize
     }
 
     fn tables(&self) -> usize {

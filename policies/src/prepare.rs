@@ -24,8 +24,20 @@ const LINE_MAX: usize = 1024;
 /// The longest patience: eight days.
 const PATIENCE_MAX_MS: u64 = 8 * 24 * 3_600_000;
 
-/// Examines a module from its bytes to its first answers.
+/// Examines a module from its bytes to its first answers. What does so is a large program that reads a stranger's bytes:
+/// should it panic, that is the module's rejection and not the end of the site.
 pub(crate) fn admit(host: &Host, bytes: &[u8], manifest: &Manifest) -> Result<Module, Rejection> {
+    guarded(|| examined(host, bytes, manifest))
+}
+
+fn guarded<T>(work: impl FnOnce() -> Result<T, Rejection>) -> Result<T, Rejection> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let why = format!("the host failed on it: {}", call::said(panic.as_ref()));
+        Err(Rejection::new("compile", why))
+    })
+}
+
+fn examined(host: &Host, bytes: &[u8], manifest: &Manifest) -> Result<Module, Rejection> {
     let most = host.ceilings().bytes;
     if bytes.len() > most {
         let why = format!("{} bytes; a module may have {most}", bytes.len());
@@ -33,7 +45,8 @@ pub(crate) fn admit(host: &Host, bytes: &[u8], manifest: &Manifest) -> Result<Mo
     }
     let hash = Sha256::of(bytes);
     let slots = wanted(inspect::structure(bytes)?, manifest)?;
-    let component = compile(host, bytes)?;
+    let component =
+        Component::new(host.engine(), bytes).map_err(|error| Rejection::new("compile", chain(&error)))?;
     let pre = host
         .linker()
         .instantiate_pre(&component)
@@ -95,16 +108,6 @@ fn wanted(exported: Vec<Slot>, manifest: &Manifest) -> Result<Vec<Slot>, Rejecti
         return Err(Rejection::new("no_hook", "its manifest names no hook"));
     }
     Ok(slots)
-}
-
-/// Compiles. A compiler is a large program that reads a stranger's bytes: should it panic, that is the module's rejection
-/// and not the end of the site.
-fn compile(host: &Host, bytes: &[u8]) -> Result<Component, Rejection> {
-    match std::panic::catch_unwind(AssertUnwindSafe(|| Component::new(host.engine(), bytes))) {
-        Ok(Ok(component)) => Ok(component),
-        Ok(Err(error)) => Err(Rejection::new("compile", chain(&error))),
-        Err(_) => Err(Rejection::new("compile", "the compiler failed on this module")),
-    }
 }
 
 fn hooks(pre: &InstancePre<State>, slots: &[Slot]) -> Result<Hooks, Rejection> {
@@ -199,4 +202,17 @@ fn line(what: &str, text: &str, max: usize) -> Result<(), String> {
         return Err(format!("{what} must be one line without control characters"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_panics_over_a_module_refuses_it() {
+        let bytes = [1, 2, 3];
+        let refused = guarded::<()>(|| panic!("byte {} is odd", bytes[2])).unwrap_err();
+        assert_eq!(refused.to_string(), "compile: the host failed on it: byte 3 is odd");
+        assert_eq!(guarded(|| Ok(7)), Ok(7));
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidegate_core::digest::Sha256;
-use tidegate_core::policy::{Question, Slot, Verdict};
+use tidegate_core::policy::{PolicyFault, Question, Slot, Verdict};
 
 use crate::call::Trouble;
 use crate::compare::differ;
@@ -15,10 +15,15 @@ const SAMPLES_MAX: usize = 32;
 /// Jobs whose memory the candidate may have; those with the lowest numbers are forgotten first.
 const MEMOS_MAX: usize = 1024;
 
+/// So many timeouts in a row, and the candidate is asked no more: each costs whoever decides twice the time of the backstop.
+const TIMEOUTS_MAX: u32 = 3;
+
 /// A candidate on trial.
 #[derive(Debug)]
 pub struct Shadow {
     sitting: Sitting,
+    /// In a row, up to now.
+    timeouts: u32,
     /// Its own memory, not the active module's: of the site, and by job.
     memo: u64,
     memos: BTreeMap<u64, u64>,
@@ -35,6 +40,8 @@ pub struct ShadowFigures {
     pub decisions: u64,
     /// Answers after which the site would have acted differently.
     pub different: u64,
+    /// Questions it was not asked any more, since it had timed out three times in a row.
+    pub muted: u64,
     /// Questions it did not answer, by the code of the fault.
     pub faults: BTreeMap<&'static str, u64>,
     /// Fuel of its decisions.
@@ -60,7 +67,7 @@ impl Shadow {
     /// Puts a candidate on trial.
     #[must_use]
     pub fn new(sitting: Sitting) -> Shadow {
-        Shadow { sitting, memo: 0, memos: BTreeMap::new() }
+        Shadow { sitting, timeouts: 0, memo: 0, memos: BTreeMap::new() }
     }
 
     /// The seat it would take.
@@ -75,6 +82,7 @@ impl Shadow {
             module: self.sitting.module().hash(),
             decisions: 0,
             different: 0,
+            muted: 0,
             faults: BTreeMap::new(),
             fuel: Histogram::fuel(),
             micros: Histogram::micros(),
@@ -84,10 +92,19 @@ impl Shadow {
 
     /// Asks the candidate what the active one just decided.
     pub(crate) fn consider(&mut self, question: &Question, active: Verdict, figures: &FiguresReader) {
+        if self.timeouts >= TIMEOUTS_MAX {
+            figures.lock().shadow.get_or_insert_with(|| self.figures()).muted += 1;
+            return;
+        }
         let own = self.with_own_memory(question);
         let asked = self.sitting.ask(&own);
-        if let Ok((verdict, _)) = &asked.outcome {
-            self.remember(question, verdict);
+        match &asked.outcome {
+            Err(trouble) if trouble.fault == PolicyFault::Timeout => self.timeouts += 1,
+            Err(_) => self.timeouts = 0,
+            Ok((verdict, _)) => {
+                self.timeouts = 0;
+                self.remember(question, verdict);
+            }
         }
         let mut figures = figures.lock();
         let seen = figures.shadow.get_or_insert_with(|| self.figures());

@@ -287,12 +287,33 @@ fn code_that_would_cost_the_compiler_too_much_is_refused_unread() {
     check(&rig::component(&function(&joins)), "limits", "branches too much");
     let table = format!("{locals} block local.get 0 br_table {} end i32.const 0", "0 ".repeat(1000));
     check(&rig::component(&function(&table)), "limits", "branches too much");
+    // Of what is not known to be small, the cost is looked at as in the head of a loop. This took a compiler 4 seconds.
+    let held: String = (1..=700).map(|n| format!("global.get $top local.set {n} ")).collect();
+    let read: String = (1..=700).map(|n| format!("local.get {n} i32.xor ")).collect();
+    let grows = "memory.grow ".repeat(4900);
+    let bomb = format!("(local {}) {held} local.get 0 {grows} {read}", "i32 ".repeat(700));
+    check(&rig::component(&function(&bomb)), "limits", "branches too much");
+    // The same with the values on the stack.
+    let held: String = (1..=700).map(|n| format!("local.get 0 i32.load offset={} ", 4 * n)).collect();
+    let bomb = format!("{held} local.get 0 {grows} {}", "i32.xor ".repeat(700));
+    check(&rig::component(&function(&bomb)), "limits", "branches too much");
     let long = format!("local.get 0 {}", "local.get 0 i32.mul ".repeat(20_000));
     check(&rig::component(&function(&long)), "limits", "has a function of");
     let many = format!("{} {}", "(func) ".repeat(2001), plain());
     check(&rig::component(&many), "limits", "has more than 2000 functions");
+    // Calls that move many values: 16 KiB of them took a minute and two gigabytes.
+    let wide = "i32 ".repeat(33);
+    let wide = format!("(func (param {wide}) (result {wide}) unreachable) {}", plain());
+    check(&rig::component(&wide), "limits", "has a type of 66 parameters and results");
+    // What costs much although nothing is alive across it.
+    let heads = "loop end ".repeat(5000);
+    check(&rig::component(&function(&format!("{heads} {heads} local.get 0"))), "limits", "has a function of");
+    let heads = format!("(func {heads}) {}", function(&format!("{heads} local.get 0")));
+    check(&rig::component(&heads), "limits", "is too much work to compile");
+    let cuts = format!("local.get 0 {}", "f32.convert_i32_s i32.trunc_f32_s ".repeat(7900));
+    check(&rig::component(&function(&cuts)), "limits", "is too much work to compile");
     let types: String =
-        (0..1001).map(|n| format!("(type (func (param {}))) ", "i32 ".repeat(n % 97))).collect();
+        (0..1001).map(|n| format!("(type (func (param {}))) ", "i32 ".repeat(n % 61))).collect();
     check(&rig::component(&format!("{types} {}", plain())), "limits", "has more than 1000 types");
 }
 
@@ -307,18 +328,53 @@ fn components_with_code_inside_or_that_call_themselves_are_refused() {
     check(&wat::parse_str(resource).unwrap(), "limits", "a policy has functions only");
 }
 
+/// After everything that a good module has: another core module, and so many instances of it.
+fn with_instances_of(module: &str, instances: u8) -> Vec<u8> {
+    fn leb(mut n: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while n > 127 {
+            bytes.push(u8::try_from(n & 127).unwrap() | 128);
+            n >>= 7;
+        }
+        bytes.push(u8::try_from(n).unwrap());
+        bytes
+    }
+    let mut bytes = rig::fixture("suite");
+    let module = wat::parse_str(module).unwrap();
+    bytes.push(1);
+    bytes.extend(leb(module.len()));
+    bytes.extend(module);
+    // Each of core module 1 without arguments.
+    bytes.push(2);
+    bytes.extend(leb(1 + 3 * usize::from(instances)));
+    bytes.push(instances);
+    bytes.extend([0, 1, 0].repeat(usize::from(instances)));
+    bytes
+}
+
 #[test]
 fn memories_of_all_instances_are_summed() {
-    // Two more instances of a core module with so many pages, after everything a good module has.
-    let with = |pages: u32| {
-        let mut bytes = rig::fixture("suite");
-        let module = wat::parse_str(format!("(module (memory {pages}))")).unwrap();
-        bytes.extend([1, u8::try_from(module.len()).unwrap()]);
-        bytes.extend(module);
-        // Two instances of core module 1 without arguments.
-        bytes.extend([2, 7, 2, 0, 1, 0, 0, 1, 0]);
-        bytes
-    };
+    let with = |pages: u32| with_instances_of(&format!("(module (memory {pages}))"), 2);
     assert!(rig::host().admit(&with(7)).is_ok(), "1 + 7 + 7 pages are within 16");
     check(&with(8), "limits", "exhausted: instantiate");
+}
+
+/// What an instance costs without a call, and so without fuel: each decision would pay for it.
+#[test]
+fn what_an_instance_costs_without_fuel_is_bounded() {
+    let many = |what: &str, n: usize| with_instances_of(&format!("(module {})", what.repeat(n)), 1);
+    let global = "(global i32 (i32.const 0))";
+    assert!(rig::host().admit(&many(global, 900)).is_ok());
+    check(&many(global, 1001), "limits", "has more than 1000 globals");
+    assert!(rig::host().admit(&many("(elem func)", 1000)).is_ok());
+    check(&many("(elem func)", 1001), "limits", "has more than 1000 element segments");
+    check(&many("(data \"\")", 1001), "limits", "has more than 1000 data segments");
+    assert!(rig::host().admit(&with_instances_of("(module)", 15)).is_ok(), "16 with its own");
+    check(&with_instances_of("(module)", 16), "limits", "has more than 16 core instances");
+}
+
+#[test]
+fn instances_inside_of_components_inside_are_refused() {
+    let inside = "(component (core module $m) (component (alias outer 1 0 (core module $n)) (core instance (instantiate $n))))";
+    check(&wat::parse_str(inside).unwrap(), "limits", "a component inside it has code of its own");
 }

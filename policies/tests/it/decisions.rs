@@ -123,7 +123,7 @@ fn every_fault_ends_its_own_question_and_nothing_else() {
 fn a_log_is_cut_at_its_budget_and_does_not_grow_the_site() {
     let sitting = rig::admitted(&rig::host(), "fickle").seat(Slot::Retry, &[]).unwrap();
     let flood = sitting.ask(&rig::retry(212));
-    assert!(flood.outcome.is_ok());
+    assert_eq!(flood.outcome.unwrap_err().fault, PolicyFault::Exhausted, "5000 lines are no decision");
     assert!(flood.log.len() > 100 && flood.log.len() <= 256, "{} lines", flood.log.len());
     assert!(
         flood.log.iter().all(|(level, text)| *level == Level::Info && "flood ".starts_with(text.as_str()))
@@ -133,6 +133,33 @@ fn a_log_is_cut_at_its_budget_and_does_not_grow_the_site() {
     assert_eq!(long.log.len(), 1);
     let length = long.log[0].1.len();
     assert!(length > 3000 && length <= 4096, "{length} bytes");
+}
+
+#[test]
+fn a_line_of_the_log_costs_fuel_whether_it_is_kept_or_not() {
+    let talks = |lines: u32| {
+        let body = format!(
+            "(import \"tidegate:policy/diag@0.1.0\" \"log\" (func $log (param i32 i32 i32)))\n{}",
+            rig::retry_after("(i64.const 7)").replacen(
+                "(i32.store8",
+                &format!(
+                    "{} (i32.store8",
+                    "(call $log (i32.const 1) (i32.const 1024) (i32.const 7))".repeat(lines as usize)
+                ),
+                1,
+            )
+        );
+        let module = rig::host().admit(&rig::component(&body)).unwrap();
+        let asked = module.seat(Slot::Retry, &[]).unwrap().ask(&rig::retry(1));
+        assert!(asked.outcome.is_ok(), "{:?}", asked.outcome);
+        (asked.fuel, asked.log.len())
+    };
+    let ((none, _), (three, kept)) = (talks(0), talks(3));
+    assert_eq!(kept, 3);
+    assert!((3_000..3_100).contains(&(three - none)), "{none}, {three}");
+    let (many, kept) = talks(500);
+    assert!(kept < 250, "{kept} lines are what the budget holds");
+    assert!((500_000..510_000).contains(&(many - none)), "{none}, {many}");
 }
 
 #[test]

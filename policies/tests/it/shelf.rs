@@ -1,13 +1,15 @@
 //! The shelf with modules in it: who answers, what falls back to the floor, and the candidate beside the active one.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering as Atomic};
+use std::time::Duration;
 
 use tidegate_core::digest::Sha256;
 use tidegate_core::policy::{
     Author, Binding, Builtin, Policies, PolicyFault, PolicySet, RetryAction, RetryQuery, Seat, SettingValue,
     Settings, Slot,
 };
-use tidegate_policies::{DEFAULT, Module, SeatedSet, Shelf, default_hash, differ};
+use tidegate_policies::{Ceilings, DEFAULT, Host, Module, SeatedSet, Shelf, default_hash, differ};
 
 use crate::rig;
 
@@ -124,6 +126,43 @@ fn a_candidate_is_compared_and_never_decides() {
     assert_eq!(seen.samples[1].candidate.clone().unwrap_err().fault, PolicyFault::Trap);
     shelf.shadow(None);
     assert!(shelf.figures().read().shadow.is_none());
+}
+
+/// Each timeout costs whoever decides twice the time of the backstop.
+#[test]
+fn a_candidate_that_times_out_three_times_in_a_row_is_asked_no_more() {
+    let ceilings = Ceilings { fuel: u64::MAX / 4, wall: Duration::from_millis(30), ..Ceilings::default() };
+    let host = Host::new(ceilings).unwrap();
+    let candidate = rig::admitted(&host, "fickle");
+    let mut shelf = Shelf::with_builtin(settings());
+    let id = Builtin::new(settings()).id();
+    shelf.shadow(Some(candidate.seat(Slot::Retry, &[]).unwrap()));
+    // 201 loops for ever, 200 traps: another fault begins the row anew.
+    let asks = [201, 201, 200, 201, 201, 201, 201, 1];
+    let (over, ticks) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Atomic::Relaxed) {
+                // The clock runs while somebody loops only: these ticks are not 10 ms long.
+                if ticks.load(Atomic::Relaxed) {
+                    host.tick();
+                }
+                std::thread::yield_now();
+            }
+        });
+        for spent in asks {
+            ticks.store(spent == 201, Atomic::Relaxed);
+            assert_eq!(shelf.get(id).retry(&rig::attempt(spent)).by, Author::Set(id));
+        }
+        over.store(true, Atomic::Relaxed);
+    });
+    let seen = shelf.figures().read().shadow.unwrap();
+    assert_eq!(seen.faults, BTreeMap::from([("timeout", 5), ("trap", 1)]));
+    assert_eq!((seen.decisions, seen.muted), (6, 2));
+    shelf.shadow(Some(candidate.seat(Slot::Retry, &[]).unwrap()));
+    shelf.get(id).retry(&rig::attempt(1));
+    let seen = shelf.figures().read().shadow.unwrap();
+    assert_eq!((seen.decisions, seen.muted), (1, 0), "another trial begins anew");
 }
 
 #[test]

@@ -151,6 +151,7 @@ fn beside(seen: &ShadowFigures) -> serde_json::Map<String, Value> {
     Object::new()
         .put("compared", seen.decisions)
         .put("differed", seen.different)
+        .put("muted", seen.muted)
         .put("faults", json!(seen.faults))
         .put("fuel", sum(&seen.fuel))
         .put("micros", sum(&seen.micros))
