@@ -43,6 +43,7 @@ trait Files: Send + Sync {
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
     fn remove(&self, name: &str) -> io::Result<()>;
     fn names(&self) -> io::Result<Vec<String>>;
+    fn sync(&self) -> io::Result<()>;
 }
 
 struct Folder<D: Disk> {
@@ -93,6 +94,10 @@ impl<D: Disk> Files for Folder<D> {
             Err(error) => Err(error),
         }
     }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.dir)
+    }
 }
 
 /// The modules of a data directory. Calls block. Cheap to clone.
@@ -139,8 +144,10 @@ impl Blobs {
     /// Those of the disk.
     pub fn put(&self, bytes: &[u8]) -> io::Result<Sha256> {
         let module = Sha256::of(bytes);
-        if self.read(module).is_err() {
-            self.0.write(&module_name(module), bytes)?;
+        match self.read(module) {
+            // Whoever wrote it may have failed to make its name durable, and said so to nobody who is still here.
+            Ok(_) => self.0.sync()?,
+            Err(_) => self.0.write(&module_name(module), bytes)?,
         }
         Ok(module)
     }
@@ -164,7 +171,7 @@ impl Blobs {
     /// Those of the disk.
     pub fn put_signature(&self, module: Sha256, signature: &[u8]) -> io::Result<()> {
         if self.signature(module)?.as_deref() == Some(signature) {
-            return Ok(());
+            return self.0.sync();
         }
         self.0.write(&signature_name(module), signature)
     }
@@ -308,6 +315,27 @@ mod tests {
         disk.break_now();
         assert!(blobs.put(b"second").is_err());
         assert_eq!(files(dir.path()), [format!("{module}.wasm")]);
+    }
+
+    #[test]
+    fn a_name_that_may_not_be_durable_is_made_so_before_anybody_counts_on_it() {
+        // The incident: the name could not be made durable, the client asked again, and was told that all was well.
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Failing::default();
+        let blobs = Blobs::open(&disk, dir.path()).unwrap();
+        disk.break_folders(true);
+        assert!(blobs.put(b"module").is_err());
+        let module = Sha256::of(b"module");
+        assert!(blobs.put_signature(module, b"{}").is_err());
+        assert!(blobs.put(b"module").is_err(), "it is there, and may be gone after a power loss");
+        disk.break_folders(false);
+        for put in [&|| blobs.put(b"module").map(drop), &|| blobs.put_signature(module, b"{}")]
+            as [&dyn Fn() -> io::Result<()>; 2]
+        {
+            let before = disk.synced().len();
+            put().unwrap();
+            assert_eq!(disk.synced()[before..], [dir.path().join(FOLDER)]);
+        }
     }
 
     #[test]
