@@ -63,7 +63,7 @@ struct Inner {
     blobs: Option<Blobs>,
     signers: Signers,
     compiled: Mutex<Compiled>,
-    /// Whether anything was compiled: from then on the clock of the host must tick.
+    /// Whether a module was looked at: from then on the clock of the host must tick.
     running: watch::Sender<bool>,
 }
 
@@ -201,19 +201,25 @@ impl Loader {
         };
         // It comes with the program: it is there whatever the disk says, and needs no signature.
         let loaded = if module == super::default_module() {
+            self.start_clock();
             host.admit(super::DEFAULT)?
         } else {
             let bytes = blobs.read(module).map_err(unread)?;
             let (manifest, counter) = self.vouched(blobs, module, &bytes, is_new)?;
+            self.start_clock();
             let loaded = host.admit_with(&bytes, &manifest)?;
             if let Some((key, counter)) = counter.filter(|_| is_new) {
                 blobs.count(&key.to_hex(), counter)?;
             }
             loaded
         };
-        self.0.running.send_if_modified(|running| !std::mem::replace(running, true));
         self.compiled().put(loaded.clone());
         Ok(loaded)
+    }
+
+    /// From here on code of modules runs, and only a clock that ticks ends what fuel does not.
+    fn start_clock(&self) {
+        self.0.running.send_if_modified(|running| !std::mem::replace(running, true));
     }
 
     /// What a module is held to by whoever signed it, and the signer's counter if that matters.

@@ -137,3 +137,15 @@ fn a_site_that_runs_no_modules_says_so_and_still_prepares_the_built_in_rules() {
     assert_eq!(outcome, Outcome::Done(PolicyReply::Prepared(floor.id())));
     assert_eq!(admit(&loader, Sha256::of(b"any")), Err("native".to_owned()));
 }
+
+#[test]
+fn the_clock_ticks_before_the_first_module_runs_anything() {
+    // The incident: the very first module was described, configured and asked while nothing moved its clock.
+    let Bench { loader, blobs, dir: _dir } = bench(&[]);
+    let running = loader.running();
+    assert_eq!(admit(&loader, Sha256::of(b"never there")), Err("unreadable".to_owned()));
+    assert!(!*running.borrow(), "there is nothing to run");
+    let nonsense = blobs.put(b"nonsense").unwrap();
+    assert_eq!(admit(&loader, nonsense), Err("not_a_component".to_owned()));
+    assert!(*running.borrow());
+}
