@@ -201,7 +201,7 @@ impl<S: Seams> Watch<S> {
         let size = found.bytes.len() as u64;
         let stored = self.seams.blocking().run(move || {
             blobs.put(&found.bytes)?;
-            found.signature.map_or(Ok(()), |signature| blobs.put_signature(module, &signature))
+            found.signature.map_or(Ok(()), |signature| blobs.put_signature(module, Some(&signature)))
         });
         stored.await.map_err(|error| format!("it could not be stored: {error}"))?;
         self.ask(PolicyRequest::Admit { module, size }).await?;

@@ -224,7 +224,7 @@ pub(crate) mod failing {
     use crate::seam::{Disk, DiskFile, Meta, Open};
 
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct Failing(Arc<AtomicBool>, Arc<Mutex<Vec<PathBuf>>>, Arc<AtomicBool>);
+    pub(crate) struct Failing(Arc<AtomicBool>, Arc<Mutex<Vec<PathBuf>>>, Arc<AtomicBool>, Arc<AtomicBool>);
 
     impl Failing {
         pub(crate) fn break_now(&self) {
@@ -234,6 +234,11 @@ pub(crate) mod failing {
         /// Whether folders cannot be synced; all else works.
         pub(crate) fn break_folders(&self, broken: bool) {
             self.2.store(broken, Ordering::SeqCst);
+        }
+
+        /// Whether opening a file panics.
+        pub(crate) fn panic_at_opening(&self, panics: bool) {
+            self.3.store(panics, Ordering::SeqCst);
         }
 
         /// Folders that were synced.
@@ -276,6 +281,7 @@ pub(crate) mod failing {
         type File = File;
         type Lock = RealLock;
         fn open(&self, path: &Path, how: Open) -> io::Result<File> {
+            assert!(!self.3.load(Ordering::SeqCst), "a test wants it so");
             Ok(File(RealDisk.open(path, how)?, self.0.clone()))
         }
         fn create_dir_all(&self, path: &Path) -> io::Result<()> {
