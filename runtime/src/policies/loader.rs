@@ -47,6 +47,13 @@ pub enum Unloaded {
     Disk(String),
 }
 
+impl Unloaded {
+    /// Whether the bytes of the module are not there, or not what they were.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        matches!(self, Unloaded::Rejected(rejection) if rejection.code == UNREADABLE)
+    }
+}
+
 impl From<Rejection> for Unloaded {
     fn from(rejection: Rejection) -> Unloaded {
         Unloaded::Rejected(rejection)

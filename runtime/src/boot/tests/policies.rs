@@ -384,3 +384,35 @@ async fn a_module_that_was_refused_for_its_signature_may_come_again_without_it()
     site.shutdown().await.unwrap();
     verified(dir.path());
 }
+
+#[tokio::test]
+async fn a_replay_names_the_module_whose_bytes_are_gone_where_it_decided() {
+    // The incident: after a module was removed, the replay of a healthy site spoke of a ruling that differs.
+    let dir = tempfile::tempdir().unwrap();
+    recording(dir.path(), "robot-1/T1.mcap", b"a recording").await;
+    let site = started(dir.path()).await;
+    let bytes = rig::module("suite", "");
+    let module = Sha256::of(&bytes);
+    let hash = module.to_string();
+    assert_eq!(put(&site, "concurrency", &bytes).await.status, 201);
+    assert_eq!(post(&site, "concurrency/activate", json!({"module": hash})).await.status, 200);
+    with_a_job(&site, "T1").await;
+    let view = site.view.clone();
+    let decided = || {
+        let lines = view.decisions(Slot::Concurrency, 1).unwrap();
+        lines.iter().any(|line| String::from_utf8_lossy(line).contains(&hash)).then_some(())
+    };
+    eventually("the module decided", decided).await;
+    assert_eq!(post(&site, "concurrency/reset", json!({})).await.status, 200);
+    let removed = http(&site, "DELETE", &format!("/api/v1/policies/modules/{hash}"), "", b"").await;
+    assert_eq!(removed.status, 200, "{}", removed.text);
+    let gone = || (!kept(dir.path()).contains(&format!("{hash}.wasm"))).then_some(());
+    eventually("its bytes are gone", gone).await;
+    site.shutdown().await.unwrap();
+    let found = replay::verify_dir(&RealDisk, &dir.path().join("site")).unwrap_err();
+    assert!(matches!(&found, replay::Divergence::ModuleGone { module: m, .. } if *m == module), "{found}");
+    assert!(found.to_string().contains(&hash), "{found}");
+    // With the bytes back everything is equal again.
+    std::fs::write(dir.path().join(format!("site/policies/{hash}.wasm")), &bytes).unwrap();
+    verified(dir.path());
+}
