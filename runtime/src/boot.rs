@@ -535,6 +535,7 @@ fn routes<S: Seams>(
                 journal_bytes: figures.journal_bytes,
                 quarantined: figures.quarantined,
                 clamps: figures.clamps,
+                unrecorded: figures.unrecorded,
                 policies: decided.read(),
             }
         }),
