@@ -191,7 +191,7 @@ pub async fn start<S: Seams>(
     }
     let mut knobs = config.knobs().map_err(|bad| BootError::Config(bad.to_string()))?;
     let (store, boot) = open_store(&seams, &config).await?;
-    let loader = loader(&seams, &config).await?;
+    let loader = loader(&seams, &config, store.view()).await?;
     if loader.host().is_none() {
         knobs.default_module = None;
     }
@@ -468,7 +468,7 @@ async fn open_store<S: Seams>(seams: &S, config: &Config) -> Result<(Store, Boot
 }
 
 /// Who has the site's modules. A site whose machine cannot run any starts all the same, on the built-in rules.
-async fn loader<S: Seams>(seams: &S, config: &Config) -> Result<Loader, BootError> {
+async fn loader<S: Seams>(seams: &S, config: &Config, rows: View) -> Result<Loader, BootError> {
     if config.policies.native {
         return Ok(Loader::native());
     }
@@ -489,7 +489,12 @@ async fn loader<S: Seams>(seams: &S, config: &Config) -> Result<Loader, BootErro
         Ok(blobs)
     });
     let blobs = opened.await.map_err(|error| BootError::File { path, error })?;
-    Ok(Loader::new(host, blobs, &config.policies.keys))
+    let loader = Loader::new(host, blobs, &config.policies.keys);
+    let swept = loader.clone();
+    if let Err(error) = seams.blocking().run(move || swept.sweep(&rows)).await {
+        tracing::warn!(%error, "modules that nobody knows may stay until the next start");
+    }
+    Ok(loader)
 }
 
 async fn listen<S: Seams>(
@@ -530,6 +535,7 @@ fn routes<S: Seams>(
                 journal_bytes: figures.journal_bytes,
                 quarantined: figures.quarantined,
                 clamps: figures.clamps,
+                unrecorded: figures.unrecorded,
                 policies: decided.read(),
             }
         }),

@@ -452,7 +452,7 @@ impl<C: Clock> Engine<C> {
         if self.batch.entries.is_empty() {
             return Ok(());
         }
-        self.batch.decisions = self.recorder.lines();
+        self.batch.decisions = self.recorder.lines(&self.gauge);
         let begun = self.clock.now().mono;
         self.store.commit(&self.batch)?;
         let took = begun.until(self.clock.now().mono);

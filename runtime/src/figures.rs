@@ -47,6 +47,8 @@ pub struct Figures {
     pub object_operations: u64,
     /// How often the core did otherwise than the active set said.
     pub clamps: Clamps,
+    /// Decisions that were too large to be recorded.
+    pub unrecorded: u64,
     /// Inputs that are quarantined, by their crashes before this boot.
     pub quarantined: u64,
 }

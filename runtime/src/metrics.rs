@@ -37,6 +37,8 @@ pub struct DriverStats {
     pub quarantined: u64,
     /// How often the core did otherwise than the active set of policies said.
     pub clamps: Clamps,
+    /// Decisions that were too large to be recorded.
+    pub unrecorded: u64,
     /// What is counted of policies where they are asked.
     pub policies: Figures,
 }
@@ -181,6 +183,8 @@ impl Collector for Site {
         counter(out, "stale_outcomes", "Outcomes nobody waited for, dropped", stats.machine.stale_outcomes)?;
         counter(out, "batches", "Batches of inputs taken", stats.batches)?;
         counter(out, "commits", "Batches committed", stats.commits)?;
+        let text = "Decisions that were too large to be recorded";
+        counter(out, "policy_unrecorded", text, stats.unrecorded)?;
         let view = self.board.policies();
         policies::encode(out, &stats.policies, &stats.clamps, view.as_deref())?;
         let seconds = ConstCounter::new(stats.commit_seconds);

@@ -17,8 +17,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use tidegate_core::change::{Change, JournalEntry};
+use tidegate_core::digest::Sha256;
 use tidegate_core::effect::Output;
-use tidegate_core::id::{JobId, PartNo, Seq};
+use tidegate_core::id::{JobId, PartNo, PolicySetId, Seq};
 use tidegate_core::input::Input;
 use tidegate_core::machine::{Machine, Rows};
 use tidegate_core::policy::{PolicySet, Settings, Slot};
@@ -93,6 +94,19 @@ pub enum Divergence {
         life: String,
         /// What the replay has.
         replay: String,
+    },
+    /// Policies cannot be asked again: the bytes of one are gone.
+    #[error(
+        "entry {seq} ({input}): the module {module} decided here, and its bytes are gone: it was removed, or it had to \
+         make room for another. Everything before this entry is equal; from here on nothing can be compared"
+    )]
+    ModuleGone {
+        /// The entry.
+        seq: Seq,
+        /// Name of its input.
+        input: &'static str,
+        /// Which module.
+        module: Sha256,
     },
     /// A record that a step was given is not what the records before it say.
     #[error("entry {seq} ({input}) consulted {key:?}: life {}, replay {}", shown(life.as_deref()), shown(replay.as_deref()))]
@@ -199,8 +213,9 @@ enum Modules {
 }
 
 impl Modules {
-    /// Gets a set ready to be asked. Where that fails the shelf stands in for it, and says so in its rulings.
-    fn prepare(&self, set: &PolicySet, shelf: &mut Shelf) {
+    /// Gets a set ready to be asked. Where that fails the shelf stands in for it, and says so in its rulings. Returns the
+    /// module whose bytes are gone, if it failed for that.
+    fn prepare(&self, set: &PolicySet, shelf: &mut Shelf) -> Option<Sha256> {
         let loader = match self {
             Modules::None => &Loader::native(),
             Modules::Of(blobs, loader) if Slot::ALL.iter().any(|slot| set.module(*slot).is_some()) => {
@@ -215,9 +230,13 @@ impl Modules {
             Modules::Of(..) => &Loader::native(),
         };
         match loader.prepare(set) {
-            Ok(seated) => shelf.put_seated(seated),
+            Ok(seated) => {
+                shelf.put_seated(seated);
+                None
+            }
             Err((slot, why)) => {
                 tracing::warn!(slot = slot.name(), %why, "a set of policies cannot be made ready again");
+                set.module(slot).filter(|_| why.is_unreadable())
             }
         }
     }
@@ -245,6 +264,7 @@ fn run(view: &View, step: bool, modules: &Modules) -> Result<Report, Divergence>
         earlier: snapshot.earlier()?,
         shelf: Shelf::with_builtin(Settings::default()),
         modules,
+        gone: BTreeMap::new(),
         out: Output::default(),
         next: Seq(base.0 + 1),
         report: Report { base: base.0, ..Report::default() },
@@ -295,6 +315,8 @@ struct Replay<'a> {
     shadow: Follower,
     shelf: Shelf,
     modules: &'a Modules,
+    /// Sets that cannot be asked again, and the module of each whose bytes are gone.
+    gone: BTreeMap<PolicySetId, Sha256>,
     out: Output,
     next: Seq,
     report: Report,
@@ -313,12 +335,15 @@ impl Replay<'_> {
             self.machine = (step && entry.seq > self.earlier).then(|| hot(&self.rows));
             if let Some(machine) = &self.machine {
                 self.shelf.add_builtin(knobs.builtin.clone());
-                self.modules.prepare(&machine.parts().policies.set_under(knobs), &mut self.shelf);
+                let gone = self.modules.prepare(&machine.parts().policies.set_under(knobs), &mut self.shelf);
+                self.gone.extend(gone.map(|module| (entry.policies, module)));
             }
         } else if let Some(machine) = &self.machine
             && !self.shelf.holds(entry.policies)
+            && !self.gone.contains_key(&entry.policies)
         {
-            self.modules.prepare(machine.active_set(), &mut self.shelf);
+            let gone = self.modules.prepare(machine.active_set(), &mut self.shelf);
+            self.gone.extend(gone.map(|module| (entry.policies, module)));
         }
         let input = entry.input.name();
         for (key, life) in &entry.cold {
@@ -351,7 +376,11 @@ impl Replay<'_> {
             };
             let mut repeat = Repeat::new(self.shelf.get(entry.policies), entry, set.floor);
             machine.step(entry.now, &entry.input, &cold, &mut repeat, &mut self.out);
-            self.compare_step(entry)?;
+            // Where life did not ask the module either, nothing is missing.
+            self.compare_step(entry).map_err(|divergence| match self.gone.get(&entry.policies) {
+                Some(module) => Divergence::ModuleGone { seq: entry.seq, input, module: *module },
+                None => divergence,
+            })?;
             for (key, stepped) in self.out.rows.drain(..) {
                 let applied = self.shadow.row(&key);
                 if applied != stepped {

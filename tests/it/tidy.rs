@@ -421,6 +421,44 @@ fn no_file_outgrows_a_single_purpose() {
     }
 }
 
+/// Where files that are no text may be tracked, and how they end; an empty end is any.
+const BINARY: &[(&str, &str)] = &[("policies/", ".wasm"), ("tests/golden/", ""), ("tests/fuzz/corpus/", "")];
+
+/// Whether git tracks such a file for a reason.
+fn may_be_tracked(name: &str, bytes: &[u8]) -> bool {
+    let is_text = !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok();
+    is_text || BINARY.iter().any(|(folder, end)| name.starts_with(folder) && name.ends_with(end))
+}
+
+#[test]
+fn what_is_no_text_is_tracked_only_where_it_belongs() {
+    // The incident: a package of 9.6 megabytes was committed with the files around it.
+    let listed = std::process::Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output();
+    let Some(listed) = listed.ok().filter(|listed| listed.status.success()) else {
+        return crate::skip::skip(
+            "what_is_no_text_is_tracked_only_where_it_belongs",
+            "this is no work tree of git",
+        );
+    };
+    let names = String::from_utf8(listed.stdout).expect("names are UTF-8");
+    let mut seen = 0;
+    for name in names.split('\0').filter(|name| !name.is_empty()) {
+        let path = root().join(name);
+        // Links lead to files that are looked at themselves; what was removed is not committed any more.
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()) {
+            let bytes = fs::read(&path).expect(name);
+            assert!(
+                may_be_tracked(name, &bytes),
+                "{name} is no text: it does not belong into the repository"
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 500, "only {seen} files were looked at");
+    assert!(!may_be_tracked("some.whl", b"PK\x03\x04\x00") && !may_be_tracked("policies/x.png", &[0xFF]));
+    assert!(may_be_tracked("policies/default/policy.wasm", b"\0asm") && may_be_tracked("LICENSE", b"text"));
+}
+
 #[test]
 fn nothing_is_left_unfinished() {
     for (name, text) in

@@ -47,7 +47,7 @@ impl Uploads {
 
     /// When the policy will have let everything crawl for as long as it may.
     fn patience_ends(&self, cx: &Cx<'_>) -> Option<Mono> {
-        let since = self.pace.slow_since(cx.active.set)?;
+        let since = self.pace.slow_since(cx.active.seat(Slot::Bandwidth))?;
         Some(since.after(cx.active.patience(Slot::Bandwidth, cx.knobs)))
     }
 
@@ -94,7 +94,7 @@ impl Uploads {
             self.memo = Memo::of(name, note);
         }
         // While the way is tried again, it is not the policy that keeps everybody waiting.
-        self.pace.crawls(crawls && cx.situation.streak == 0, cx.active.set, now);
+        self.pace.crawls(crawls && cx.situation.streak == 0, cx.active.seat(Slot::Bandwidth), now);
         let first = self.live.values().filter_map(|live| live.booked).min();
         if !self.pace.set(limit, again, first, now) {
             return Vec::new();

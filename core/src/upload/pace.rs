@@ -3,8 +3,8 @@
 
 use core::time::Duration;
 
-use crate::id::PolicySetId;
 use crate::limits;
+use crate::policy::Seat;
 use crate::time::Mono;
 
 /// The lowest limit at which a part of this size leaves in time. In bytes per second.
@@ -27,8 +27,8 @@ pub(super) struct Pace {
     /// Whether somebody wished so, so that those who wait for their turn ask as well.
     wished: bool,
     free_at: Mono,
-    /// Since when which policies have let everything crawl.
-    slow: Option<(Mono, PolicySetId)>,
+    /// Since when whoever sits in the slot has let everything crawl.
+    slow: Option<(Mono, Seat)>,
     /// When the last upload ended, while there is none.
     idle: Option<Mono>,
 }
@@ -80,15 +80,15 @@ impl Pace {
         at
     }
 
-    /// Takes note whether everything crawls by the word of these policies.
-    pub(super) fn crawls(&mut self, crawls: bool, by: PolicySetId, now: Mono) {
+    /// Takes note whether everything crawls by the word of whoever sits there.
+    pub(super) fn crawls(&mut self, crawls: bool, by: &Seat, now: Mono) {
         let since = self.slow_since(by).unwrap_or(now);
-        self.slow = crawls.then_some((since, by));
+        self.slow = crawls.then(|| (since, by.clone()));
     }
 
-    /// Since when these policies have let everything crawl.
-    pub(super) fn slow_since(&self, by: PolicySetId) -> Option<Mono> {
-        self.slow.filter(|(_, of)| *of == by).map(|(since, _)| since)
+    /// Since when whoever sits there has let everything crawl.
+    pub(super) fn slow_since(&self, by: &Seat) -> Option<Mono> {
+        self.slow.as_ref().filter(|(_, of)| of == by).map(|(since, _)| *since)
     }
 
     /// The last upload ended.

@@ -2,6 +2,7 @@
 //! milliseconds: never called on the thread of decisions except before the first one. Decides nothing: whether a module
 //! may sit anywhere is the core's to say.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +12,18 @@ use tidegate_core::effect::PolicyOp;
 use tidegate_core::input::PolicyReply;
 use tidegate_core::outcome::{Fault, Outcome};
 use tidegate_core::policy::{Binding, PolicySet, Seat, Slot};
+use tidegate_core::row::{Key, ModuleState, Row};
 use tidegate_policies::sign::{self, PublicKey, Signature, TrustedKey};
-use tidegate_policies::{Host, Manifest, Module, Rejection, SeatedSet, Sitting};
+use tidegate_policies::{Host, Limits, Manifest, Module, Rejection, SeatedSet, Sitting};
 use tokio::sync::watch;
 
-use crate::store::{Blobs, Unread};
+use crate::crash;
+use crate::store::{Blobs, Claim, StoreError, Unread, View};
 
 /// Modules that are kept compiled; a site knows about as many, and one takes some hundred kilobytes.
 const COMPILED_MAX: usize = 64;
+/// How often the program may end while it looks at one module: once may be chance.
+const TRIES_MAX: u32 = 2;
 
 /// What an operation made ready for the shelf. It is there before the core hears of it.
 #[derive(Debug)]
@@ -42,6 +47,13 @@ pub enum Unloaded {
     Disk(String),
 }
 
+impl Unloaded {
+    /// Whether the bytes of the module are not there, or not what they were.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        matches!(self, Unloaded::Rejected(rejection) if rejection.code == UNREADABLE)
+    }
+}
+
 impl From<Rejection> for Unloaded {
     fn from(rejection: Rejection) -> Unloaded {
         Unloaded::Rejected(rejection)
@@ -63,7 +75,9 @@ struct Inner {
     blobs: Option<Blobs>,
     signers: Signers,
     compiled: Mutex<Compiled>,
-    /// Whether anything was compiled: from then on the clock of the host must tick.
+    /// Admissions that an earlier start began and did not end, how often each.
+    tries: Mutex<BTreeMap<Sha256, u32>>,
+    /// Whether a module was looked at: from then on the clock of the host must tick.
     running: watch::Sender<bool>,
 }
 
@@ -110,7 +124,8 @@ impl Loader {
 
     fn made(host: Option<Host>, blobs: Option<Blobs>, signers: Signers) -> Loader {
         let (running, _) = watch::channel(false);
-        Loader(Arc::new(Inner { host, blobs, signers, compiled: Mutex::default(), running }))
+        let (compiled, tries) = (Mutex::default(), Mutex::default());
+        Loader(Arc::new(Inner { host, blobs, signers, compiled, tries, running }))
     }
 
     /// The engine, unless the site runs no modules.
@@ -123,6 +138,33 @@ impl Loader {
     #[must_use]
     pub fn blobs(&self) -> Option<&Blobs> {
         self.0.blobs.as_ref()
+    }
+
+    /// Removes what no record is about from the folder of modules, and learns which admissions an earlier start did not
+    /// end. Once, before anything is loaded. Blocks.
+    ///
+    /// # Errors
+    /// Those of the disk and of the store.
+    pub fn sweep(&self, rows: &View) -> Result<(), StoreError> {
+        let Some(blobs) = &self.0.blobs else { return Ok(()) };
+        let mut tries = self.tries();
+        let gone = blobs.sweep(|module| {
+            let claim = match rows.get(&Key::Module(module))? {
+                Some(Row::Module(row)) if row.state == ModuleState::Staged => {
+                    let before = blobs.tries(module)?;
+                    tries.insert(module, before);
+                    Claim::Admitting
+                }
+                Some(_) => Claim::Settled,
+                None if module == super::default_module() => Claim::Settled,
+                None => Claim::Nobody,
+            };
+            Ok::<_, StoreError>(claim)
+        })?;
+        if gone > 0 {
+            tracing::info!(modules = gone, "modules that nobody knows were removed");
+        }
+        Ok(())
     }
 
     /// Turns true with the first module.
@@ -167,8 +209,17 @@ impl Loader {
                 modules.insert(*module, self.module(*module).map_err(|why| (slot, why))?);
             }
         }
-        SeatedSet::prepare(set, &|module| modules.get(&module).cloned())
-            .map_err(|(slot, rejection)| (slot, rejection.into()))
+        // The slots are gone through in this order, and each module is taken just before it is seated.
+        let slots = Slot::ALL.into_iter().filter(|slot| matches!(set.seat(*slot), Seat::Module(_)));
+        let (slots, now) = (RefCell::new(slots), Cell::new(Slot::AutoScan));
+        let take = |module| {
+            now.set(slots.borrow_mut().next().unwrap_or(now.get()));
+            modules.get(&module).cloned()
+        };
+        match guarded(|| SeatedSet::prepare(set, &take)) {
+            Ok(seated) => seated.map_err(|(slot, rejection)| (slot, rejection.into())),
+            Err(failed) => Err((now.get(), failed.into())),
+        }
     }
 
     /// A module in a slot with its settings. Blocks.
@@ -176,7 +227,8 @@ impl Loader {
     /// # Errors
     /// Why it cannot sit there.
     pub fn seat(&self, slot: Slot, binding: &Binding) -> Result<Sitting, Unloaded> {
-        Ok(self.module(binding.module)?.seat(slot, &binding.settings)?)
+        let module = self.module(binding.module)?;
+        Ok(guarded(|| module.seat(slot, &binding.settings))??)
     }
 
     /// A module that was admitted before: compiled already, or from its bytes. Blocks.
@@ -187,12 +239,12 @@ impl Loader {
         if let Some(compiled) = self.compiled().take(module) {
             return Ok(compiled);
         }
-        self.load(module, false)
+        guarded(|| self.load(module, false))?
     }
 
     /// A module that nobody looked at yet: its signer's counter must not have gone further meanwhile.
     fn admitted(&self, module: Sha256) -> Result<Module, Unloaded> {
-        self.load(module, true)
+        guarded(|| self.load(module, true))?
     }
 
     fn load(&self, module: Sha256, is_new: bool) -> Result<Module, Unloaded> {
@@ -201,38 +253,116 @@ impl Loader {
         };
         // It comes with the program: it is there whatever the disk says, and needs no signature.
         let loaded = if module == super::default_module() {
+            self.start_clock();
             host.admit(super::DEFAULT)?
         } else {
             let bytes = blobs.read(module).map_err(unread)?;
-            let (manifest, counter) = self.vouched(blobs, module, &bytes, is_new)?;
-            let loaded = host.admit_with(&bytes, &manifest)?;
-            if let Some((key, counter)) = counter.filter(|_| is_new) {
-                blobs.count(&key.to_hex(), counter)?;
+            let file = blobs.signature(module)?;
+            let (manifest, counter) = self.vouched(blobs, &bytes, file.as_deref(), is_new)?;
+            self.start_clock();
+            if !is_new {
+                host.admit_with(&bytes, &manifest)?
+            } else {
+                let loaded = self.tried(blobs, module, || host.admit_with(&bytes, &manifest))?;
+                if blobs.signature(module)? != file {
+                    return Err(Unloaded::Disk("its signature was replaced meanwhile".to_owned()));
+                }
+                if let Some((key, counter)) = counter {
+                    blobs.count(&key.to_hex(), counter)?;
+                }
+                loaded
             }
-            loaded
         };
-        self.0.running.send_if_modified(|running| !std::mem::replace(running, true));
         self.compiled().put(loaded.clone());
         Ok(loaded)
+    }
+
+    /// From here on code of modules runs, and only a clock that ticks ends what fuel does not.
+    fn start_clock(&self) {
+        self.0.running.send_if_modified(|running| !std::mem::replace(running, true));
+    }
+
+    /// Looks at a module under a mark on the disk, so that one that ends the program is not looked at in every start.
+    fn tried(
+        &self,
+        blobs: &Blobs,
+        module: Sha256,
+        look: impl FnOnce() -> Result<Module, Rejection>,
+    ) -> Result<Module, Unloaded> {
+        // Marks count that were there when the program started: later ones are its own.
+        let before = self.tries().get(&module).copied().unwrap_or(0);
+        let ended = || {
+            self.tries().remove(&module);
+            // A mark that stays is removed at the next start, unless the module is to be looked at again.
+            if let Err(error) = blobs.end_try(module) {
+                tracing::warn!(module = %module, %error, "the mark of a module's admission stays");
+            }
+        };
+        if before >= TRIES_MAX {
+            ended();
+            let why = format!(
+                "the program ended {before} times while this module was looked at; load it again to have it tried anew"
+            );
+            return Err(rejected("compile", why).into());
+        }
+        blobs.begin_try(module, before + 1)?;
+        let looked = guarded(look);
+        ended();
+        Ok(looked??)
+    }
+
+    fn tries(&self) -> MutexGuard<'_, BTreeMap<Sha256, u32>> {
+        self.0.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a signature may take the place of the one that a module was admitted with: it must count, and hold the
+    /// module to what it was held to. Its counter is remembered.
+    pub(super) fn renew(
+        &self,
+        module: Sha256,
+        bytes: &[u8],
+        serves: &[Slot],
+        new: &[u8],
+    ) -> Result<(), Unloaded> {
+        let Some(blobs) = &self.0.blobs else { return Ok(()) };
+        let (manifest, counter) = self.vouched(blobs, bytes, Some(new), true)?;
+        let absent = |hooks: &Vec<Slot>| serves.iter().find(|slot| !hooks.contains(slot)).copied();
+        if let Some(slot) = manifest.hooks.as_ref().and_then(absent) {
+            let why =
+                format!("it does not allow the hook {}, which the module was admitted for", slot.name());
+            return Err(rejected(SIGNATURE, why).into());
+        }
+        // One that does not count any more held it to nothing.
+        let held = match blobs.signature(module)? {
+            Some(old) => of_whoever(bytes, &old).map(|manifest| manifest.limits).unwrap_or_default(),
+            None => Limits::default(),
+        };
+        if manifest.limits != held {
+            let why = "its limits are not those that the module was admitted with";
+            return Err(rejected(SIGNATURE, why).into());
+        }
+        if let Some((key, counter)) = counter {
+            blobs.count(&key.to_hex(), counter)?;
+        }
+        Ok(())
     }
 
     /// What a module is held to by whoever signed it, and the signer's counter if that matters.
     fn vouched(
         &self,
         blobs: &Blobs,
-        module: Sha256,
         bytes: &[u8],
+        file: Option<&[u8]>,
         is_new: bool,
     ) -> Result<(Manifest, Option<(PublicKey, u64)>), Unloaded> {
-        let file = blobs.signature(module)?;
-        let (Signers::Known(keys), Some(file)) = (&self.0.signers, &file) else {
+        let (Signers::Known(keys), Some(file)) = (&self.0.signers, file) else {
             let trusted = match &self.0.signers {
                 Signers::Known(keys) => trusted(keys, &BTreeMap::new()),
                 Signers::Whoever => Vec::new(),
             };
             return Ok(match file {
                 None => (sign::unsigned(&trusted)?, None),
-                Some(file) => (of_whoever(bytes, &file)?, None),
+                Some(file) => (of_whoever(bytes, file)?, None),
             });
         };
         if keys.is_empty() {
@@ -298,6 +428,18 @@ fn of_whoever(bytes: &[u8], file: &[u8]) -> Result<Manifest, Rejection> {
 
 /// The code of a module whose bytes are not to be had, as the core knows it.
 const UNREADABLE: &str = "unreadable";
+/// The code of a module that nobody who counts vouches for.
+const SIGNATURE: &str = "signature";
+
+/// Calls into the host. It is a large program that is given a stranger's bytes: should it panic, that is the module's
+/// rejection and not the end of the site.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Rejection> {
+    crash::guarded(work).map_err(|panicked| {
+        let (message, location) = (panicked.message, panicked.location);
+        tracing::error!(panic = message, location, "the host panicked; its module is rejected");
+        rejected("compile", format!("the host failed on it: {message}"))
+    })
+}
 
 fn rejected(code: &'static str, why: impl Into<String>) -> Rejection {
     Rejection { code, why: why.into() }

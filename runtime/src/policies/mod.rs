@@ -2,6 +2,7 @@
 //! recorded and tried out, and a folder may be watched. What a module may do, and whether it counts, is decided elsewhere:
 //! in the host's crate and in the core.
 
+pub(crate) mod intake;
 mod loader;
 pub(crate) mod record;
 mod recorder;

@@ -11,15 +11,25 @@ use crate::api::shapes::{moment, set_id};
 /// Episodes or jobs that a recorded question may hold. A larger one is not recorded: it would cost the batch that it is
 /// committed with more than the rest of it.
 pub(crate) const ITEMS_MAX: usize = 512;
+/// Bytes of a recorded decision. Labels have no bound of their own: with many of them one question would be a megabyte.
+pub(crate) const LINE_BYTES_MAX: usize = 64 << 10;
 
-/// Whether a decision is recorded at all.
+/// Whether a decision is recorded at all, as far as it can be told before its line is made. That one is shorter than
+/// [`LINE_BYTES_MAX`] is seen when it is there.
 pub(crate) fn is_recorded(decision: &Decision) -> bool {
-    let items = match &decision.question {
-        Question::AutoScan(_, batch) => batch.len(),
-        Question::Order(_, batch) => batch.len(),
-        Question::Retry(_) | Question::Concurrency(_) | Question::Bandwidth(_) => 0,
+    let texts = |device: &str, labels: &[(String, String)]| {
+        device.len() + labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
     };
-    items <= ITEMS_MAX
+    let (items, bytes) = match &decision.question {
+        Question::AutoScan(_, batch) => {
+            (batch.len(), batch.iter().map(|item| texts(&item.device, &item.labels)).sum())
+        }
+        Question::Order(_, batch) => {
+            (batch.len(), batch.iter().map(|item| texts(&item.device, &item.labels)).sum())
+        }
+        Question::Retry(_) | Question::Concurrency(_) | Question::Bandwidth(_) => (0, 0),
+    };
+    items <= ITEMS_MAX && bytes <= LINE_BYTES_MAX
 }
 
 /// A decision as a line, without the end of the line.

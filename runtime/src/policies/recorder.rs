@@ -23,6 +23,8 @@ pub type Clamps = BTreeMap<(Slot, Option<Sha256>), u64>;
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     waiting: BTreeMap<Slot, VecDeque<(Wall, Decision)>>,
+    /// Whether somebody was told that decisions are too large to be recorded.
+    told: bool,
 }
 
 impl Recorder {
@@ -39,21 +41,90 @@ impl Recorder {
                     waiting.pop_front();
                 }
                 waiting.push_back((at, decision));
+            } else {
+                self.left_out(slot, gauge);
             }
         }
     }
 
     /// What goes into the table with the next commit.
-    pub(crate) fn lines(&mut self) -> Vec<(Slot, Vec<u8>)> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let lines = waiting.into_iter().flat_map(|(slot, decisions)| {
-            decisions.into_iter().map(move |(at, decision)| (slot, record::line(at, &decision)))
-        });
-        lines.collect()
+    pub(crate) fn lines(&mut self, gauge: &Gauge) -> Vec<(Slot, Vec<u8>)> {
+        let mut lines = Vec::new();
+        for (slot, decisions) in std::mem::take(&mut self.waiting) {
+            for (at, decision) in decisions {
+                let line = record::line(at, &decision);
+                if line.len() <= record::LINE_BYTES_MAX {
+                    lines.push((slot, line));
+                } else {
+                    self.left_out(slot, gauge);
+                }
+            }
+        }
+        lines
+    }
+
+    fn left_out(&mut self, slot: Slot, gauge: &Gauge) {
+        gauge.update(|figures| figures.unrecorded += 1);
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::warn!(
+                slot = slot.name(),
+                bytes_max = record::LINE_BYTES_MAX,
+                items_max = record::ITEMS_MAX,
+                "a decision is too large to be recorded; it is in the journal all the same. Told once"
+            );
+        }
     }
 }
 
 fn count(clamps: &mut Clamps, slot: Slot, module: Option<Sha256>) {
     let full = clamps.len() >= COUNTED_MAX && !clamps.contains_key(&(slot, module));
     *clamps.entry((slot, if full { None } else { module })).or_default() += 1;
+}
+
+#[allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#[cfg(test)]
+mod tests {
+    use tidegate_core::id::PolicySetId;
+    use tidegate_core::policy::{Ordering, Question, Situation, Verdict, Waiting};
+
+    use super::*;
+
+    fn decision(jobs: u64, labels: usize) -> Decision {
+        let job = |n| Waiting {
+            job: n,
+            device: "robot-1".to_owned(),
+            size: 1,
+            spent: 0,
+            queued_ms: 0,
+            age_ms: 0,
+            labels: (0..labels).map(|n| (format!("key-{n}"), "\n".repeat(128))).collect(),
+        };
+        let question = Question::Order(Situation::default(), (0..jobs).map(job).collect());
+        let scores = (0..jobs).map(|_| 0).collect();
+        Decision {
+            set: PolicySetId([1; 32]),
+            by: Author::Set(PolicySetId([1; 32])),
+            module: None,
+            question,
+            verdict: Verdict::Order(Ordering { scores, reason: 0 }),
+            enacted: String::new(),
+            reason: String::new(),
+            clamped: false,
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_recorded_but_counted_whatever_makes_it_so() {
+        // The incident: sixteen labels made a question of some hundred jobs a megabyte, and a commit held sixteen of them.
+        let (mut recorder, gauge) = (Recorder::default(), Gauge::default());
+        // The third is within the bound until its texts are written as JSON.
+        let mut decisions = vec![decision(3, 2), decision(600, 0), decision(512, 16), decision(30, 16)];
+        assert!(record::is_recorded(&decisions[3]) && !record::is_recorded(&decisions[2]));
+        recorder.take(Wall(0), &mut decisions, &gauge);
+        let lines = recorder.lines(&gauge);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].1.len() <= record::LINE_BYTES_MAX);
+        assert_eq!(gauge.read().unrecorded, 3);
+        assert_eq!(recorder.lines(&gauge).len(), 0);
+    }
 }

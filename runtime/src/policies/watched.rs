@@ -1,8 +1,10 @@
 //! A folder whose modules are activated as they appear: `<slot>.wasm`, with `<slot>.toml` for its settings and `<slot>.sig`
-//! for its signature beside it. Whoever puts them there renames them into place, the module last: a file that is being
-//! written may be read. Each content is tried once; its bytes are read once.
+//! for its signature beside it. Whoever puts them there renames them into place, the module last. A module is tried when two
+//! looks in a row found the same files, and never one that was seen to be written where it lies. What was refused for good
+//! is not tried again; what was refused for the moment is.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,15 +15,17 @@ use tidegate_core::digest::Sha256;
 use tidegate_core::effect::Response;
 use tidegate_core::input::{PolicyRequest, Request};
 use tidegate_core::policy::{Binding, SettingValue, Slot};
+use tidegate_core::refusal::{PolicyRefusal, Refusal};
 use tidegate_core::row::{Key, Row};
 use tidegate_core::time::Wall;
 use tidegate_policies::json as words;
 
 use super::Loader;
+use super::intake::{self, Unstored};
 use crate::api::shapes::moment;
 use crate::inbox::Inbox;
 use crate::seam::{Blocking, Clock, Disk, DiskFile, Open, Seams};
-use crate::store::View;
+use crate::store::{StoreError, View};
 
 /// How often the folder is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -87,6 +91,88 @@ type Marks = [Mark; 3];
 
 const ENDS: [&str; 3] = ["wasm", "toml", "sig"];
 
+/// What is remembered of a slot between two looks.
+#[derive(Clone, Debug)]
+struct Sight {
+    /// What lay there at the last look.
+    last: Marks,
+    /// What lay there when this process began to look, as long as that lies there still.
+    first: Option<Marks>,
+    /// What was tried last, and is not tried again.
+    taken: Option<Marks>,
+    /// The number of a module's file that was seen to be written where it lies.
+    in_place: Option<u64>,
+}
+
+/// What a look makes of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing lies there.
+    Nothing,
+    /// It was tried already, or may still be written.
+    Wait,
+    /// It is written where it lies, so nobody can tell when it is whole.
+    Refuse,
+    /// It is to be tried. `at_first`: it lay there when this process began to look.
+    Try {
+        /// What was activated before, by whoever, is not activated again.
+        at_first: bool,
+    },
+}
+
+impl Sight {
+    fn new(now: Marks) -> Sight {
+        Sight { last: now, first: Some(now), taken: None, in_place: None }
+    }
+
+    /// Takes in what lies there now. It is whole if it is what lay there before.
+    fn look(&mut self, now: Marks) -> Next {
+        let before = std::mem::replace(&mut self.last, now);
+        if self.first != Some(now) {
+            self.first = None;
+        }
+        let Some((number, time, len)) = now[0] else {
+            (self.taken, self.in_place) = (None, None);
+            return Next::Nothing;
+        };
+        if let (Some(number), Some((Some(same), was_time, was_len))) = (number, before[0])
+            && number == same
+            && (time, len) != (was_time, was_len)
+        {
+            self.in_place = Some(number);
+        }
+        if self.in_place.is_some() && self.in_place == number {
+            return if self.taken == Some(now) { Next::Wait } else { Next::Refuse };
+        }
+        self.in_place = None;
+        if before != now || self.taken == Some(now) {
+            return Next::Wait;
+        }
+        Next::Try { at_first: self.first.is_some() }
+    }
+}
+
+/// Why a module was not activated.
+struct Failed {
+    why: String,
+    /// Whether it may be otherwise in a moment.
+    may_pass: bool,
+}
+
+impl Failed {
+    fn for_good(why: impl Into<String>) -> Failed {
+        Failed { why: why.into(), may_pass: false }
+    }
+
+    fn for_now(why: impl Into<String>) -> Failed {
+        Failed { why: why.into(), may_pass: true }
+    }
+
+    fn of_disk(what: &str, error: &io::Error) -> Failed {
+        Failed { why: format!("{what}: {error}"), may_pass: error.kind() != io::ErrorKind::InvalidData }
+    }
+}
+
 /// What lies in the folder for one slot.
 struct Found {
     bytes: Vec<u8>,
@@ -124,8 +210,8 @@ impl<S: Seams> Watch<S> {
         }
     }
 
-    /// Looks once. `seen` is what was there the last time.
-    async fn look(&self, seen: &mut BTreeMap<Slot, Marks>) {
+    /// Looks once. `seen` is what was there the last time; nothing before the folder could be read for the first time.
+    async fn look(&self, seen: &mut BTreeMap<Slot, Sight>) {
         let (disk, dir) = (self.seams.disk().clone(), self.dir.clone());
         let (error, now) = self
             .seams
@@ -137,6 +223,7 @@ impl<S: Seams> Watch<S> {
                 (error, marks)
             })
             .await;
+        let is_unreadable = error.is_some();
         if let Some(folder) = &mut *self.watched.folder()
             && folder.error != error
         {
@@ -145,89 +232,153 @@ impl<S: Seams> Watch<S> {
             }
             folder.error = error;
         }
+        if is_unreadable && seen.is_empty() {
+            // What lies there when it can be read lay there at the first look.
+            return;
+        }
         for (slot, marks) in now {
-            let before = seen.insert(slot, marks);
-            if marks[0].is_none() {
-                // What sits in the slot stays there: taking a module out is said, not guessed.
-                if let Some(folder) = &mut *self.watched.folder() {
-                    folder.files.remove(&slot);
+            let next = match seen.entry(slot) {
+                Entry::Occupied(mut sight) => sight.get_mut().look(marks),
+                Entry::Vacant(none) => {
+                    none.insert(Sight::new(marks));
+                    Next::Wait
                 }
-                continue;
-            }
-            if before != Some(marks) {
-                self.take(slot, before.is_none()).await;
+            };
+            let is_over = match next {
+                Next::Wait => false,
+                Next::Nothing => {
+                    // What sits in the slot stays there: taking a module out is said, not guessed.
+                    if let Some(folder) = &mut *self.watched.folder() {
+                        folder.files.remove(&slot);
+                    }
+                    false
+                }
+                Next::Refuse => {
+                    let path = path(&self.dir, slot, ENDS[0]);
+                    let why = format!(
+                        "{} was changed in place: write it elsewhere on the same file system and rename it here",
+                        path.display()
+                    );
+                    self.tell(slot, None, Err(Failed::for_good(why)))
+                }
+                Next::Try { at_first } => self.take(slot, marks, at_first).await,
+            };
+            if is_over && let Some(sight) = seen.get_mut(&slot) {
+                sight.taken = Some(marks);
             }
         }
     }
 
-    /// Tries what lies there for a slot. `at_first` is the first look of this process: what was activated before, by
-    /// whoever, is not activated again.
-    async fn take(&self, slot: Slot, at_first: bool) {
+    /// Tries what lies there for a slot. `at_first`: it lay there when this process began to look; what was activated
+    /// before, by whoever, is not activated again then. Returns whether it need not be tried again.
+    async fn take(&self, slot: Slot, seen: Marks, at_first: bool) -> bool {
         let (disk, dir, most) = (self.seams.disk().clone(), self.dir.clone(), self.max_bytes);
-        let found = self.seams.blocking().run(move || read(&disk, &dir, slot, most)).await;
-        let at = self.seams.clock().now().wall;
-        let file = match found {
-            Err(error) => WatchedFile { module: None, at, error: Some(error) },
-            Ok(found) => {
-                let module = Sha256::of(&found.bytes);
-                let error = self.activate(slot, module, found, at_first).await.err();
-                WatchedFile { module: Some(module), at, error }
-            }
+        let read = move || {
+            let found = read(&disk, &dir, slot, most)?;
+            // Nobody wrote while it was read, or it is looked at again.
+            let is_whole = marks(&disk, &dir, slot) == seen;
+            Ok(is_whole.then_some(found))
         };
-        if let Some(error) = &file.error {
-            let module = file.module.map(|module| module.to_string());
+        match self.seams.blocking().run(read).await {
+            Err(failed) => self.tell(slot, None, Err(failed)),
+            Ok(None) => false,
+            Ok(Some(found)) => {
+                let module = Sha256::of(&found.bytes);
+                let activated = self.activate(slot, module, found, at_first).await;
+                self.tell(slot, Some(module), activated)
+            }
+        }
+    }
+
+    /// Shows what came of a file. Returns whether it need not be tried again.
+    fn tell(&self, slot: Slot, module: Option<Sha256>, came: Result<(), Failed>) -> bool {
+        let may_pass = came.as_ref().is_err_and(|failed| failed.may_pass);
+        let error = came.err().map(|failed| failed.why);
+        let at = self.seams.clock().now().wall;
+        let mut folder = self.watched.folder();
+        let Some(folder) = &mut *folder else { return !may_pass };
+        let before = folder.files.get(&slot);
+        // What is tried again every few seconds is told of once.
+        let is_news = before.is_none_or(|before| before.error != error || before.module != module);
+        if let Some(error) = error.as_ref().filter(|_| is_news) {
+            let module = module.map(|module| module.to_string());
+            let then = if may_pass {
+                "it is tried again in a moment"
+            } else {
+                "it is not tried again before its files change"
+            };
             tracing::warn!(
                 slot = slot.name(),
                 module,
                 error,
-                "a module of the watched folder was not activated; it is not tried again before its files change"
+                then,
+                "a module of the watched folder was not activated"
             );
         }
-        if let Some(folder) = &mut *self.watched.folder() {
-            folder.files.insert(slot, file);
+        if is_news || error.is_none() {
+            folder.files.insert(slot, WatchedFile { module, at, error });
         }
+        !may_pass
     }
 
-    async fn activate(&self, slot: Slot, module: Sha256, found: Found, at_first: bool) -> Result<(), String> {
+    async fn activate(&self, slot: Slot, module: Sha256, found: Found, at_first: bool) -> Result<(), Failed> {
         let binding = Binding { module, settings: found.settings };
         let (view, wanted) = (self.view.clone(), binding.clone());
-        let done = self.seams.blocking().run(move || was_activated(&view, slot, &wanted, at_first)).await?;
-        if done {
+        let known = move || {
+            let row = match view.get(&Key::Module(module))? {
+                Some(Row::Module(row)) => Some(row),
+                _ => None,
+            };
+            Ok::<_, StoreError>((was_activated(&view, slot, &wanted, at_first)?, row))
+        };
+        let known = self.seams.blocking().run(known).await;
+        let (is_done, row) = known.map_err(|error| Failed::for_now(error.to_string()))?;
+        if is_done {
             return Ok(());
         }
-        let Some(blobs) = self.loader.blobs().cloned() else {
-            return Err("this site runs no modules".to_owned());
-        };
+        let loader = self.loader.clone();
         let size = found.bytes.len() as u64;
-        let stored = self.seams.blocking().run(move || {
-            blobs.put(&found.bytes)?;
-            found.signature.map_or(Ok(()), |signature| blobs.put_signature(module, &signature))
-        });
-        stored.await.map_err(|error| format!("it could not be stored: {error}"))?;
+        let stored = self
+            .seams
+            .blocking()
+            .run(move || intake::store(&loader, row.as_deref(), &found.bytes, found.signature.as_deref()));
+        stored.await.map_err(|why| match &why {
+            Unstored::Native | Unstored::Signature(_) => Failed::for_good(why.to_string()),
+            Unstored::Busy => Failed::for_now(why.to_string()),
+            Unstored::Disk(error) => Failed::of_disk("it could not be stored", error),
+        })?;
         self.ask(PolicyRequest::Admit { module, size }).await?;
         self.ask(PolicyRequest::Activate { slot, binding }).await?;
         tracing::info!(slot = slot.name(), module = %module, "a module of the watched folder was activated");
         Ok(())
     }
 
-    async fn ask(&self, request: PolicyRequest) -> Result<(), String> {
+    async fn ask(&self, request: PolicyRequest) -> Result<(), Failed> {
         match self.inbox.request(Request::Policy(request), None).await {
             Ok(Ok(Response::Policy(_))) => Ok(()),
-            Ok(Ok(_)) => Err("the answer is of another kind".to_owned()),
+            Ok(Ok(_)) => Err(Failed::for_good("the answer is of another kind")),
             Ok(Err(refusal)) => {
                 let answer = crate::api::error::refused(&refusal);
-                Err(answer.body().get("error").and_then(Value::as_str).unwrap_or("refused").to_owned())
+                let body = answer.body();
+                let why = body.get("error").and_then(Value::as_str).unwrap_or("refused");
+                let may_pass = matches!(
+                    &refusal,
+                    Refusal::Stopping
+                        | Refusal::Policy(
+                            PolicyRefusal::Busy | PolicyRefusal::Overtaken | PolicyRefusal::Unanswered(_)
+                        )
+                );
+                Err(Failed { why: why.to_owned(), may_pass })
             }
-            Err(gone) => Err(gone.to_string()),
+            Err(gone) => Err(Failed::for_now(gone.to_string())),
         }
     }
 }
 
 /// Whether a slot has this module with these settings; at the first look also whether it ever had: then somebody took it
 /// out again, or another one came after it.
-fn was_activated(view: &View, slot: Slot, wanted: &Binding, at_first: bool) -> Result<bool, String> {
-    let row = view.get(&Key::Policy).map_err(|error| error.to_string())?;
-    let Some(Row::Policy(row)) = row else { return Ok(false) };
+fn was_activated(view: &View, slot: Slot, wanted: &Binding, at_first: bool) -> Result<bool, StoreError> {
+    let Some(Row::Policy(row)) = view.get(&Key::Policy)? else { return Ok(false) };
     let has = |slots: &[(Slot, Binding)]| slots.iter().any(|(at, who)| *at == slot && who == wanted);
     Ok(has(&row.slots) || (at_first && row.history.iter().any(|turn| has(&turn.slots))))
 }
@@ -244,17 +395,19 @@ fn marks<D: Disk>(disk: &D, dir: &Path, slot: Slot) -> Marks {
     })
 }
 
-fn read<D: Disk>(disk: &D, dir: &Path, slot: Slot, most: u64) -> Result<Found, String> {
+fn read<D: Disk>(disk: &D, dir: &Path, slot: Slot, most: u64) -> Result<Found, Failed> {
     let [bytes, settings, signature] = ENDS.map(|end| {
         let path = path(dir, slot, end);
         let limit = if end == ENDS[0] { most } else { SMALL_BYTES_MAX };
-        read_up_to(disk, &path, limit).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+        let unread = |error| Failed::of_disk(&format!("{} cannot be read", path.display()), &error);
+        read_up_to(disk, &path, limit).map_err(unread)
     });
-    let Some(bytes) = bytes? else { return Err("it is gone again".to_owned()) };
+    let Some(bytes) = bytes? else { return Err(Failed::for_now("it is gone again")) };
     let settings = match settings? {
         None => Vec::new(),
         Some(bytes) => {
-            read_settings(&bytes).map_err(|why| format!("{}: {why}", path(dir, slot, ENDS[1]).display()))?
+            let path = path(dir, slot, ENDS[1]);
+            read_settings(&bytes).map_err(|why| Failed::for_good(format!("{}: {why}", path.display())))?
         }
     };
     Ok(Found { bytes, settings, signature: signature? })

@@ -4,6 +4,7 @@
 //! ```text
 //! <data_dir>/policies/<sha256>.wasm   a module
 //! <data_dir>/policies/<sha256>.sig    the signature that came with it, if one did
+//! <data_dir>/policies/<sha256>.trying how often its admission began and did not end; gone when it ended
 //! <data_dir>/policies/counters.json    the highest counter seen of each signer's key
 //! <data_dir>/policies/<n>.new         a write that was interrupted; swept at the next start
 //! ```
@@ -37,12 +38,24 @@ pub enum Unread {
     Disk(#[from] io::Error),
 }
 
+/// Who needs a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody.
+    Nobody,
+    /// The site, which is to look at it yet.
+    Admitting,
+    /// The site, which knows what to think of it.
+    Settled,
+}
+
 /// What a folder of small files can do, without the type of its disk.
 trait Files: Send + Sync {
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
     fn remove(&self, name: &str) -> io::Result<()>;
     fn names(&self) -> io::Result<Vec<String>>;
+    fn sync(&self) -> io::Result<()>;
 }
 
 struct Folder<D: Disk> {
@@ -93,6 +106,10 @@ impl<D: Disk> Files for Folder<D> {
             Err(error) => Err(error),
         }
     }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.dir)
+    }
 }
 
 /// The modules of a data directory. Calls block. Cheap to clone.
@@ -139,8 +156,10 @@ impl Blobs {
     /// Those of the disk.
     pub fn put(&self, bytes: &[u8]) -> io::Result<Sha256> {
         let module = Sha256::of(bytes);
-        if self.read(module).is_err() {
-            self.0.write(&module_name(module), bytes)?;
+        match self.read(module) {
+            // Whoever wrote it may have failed to make its name durable, and said so to nobody who is still here.
+            Ok(_) => self.0.sync()?,
+            Err(_) => self.0.write(&module_name(module), bytes)?,
         }
         Ok(module)
     }
@@ -158,15 +177,16 @@ impl Blobs {
         if Sha256::of(&bytes) == module { Ok(bytes) } else { Err(Unread::Damaged) }
     }
 
-    /// Keeps the signature of a module, in place of an earlier one.
+    /// Keeps the signature of a module in place of an earlier one; with none, an earlier one is removed.
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn put_signature(&self, module: Sha256, signature: &[u8]) -> io::Result<()> {
-        if self.signature(module)?.as_deref() == Some(signature) {
-            return Ok(());
+    pub fn put_signature(&self, module: Sha256, signature: Option<&[u8]>) -> io::Result<()> {
+        match signature {
+            None => self.0.remove(&signature_name(module)),
+            Some(new) if self.signature(module)?.as_deref() == Some(new) => self.0.sync(),
+            Some(new) => self.0.write(&signature_name(module), new),
         }
-        self.0.write(&signature_name(module), signature)
     }
 
     /// The signature that came with a module, if one did.
@@ -206,14 +226,77 @@ impl Blobs {
         self.0.write(COUNTERS, &serde_json::to_vec(&counters)?)
     }
 
-    /// Removes a module and its signature. One that is not there is no error.
+    /// How often the admission of a module began and did not end.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn tries(&self, module: Sha256) -> io::Result<u32> {
+        match self.0.read(&trying_name(module)) {
+            // One that was cut off was begun all the same.
+            Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()).unwrap_or(1)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The admission of a module begins, for this many times without an end: durable when this returns.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn begin_try(&self, module: Sha256, tries: u32) -> io::Result<()> {
+        self.0.write(&trying_name(module), tries.to_string().as_bytes())
+    }
+
+    /// The admission of a module ended.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn end_try(&self, module: Sha256) -> io::Result<()> {
+        self.0.remove(&trying_name(module))
+    }
+
+    /// Removes a module and what stands beside it. One that is not there is no error.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn remove(&self, module: Sha256) -> io::Result<()> {
-        // The signature last: without its module it is swept with nobody missing it.
+        // What stands beside it last: without its module it is swept, and nobody misses it.
         self.0.remove(&module_name(module))?;
-        self.0.remove(&signature_name(module))
+        self.0.remove(&signature_name(module))?;
+        self.0.remove(&trying_name(module))
+    }
+
+    /// Removes every module that nobody claims, and what stands beside modules without use. What is no file of this
+    /// folder's is left alone. Returns how many modules went.
+    ///
+    /// # Errors
+    /// Those of the disk and of `claim`.
+    pub fn sweep<E: From<io::Error>>(
+        &self,
+        mut claim: impl FnMut(Sha256) -> Result<Claim, E>,
+    ) -> Result<usize, E> {
+        let mut claims = BTreeMap::new();
+        let mut gone = 0;
+        for module in self.list()? {
+            match claim(module)? {
+                Claim::Nobody => {
+                    self.remove(module)?;
+                    gone += 1;
+                }
+                claimed @ (Claim::Admitting | Claim::Settled) => {
+                    claims.insert(module, claimed);
+                }
+            }
+        }
+        for name in self.0.names()? {
+            let of = |end: &str| Sha256::from_hex(name.strip_suffix(end)?);
+            let is_lone = of(SIGNATURE).is_some_and(|module| !claims.contains_key(&module));
+            let is_stale = of(TRYING).is_some_and(|module| claims.get(&module) != Some(&Claim::Admitting));
+            if is_lone || is_stale {
+                self.0.remove(&name)?;
+            }
+        }
+        Ok(gone)
     }
 
     /// Every module that is there, in order of hash.
@@ -231,12 +314,18 @@ fn module_name(module: Sha256) -> String {
 }
 
 fn signature_name(module: Sha256) -> String {
-    format!("{module}.sig")
+    format!("{module}{SIGNATURE}")
+}
+
+fn trying_name(module: Sha256) -> String {
+    format!("{module}{TRYING}")
 }
 
 const COUNTERS: &str = "counters.json";
 const FOLDER: &str = "policies";
 const NEW: &str = "new";
+const SIGNATURE: &str = ".sig";
+const TRYING: &str = ".trying";
 /// More than any ceiling for modules that can be configured.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -258,7 +347,9 @@ mod tests {
         let one = blobs.put(b"one").unwrap();
         let two = blobs.put(b"two").unwrap();
         assert_eq!(one, Sha256::of(b"one"));
-        blobs.put_signature(one, b"{}").unwrap();
+        blobs.put_signature(one, Some(b"{}")).unwrap();
+        blobs.put_signature(two, Some(b"{}")).unwrap();
+        blobs.put_signature(two, None).unwrap();
         let again = Blobs::open(&RealDisk, dir.path()).unwrap();
         assert_eq!(again.read(one).unwrap(), b"one");
         assert_eq!(again.signature(one).unwrap().as_deref(), Some(&b"{}"[..]));
@@ -308,6 +399,44 @@ mod tests {
         disk.break_now();
         assert!(blobs.put(b"second").is_err());
         assert_eq!(files(dir.path()), [format!("{module}.wasm")]);
+    }
+
+    #[test]
+    fn a_name_that_may_not_be_durable_is_made_so_before_anybody_counts_on_it() {
+        // The incident: the name could not be made durable, the client asked again, and was told that all was well.
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Failing::default();
+        let blobs = Blobs::open(&disk, dir.path()).unwrap();
+        disk.break_folders(true);
+        assert!(blobs.put(b"module").is_err());
+        let module = Sha256::of(b"module");
+        assert!(blobs.put_signature(module, Some(b"{}")).is_err());
+        assert!(blobs.put(b"module").is_err(), "it is there, and may be gone after a power loss");
+        disk.break_folders(false);
+        for put in [&|| blobs.put(b"module").map(drop), &|| blobs.put_signature(module, Some(b"{}"))]
+            as [&dyn Fn() -> io::Result<()>; 2]
+        {
+            let before = disk.synced().len();
+            put().unwrap();
+            assert_eq!(disk.synced()[before..], [dir.path().join(FOLDER)]);
+        }
+    }
+
+    #[test]
+    fn tries_are_counted_until_they_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(&RealDisk, dir.path()).unwrap();
+        let module = blobs.put(b"module").unwrap();
+        assert_eq!(blobs.tries(module).unwrap(), 0);
+        blobs.begin_try(module, 1).unwrap();
+        blobs.begin_try(module, 2).unwrap();
+        let again = Blobs::open(&RealDisk, dir.path()).unwrap();
+        assert_eq!(again.tries(module).unwrap(), 2);
+        std::fs::write(dir.path().join(FOLDER).join(trying_name(module)), "").unwrap();
+        assert_eq!(again.tries(module).unwrap(), 1, "cut off, and begun all the same");
+        again.end_try(module).unwrap();
+        again.end_try(module).unwrap();
+        assert_eq!(again.tries(module).unwrap(), 0);
     }
 
     #[test]

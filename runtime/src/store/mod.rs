@@ -43,7 +43,7 @@ use crate::seam::{Disk, DiskFile, Open};
 use backend::{Backend, Held};
 use format::{BOOT, INFO, VERSION, table_of};
 
-pub use blobs::{Blobs, Unread};
+pub use blobs::{Blobs, Claim, Unread};
 pub use crashes::CrashRecords;
 pub use decisions::KEPT as DECISIONS_KEPT;
 pub use format::VERSION as FORMAT_VERSION;

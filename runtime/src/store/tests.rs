@@ -224,11 +224,21 @@ pub(crate) mod failing {
     use crate::seam::{Disk, DiskFile, Meta, Open};
 
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct Failing(Arc<AtomicBool>, Arc<Mutex<Vec<PathBuf>>>);
+    pub(crate) struct Failing(Arc<AtomicBool>, Arc<Mutex<Vec<PathBuf>>>, Arc<AtomicBool>, Arc<AtomicBool>);
 
     impl Failing {
         pub(crate) fn break_now(&self) {
             self.0.store(true, Ordering::SeqCst);
+        }
+
+        /// Whether folders cannot be synced; all else works.
+        pub(crate) fn break_folders(&self, broken: bool) {
+            self.2.store(broken, Ordering::SeqCst);
+        }
+
+        /// Whether opening a file panics.
+        pub(crate) fn panic_at_opening(&self, panics: bool) {
+            self.3.store(panics, Ordering::SeqCst);
         }
 
         /// Folders that were synced.
@@ -271,6 +281,7 @@ pub(crate) mod failing {
         type File = File;
         type Lock = RealLock;
         fn open(&self, path: &Path, how: Open) -> io::Result<File> {
+            assert!(!self.3.load(Ordering::SeqCst), "a test wants it so");
             Ok(File(RealDisk.open(path, how)?, self.0.clone()))
         }
         fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -286,6 +297,9 @@ pub(crate) mod failing {
             RealDisk.remove_dir(path)
         }
         fn sync_dir(&self, path: &Path) -> io::Result<()> {
+            if self.2.load(Ordering::SeqCst) {
+                return Err(io::Error::other("the folder cannot be synced"));
+            }
             self.1.lock().unwrap().push(path.to_owned());
             RealDisk.sync_dir(path)
         }

@@ -10,7 +10,7 @@ use tidegate_core::id::{Boot, ObjectKey, PolicySetId, Ticket};
 use tidegate_core::input::Input;
 use tidegate_core::limits;
 use tidegate_core::policy::{
-    Author, Decision, PolicyFault, PolicySet, Question, Situation, Slot, Surroundings, Verdict,
+    Author, Decision, PolicyFault, PolicySet, Question, Seat, Situation, Slot, Surroundings, Verdict,
 };
 use tidegate_core::row::{JobRow, JobState, Key, Row};
 use tidegate_core::time::Mono;
@@ -23,8 +23,8 @@ const REST_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 struct Site {
-    /// Since when which set has let everything crawl.
-    slow: Option<(Mono, PolicySetId)>,
+    /// Since when whoever sits in the slot has let everything crawl.
+    slow: Option<(Mono, Seat)>,
     /// Since when nothing is uploaded, while that is noted.
     idle: Option<Mono>,
     /// Operations that nobody answered yet.
@@ -82,7 +82,7 @@ impl Site {
     /// L6: a policy under which no part leaves in time is overruled as soon as its patience is over and anybody looks, if
     /// the built-in rules would go faster; and not before. I26: what holds instead of such a limit is said to be bounded.
     fn crawls(&mut self, seen: &Seen<'_>, set: &PolicySet, premises: &mut Premises) -> Result<(), Broken> {
-        let (now, active) = (seen.now.mono, set.id());
+        let (now, active) = (seen.now.mono, set.seat(Slot::Bandwidth));
         if self.idle.take_if(|since| *since < now).is_some() {
             self.slow = None;
         }
@@ -98,7 +98,7 @@ impl Site {
                     decision.enacted
                 )
             })?;
-            let since = self.slow.filter(|(_, by)| *by == active).map(|(since, _)| since);
+            let since = self.slow.as_ref().filter(|(_, by)| by == active).map(|(since, _)| *since);
             let over = since.is_some_and(|since| since.after(patience(seen, set)) <= now)
                 && situation.streak == 0
                 && faster(seen);
@@ -110,7 +110,7 @@ impl Site {
                 format!("everything crawls since {since:?}, and bandwidth is ruled by {:?}", decision.by)
             })?;
             let slow = slow && situation.streak == 0;
-            self.slow = slow.then_some((since.unwrap_or(now), active));
+            self.slow = slow.then(|| (since.unwrap_or(now), active.clone()));
         }
         let uploads = || rows::jobs(seen.rows).any(|job| is_claimed(job, seen.boot));
         if self.slow.is_some() && uploads() {

@@ -3,9 +3,9 @@
 use super::*;
 use core::time::Duration;
 
-use crate::id::PolicySetId;
 use crate::knobs::Knobs;
 use crate::policy::{Author, PolicyFault};
+use crate::policy::{Binding, Seat};
 use crate::time::Mono;
 
 fn asked(rig: &Rig) -> Vec<u64> {
@@ -222,7 +222,9 @@ fn its_patience_begins_anew_with_a_faster_answer_another_policy_a_bad_way_and_a_
             flow(rig, store, &[Some(2_000)], Duration::from_secs(700));
         },
         |rig, store| {
-            rig.active.set = PolicySetId([9; 32]);
+            let module = crate::digest::Sha256([9; 32]);
+            rig.active.seats[Slot::Bandwidth as usize] =
+                Seat::Module(Binding { module, settings: Vec::new() });
             live(rig, store, 700);
         },
         |rig, store| {

@@ -17,7 +17,7 @@ use tidegate_core::input::{PolicyRequest, Request as Ask};
 use tidegate_core::limits::{REASON_BYTES, SETTINGS_BYTES, SETTINGS_MAX};
 use tidegate_core::policy::{Binding, PolicyView, SettingValue, Slot};
 use tidegate_core::refusal::{PolicyRefusal, Refusal};
-use tidegate_core::row::{Key, ModuleRow, Row, shorten};
+use tidegate_core::row::{Key, ModuleRow, ModuleState, Row, shorten};
 use tidegate_policies::{FiguresReader, Histogram, SeatFigures, SettingDoc, ShadowFigures, json as words};
 
 use super::ApiState;
@@ -25,6 +25,7 @@ use super::error::{Answer, json as answer, refused};
 use super::input::{self, Fields, Params, Segment};
 use super::reads::blocking;
 use super::shapes::{Object, moment};
+use crate::policies::intake::{self, Unstored};
 use crate::policies::trial::{TRIED_MAX, Trial};
 use crate::policies::{Loader, Unloaded, Watched};
 use crate::store::DECISIONS_KEPT;
@@ -69,6 +70,12 @@ impl ApiState {
             effect::Response::Policy(view) => Ok(view),
             _ => Err(Answer::internal("the answer is of another kind")),
         }
+    }
+
+    /// What is recorded of a module.
+    async fn row(&self, module: Sha256) -> Result<Option<Box<ModuleRow>>, Answer> {
+        let row = self.read(move |rows| Ok(rows.get(&Key::Module(module))?)).await?;
+        Ok(if let Some(Row::Module(row)) = row { Some(row) } else { None })
     }
 
     /// The newest recorded decisions of a slot.
@@ -174,11 +181,16 @@ pub(super) async fn history(State(state): State<ApiState>) -> Result<Response, A
 pub(super) async fn module(State(state): State<ApiState>, hash: Segment) -> Result<Response, Answer> {
     let hash = hash.module()?;
     let unknown = || refused(&Refusal::Policy(PolicyRefusal::UnknownModule(hash)));
-    let row = state.read(move |rows| Ok(rows.get(&Key::Module(hash))?)).await?;
+    let row = state.row(hash).await?;
     let object = match &row {
-        Some(Row::Module(row)) => shapes::module(hash, row),
-        _ => Object::new().put("module", hash.to_string()),
+        Some(row) => shapes::module(hash, row),
+        None => Object::new().put("module", hash.to_string()),
     };
+    // Others may cost the site more than a look at them is worth: whoever asks has none of them compiled.
+    let is_sound = row.as_ref().is_some_and(|row| row.state == ModuleState::Admitted);
+    if !is_sound && hash != crate::policies::default_module() {
+        return if row.is_some() { Ok(answer(StatusCode::OK, object.into())) } else { Err(unknown()) };
+    }
     let loader = state.0.policies.loader.clone();
     let loaded = blocking(&state.0.runner, move || loader.module(hash)).await?;
     let object = match (&loaded, &row) {
@@ -190,8 +202,8 @@ pub(super) async fn module(State(state): State<ApiState>, hash: Segment) -> Resu
                 .put("reasons", about.reasons.to_vec())
                 .put("settings", about.settings.iter().map(doc).collect::<Vec<_>>())
         }
-        (Err(_), Some(Row::Module(_))) => object,
-        (Err(_), _) => return Err(unknown()),
+        (Err(_), Some(_)) => object,
+        (Err(_), None) => return Err(unknown()),
     };
     Ok(answer(StatusCode::OK, object.into()))
 }
@@ -206,34 +218,25 @@ pub(super) async fn load(
     let (parts, body) = request.into_parts();
     let settings = settings_beside(&parts.headers, &Params::of(&parts.uri)?)?;
     let signature = signature(&parts.headers)?;
-    let Some(blobs) = state.0.policies.loader.blobs().cloned() else { return Err(Answer::native()) };
+    let loader = state.0.policies.loader.clone();
+    let Some(blobs) = loader.blobs().cloned() else { return Err(Answer::native()) };
     let most = state.0.summary.policy_bytes_max;
     let bytes = input::bytes_up_to(body, usize::try_from(most).unwrap_or(usize::MAX)).await?;
     if bytes.is_empty() {
         return Err(Answer::bad_field("body", "the bytes of a module: a WebAssembly component"));
     }
     let size = bytes.len() as u64;
-    let stored = {
-        let blobs = blobs.clone();
-        blocking(&state.0.runner, move || {
-            let module = blobs.put(&bytes)?;
-            if let Some(signature) = signature {
-                blobs.put_signature(module, &signature)?;
-            }
-            std::io::Result::Ok(module)
-        })
-        .await?
-    };
-    let module = stored.map_err(|error| {
-        tracing::error!(%error, "a module could not be stored");
-        Answer::internal("the module could not be stored; see the log")
-    })?;
+    let module = Sha256::of(&bytes);
+    let row = state.row(module).await?;
+    let stored = blocking(&state.0.runner, move || {
+        intake::store(&loader, row.as_deref(), &bytes, signature.as_deref())
+    });
+    stored.await?.map_err(|why| unstored(module, &why))?;
     let view = match state.policy(PolicyRequest::Admit { module, size }).await {
         Ok(view) => view,
         Err(error) => {
-            // Bytes that the core does not know are nobody's. It knows those that it rejected.
-            let known = state.0.board.policies().is_some_and(|view| known(&view, module).is_some());
-            if !known && module != crate::policies::default_module() {
+            // Bytes that no record is about are nobody's. Where one is, the core may still come back to them.
+            if state.row(module).await?.is_none() && module != crate::policies::default_module() {
                 let removed = blocking(&state.0.runner, move || blobs.remove(module)).await?;
                 removed.unwrap_or_else(|error| tracing::warn!(%error, "a module that nobody knows stays"));
             }
@@ -264,6 +267,19 @@ pub(super) async fn load(
         }
     }
     Ok(answer(StatusCode::CREATED, object.put("warnings", warnings).into()))
+}
+
+fn unstored(module: Sha256, why: &Unstored) -> Answer {
+    match why {
+        Unstored::Native => Answer::native(),
+        Unstored::Signature(_) => Answer::new(StatusCode::CONFLICT, "policy_signature", why.to_string())
+            .with("module", module.to_string()),
+        Unstored::Busy => refused(&Refusal::Policy(PolicyRefusal::Busy)),
+        Unstored::Disk(error) => {
+            tracing::error!(%error, "a module could not be stored");
+            Answer::internal("the module could not be stored; see the log")
+        }
+    }
 }
 
 fn known(view: &PolicyView, module: Sha256) -> Option<&ModuleRow> {

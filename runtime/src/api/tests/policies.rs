@@ -8,7 +8,9 @@ use serde_json::json;
 use tidegate_core::digest::Sha256;
 use tidegate_core::input::{PolicyRequest, Request as Ask};
 use tidegate_core::policy::{Binding, SettingValue, Slot};
-use tidegate_core::refusal::Refusal;
+use tidegate_core::refusal::{PolicyRefusal, Refusal};
+use tidegate_core::row::{Key, ModuleRow, ModuleState, Row};
+use tidegate_core::time::Wall;
 
 use super::{routes_with, site};
 use crate::inbox::Inbox;
@@ -113,24 +115,73 @@ async fn a_site_that_runs_no_modules_takes_none_and_says_which_setting_it_is() {
 }
 
 #[tokio::test]
-async fn the_bytes_of_a_module_that_the_site_does_not_take_in_do_not_stay() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let blobs = Blobs::open(&RealDisk, dir.path()).expect("a disk");
-    let loader = Loader::new(rig::host(), blobs.clone(), &BTreeMap::new());
-    let (inbox, mut letters) = Inbox::new();
-    let site = routes_with(Vec::new(), inbox, loader);
-    let heard = tokio::spawn(async move {
-        let Some(crate::inbox::Letter::Request { request, answer, .. }) = letters.recv().await else {
-            panic!("a request")
-        };
-        let _ = answer.send(Err(Refusal::Stopping));
-        request
-    });
-    let (status, _) = site.call(Method::PUT, "/api/v1/policies/retry", "some bytes").await;
-    assert_eq!(status, 503);
+async fn bytes_that_the_site_has_a_record_of_stay_whatever_is_answered_and_those_of_nobody_go() {
+    // The incident: who was refused while somebody else's admission of the same bytes was under way took them away.
     let module = Sha256::of(b"some bytes");
-    assert_eq!(heard.await.expect("it heard"), Ask::Policy(PolicyRequest::Admit { module, size: 10 }));
-    assert_eq!(blobs.list().expect("a disk"), []);
+    let unanswered = || Refusal::Policy(PolicyRefusal::Unanswered("the disk failed".to_owned()));
+    let cases = [
+        (Some(ModuleState::Staged), Refusal::Stopping, 503, true),
+        (Some(ModuleState::Staged), Refusal::Policy(PolicyRefusal::Busy), 409, true),
+        (Some(ModuleState::Staged), unanswered(), 503, true),
+        (Some(ModuleState::Admitted), unanswered(), 503, true),
+        (None, Refusal::Policy(PolicyRefusal::Full), 409, false),
+        (None, Refusal::Stopping, 503, false),
+    ];
+    for (state, refusal, status, stay) in cases {
+        let case = format!("{state:?} {refusal:?}");
+        let dir = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(&RealDisk, dir.path()).expect("a disk");
+        let loader = Loader::new(rig::host(), blobs.clone(), &BTreeMap::new());
+        let (inbox, mut letters) = Inbox::new();
+        let row = state.map(|state| (Key::Module(module), Row::Module(Box::new(row(state)))));
+        let site = routes_with(row.into_iter().collect(), inbox, loader);
+        let heard = tokio::spawn(async move {
+            let Some(crate::inbox::Letter::Request { request, answer, .. }) = letters.recv().await else {
+                panic!("a request")
+            };
+            let _ = answer.send(Err(refusal));
+            request
+        });
+        let (found, answer) = site.call(Method::PUT, "/api/v1/policies/retry", "some bytes").await;
+        assert_eq!(found, status, "{case}: {answer}");
+        let asked = heard.await.expect("it heard");
+        assert_eq!(asked, Ask::Policy(PolicyRequest::Admit { module, size: 10 }), "{case}");
+        let left = if stay { vec![module] } else { Vec::new() };
+        assert_eq!(blobs.list().expect("a disk"), left, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_module_that_was_admitted_is_loaded_for_whoever_asks_about_it() {
+    // The incident: whoever asked about a rejected module had it compiled, as often and at once as they liked.
+    let bytes = rig::module("suite", "");
+    let module = Sha256::of(&bytes);
+    let rejected = ModuleState::Rejected { code: "compile".to_owned(), why: "too heavy".to_owned() };
+    let path = format!("/api/v1/policies/modules/{module}");
+    for (state, status, is_loaded) in [
+        (Some(ModuleState::Admitted), 200, true),
+        (Some(rejected), 200, false),
+        (Some(ModuleState::Staged), 200, false),
+        (None, 404, false),
+    ] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(&RealDisk, dir.path()).expect("a disk");
+        blobs.put(&bytes).expect("a disk");
+        let loader = Loader::new(rig::host(), blobs, &BTreeMap::new());
+        let (inbox, _letters) = Inbox::new();
+        let case = format!("{state:?}");
+        let row = state.map(|state| (Key::Module(module), Row::Module(Box::new(row(state)))));
+        let site = routes_with(row.into_iter().collect(), inbox, loader.clone());
+        let (found, answer) = site.get(&path).await;
+        assert_eq!(found, status, "{case}: {answer}");
+        assert_eq!(answer.get("settings").is_some(), is_loaded, "{case}: {answer}");
+        assert_eq!(*loader.running().borrow(), is_loaded, "{case}");
+    }
+}
+
+/// A record of a module.
+fn row(state: ModuleState) -> ModuleRow {
+    ModuleRow { facts: None, size: 10, state, at: Wall(0), quarantined: None, last_used: Wall(0) }
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 use tidegate_core::policy::{Seat, Slot};
+use tidegate_policies::sign::{SignedLimits, SigningKey};
 
 use super::*;
 use crate::config::Cloud;
 use crate::inbox::Outbound;
 use crate::policies::rig;
+use crate::seam::Disk as _;
 
 /// A site that runs modules and believes in a cloud, which is not there: jobs are claimed, fail and wait.
 fn with_modules(dir: &Path) -> Config {
@@ -57,6 +59,12 @@ async fn http(site: &Site, method: &str, path: &str, headers: &str, body: &[u8])
 
 async fn put(site: &Site, slot: &str, bytes: &[u8]) -> Said {
     http(site, "PUT", &format!("/api/v1/policies/{slot}"), "", bytes).await
+}
+
+async fn put_signed(site: &Site, slot: &str, bytes: &[u8], signature: &str) -> Said {
+    let line: String = signature.lines().collect();
+    http(site, "PUT", &format!("/api/v1/policies/{slot}"), &format!("tidegate-signature: {line}\r\n"), bytes)
+        .await
 }
 
 async fn post(site: &Site, path: &str, body: Value) -> Said {
@@ -276,5 +284,135 @@ async fn a_module_whose_bytes_are_gone_costs_its_slot_and_not_the_start() {
     assert_eq!(put(&second, "retry", &bytes).await.status, 201);
     assert_eq!(post(&second, "retry/activate", json!({"module": module})).await.status, 200);
     second.shutdown().await.unwrap();
+    verified(dir.path());
+}
+
+/// Files in the folder of modules.
+fn kept(dir: &Path) -> Vec<String> {
+    RealDisk.list(&dir.join("site/policies")).unwrap()
+}
+
+#[tokio::test]
+async fn a_start_sweeps_what_no_record_is_about_from_the_folder_of_modules_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = started(dir.path()).await;
+    let (known, orphan) = (rig::module("suite", "known"), rig::module("suite", "orphan"));
+    let signed = SigningKey::generate().unwrap().sign(&known, None, None, 1).to_json();
+    assert_eq!(put_signed(&site, "retry", &known, &signed).await.status, 201);
+    // Rejected ones have a record as well.
+    assert_eq!(put(&site, "retry", b"nonsense").await.status, 422);
+    site.shutdown().await.unwrap();
+    let before = kept(dir.path());
+    let folder = dir.path().join("site/policies");
+    let orphan_hash = Sha256::of(&orphan);
+    std::fs::write(folder.join(format!("{orphan_hash}.wasm")), &orphan).unwrap();
+    std::fs::write(folder.join(format!("{orphan_hash}.sig")), b"{}").unwrap();
+    std::fs::write(folder.join(format!("{}.sig", Sha256::of(b"gone"))), b"{}").unwrap();
+    std::fs::write(folder.join(format!("{}.trying", Sha256::of(&known))), b"1").unwrap();
+    std::fs::write(folder.join("counters.json"), b"{}").unwrap();
+    std::fs::write(folder.join("read me"), b"somebody else's").unwrap();
+
+    let again = started(dir.path()).await;
+    let mut expected = before;
+    expected.extend(["counters.json".to_owned(), "read me".to_owned()]);
+    expected.sort();
+    assert_eq!(kept(dir.path()), expected);
+    let nonsense = Sha256::of(b"nonsense");
+    assert!(expected.contains(&format!("{nonsense}.wasm")), "{expected:?}");
+    assert_eq!(
+        post(&again, "retry/activate", json!({"module": Sha256::of(&known).to_string()})).await.status,
+        200
+    );
+    again.shutdown().await.unwrap();
+    verified(dir.path());
+}
+
+#[tokio::test]
+async fn a_signature_that_does_not_vouch_for_a_module_as_it_is_used_is_refused_and_changes_nothing() {
+    // The incident: the signature of a module that decides was replaced unread, and the next start threw the module out.
+    let dir = tempfile::tempdir().unwrap();
+    let site = started(dir.path()).await;
+    let bytes = rig::module("suite", "");
+    let module = Sha256::of(&bytes).to_string();
+    assert_eq!(put(&site, "retry", &bytes).await.status, 201);
+    assert_eq!(post(&site, "retry/activate", json!({"module": module})).await.status, 200);
+    let key = SigningKey::generate().unwrap();
+    let lower = SignedLimits { fuel: Some(10), ..SignedLimits::default() };
+    for (signature, words) in [
+        ("{}".to_owned(), "cannot be read"),
+        (key.sign(b"another", None, None, 1).to_json(), "signature"),
+        (key.sign(&bytes, Some(&[Slot::Order]), None, 1).to_json(), "auto-scan"),
+        (key.sign(&bytes, None, Some(lower), 1).to_json(), "limits"),
+    ] {
+        let refused = put_signed(&site, "retry", &bytes, &signature).await;
+        let answer = refused.json();
+        assert_eq!((refused.status, &answer["code"]), (409, &json!("policy_signature")), "{answer}");
+        assert!(answer["error"].as_str().unwrap().contains(words), "{words}: {answer}");
+        assert!(!kept(dir.path()).contains(&format!("{module}.sig")), "{answer}");
+    }
+    let good = key.sign(&bytes, None, None, 1).to_json();
+    for _ in 0..2 {
+        let taken = put_signed(&site, "retry", &bytes, &good).await;
+        assert_eq!(taken.status, 201, "{}", taken.text);
+    }
+    assert_eq!(put_signed(&site, "retry", &bytes, "{}").await.status, 409);
+    assert_eq!(put(&site, "retry", &bytes).await.status, 201, "the same bytes need no signature again");
+    assert!(kept(dir.path()).contains(&format!("{module}.sig")));
+    site.shutdown().await.unwrap();
+
+    let again = started(dir.path()).await;
+    let seen = shown(&again).await;
+    assert_eq!(slot(&seen, "retry")["module"], json!(module), "it still sits: {seen}");
+    again.shutdown().await.unwrap();
+    verified(dir.path());
+}
+
+#[tokio::test]
+async fn a_module_that_was_refused_for_its_signature_may_come_again_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = started(dir.path()).await;
+    let bytes = rig::module("suite", "");
+    let refused = put_signed(&site, "retry", &bytes, "{}").await;
+    assert_eq!(
+        (refused.status, &refused.json()["rejection"]),
+        (422, &json!("signature")),
+        "{}",
+        refused.text
+    );
+    let taken = put(&site, "retry", &bytes).await;
+    assert_eq!(taken.status, 201, "{}", taken.text);
+    site.shutdown().await.unwrap();
+    verified(dir.path());
+}
+
+#[tokio::test]
+async fn a_replay_names_the_module_whose_bytes_are_gone_where_it_decided() {
+    // The incident: after a module was removed, the replay of a healthy site spoke of a ruling that differs.
+    let dir = tempfile::tempdir().unwrap();
+    recording(dir.path(), "robot-1/T1.mcap", b"a recording").await;
+    let site = started(dir.path()).await;
+    let bytes = rig::module("suite", "");
+    let module = Sha256::of(&bytes);
+    let hash = module.to_string();
+    assert_eq!(put(&site, "concurrency", &bytes).await.status, 201);
+    assert_eq!(post(&site, "concurrency/activate", json!({"module": hash})).await.status, 200);
+    with_a_job(&site, "T1").await;
+    let view = site.view.clone();
+    let decided = || {
+        let lines = view.decisions(Slot::Concurrency, 1).unwrap();
+        lines.iter().any(|line| String::from_utf8_lossy(line).contains(&hash)).then_some(())
+    };
+    eventually("the module decided", decided).await;
+    assert_eq!(post(&site, "concurrency/reset", json!({})).await.status, 200);
+    let removed = http(&site, "DELETE", &format!("/api/v1/policies/modules/{hash}"), "", b"").await;
+    assert_eq!(removed.status, 200, "{}", removed.text);
+    let gone = || (!kept(dir.path()).contains(&format!("{hash}.wasm"))).then_some(());
+    eventually("its bytes are gone", gone).await;
+    site.shutdown().await.unwrap();
+    let found = replay::verify_dir(&RealDisk, &dir.path().join("site")).unwrap_err();
+    assert!(matches!(&found, replay::Divergence::ModuleGone { module: m, .. } if *m == module), "{found}");
+    assert!(found.to_string().contains(&hash), "{found}");
+    // With the bytes back everything is equal again.
+    std::fs::write(dir.path().join(format!("site/policies/{hash}.wasm")), &bytes).unwrap();
     verified(dir.path());
 }

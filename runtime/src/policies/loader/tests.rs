@@ -3,11 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 use tidegate_core::policy::{SettingValue, Settings};
+use tidegate_core::row::ModuleRow;
+use tidegate_core::time::Wall;
 use tidegate_policies::sign::SigningKey;
 
 use super::*;
 use crate::policies::rig::{host, module};
 use crate::real::RealDisk;
+use crate::store::tests::failing::Failing;
+use crate::store::{Batch, JOURNAL_LIMIT, Store};
 
 struct Bench {
     loader: Loader,
@@ -99,7 +103,7 @@ fn once_a_key_is_known_only_what_it_signed_is_taken_and_nothing_older_comes_back
         let module = blobs.put(&bytes).unwrap();
         if let Some((key, counter)) = signer {
             let file = key.sign(&bytes, Some(&[Slot::Retry]), None, counter).to_json();
-            blobs.put_signature(module, file.as_bytes()).unwrap();
+            blobs.put_signature(module, Some(file.as_bytes())).unwrap();
         }
         module
     };
@@ -136,4 +140,84 @@ fn a_site_that_runs_no_modules_says_so_and_still_prepares_the_built_in_rules() {
     let (outcome, _) = loader.perform(PolicyOp::Prepare { set: Box::new(floor.clone()) });
     assert_eq!(outcome, Outcome::Done(PolicyReply::Prepared(floor.id())));
     assert_eq!(admit(&loader, Sha256::of(b"any")), Err("native".to_owned()));
+}
+
+#[test]
+fn the_clock_ticks_before_the_first_module_runs_anything() {
+    // The incident: the very first module was described, configured and asked while nothing moved its clock.
+    let Bench { loader, blobs, dir: _dir } = bench(&[]);
+    let running = loader.running();
+    assert_eq!(admit(&loader, Sha256::of(b"never there")), Err("unreadable".to_owned()));
+    assert!(!*running.borrow(), "there is nothing to run");
+    let nonsense = blobs.put(b"nonsense").unwrap();
+    assert_eq!(admit(&loader, nonsense), Err("not_a_component".to_owned()));
+    assert!(*running.borrow());
+}
+
+#[test]
+fn a_module_that_twice_ended_the_program_is_not_looked_at_again_until_it_is_loaded_again() {
+    // The incident: a module that took all memory to compile was compiled again in every start.
+    for (before, first) in [(1, Ok(())), (2, Err("compile".to_owned()))] {
+        let Bench { blobs, dir, .. } = bench(&[]);
+        let suite = blobs.put(&module("suite", "")).unwrap();
+        blobs.begin_try(suite, before).unwrap();
+        let mut store = Store::open(&RealDisk, dir.path(), JOURNAL_LIMIT).unwrap();
+        let row = ModuleRow {
+            facts: None,
+            size: 1,
+            state: ModuleState::Staged,
+            at: Wall(0),
+            quarantined: None,
+            last_used: Wall(0),
+        };
+        let rows = [(Key::Module(suite), Some(Row::Module(Box::new(row))))].into();
+        store.commit(&Batch { rows, ..Batch::default() }).unwrap();
+        let loader = Loader::new(host(), blobs.clone(), &BTreeMap::new());
+        loader.sweep(&store.view()).unwrap();
+        assert_eq!(blobs.tries(suite).unwrap(), before, "it is to be looked at yet");
+        assert_eq!(admit(&loader, suite), first, "begun {before} times");
+        assert_eq!(blobs.tries(suite).unwrap(), 0);
+        assert_eq!(admit(&loader, suite), Ok(()), "somebody loaded it again");
+    }
+}
+
+#[test]
+fn a_module_is_looked_at_under_a_mark_that_goes_whatever_comes_of_it() {
+    let Bench { loader, blobs, dir: _dir } = bench(&[]);
+    let suite = blobs.put(&module("suite", "")).unwrap();
+    let looked = loader.tried(&blobs, suite, || {
+        assert_eq!(blobs.tries(suite).unwrap(), 1);
+        host().admit(&module("suite", ""))
+    });
+    assert!(looked.is_ok());
+    assert_eq!(blobs.tries(suite).unwrap(), 0);
+    let failed = loader.tried(&blobs, suite, || panic!("the compiler fell over")).unwrap_err();
+    assert!(failed.to_string().contains("the compiler fell over"), "{failed}");
+    assert_eq!(blobs.tries(suite).unwrap(), 0);
+}
+
+#[test]
+fn a_panic_while_a_module_is_loaded_is_the_modules_rejection() {
+    // The incident: it ended the site, and the next start did the same.
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Failing::default();
+    let blobs = Blobs::open(&disk, dir.path()).unwrap();
+    let suite = blobs.put(&module("suite", "")).unwrap();
+    let loader = Loader::new(host(), blobs, &BTreeMap::new());
+    disk.panic_at_opening(true);
+    let binding = Binding { module: suite, settings: Vec::new() };
+    for (op, at) in [
+        (PolicyOp::Admit { module: suite }, None),
+        (PolicyOp::Prepare { set: Box::new(set(suite, Vec::new())) }, Some(Slot::Retry)),
+        (PolicyOp::Shadow(Some((Slot::Order, binding))), Some(Slot::Order)),
+    ] {
+        let name = op.name();
+        let (outcome, ready) = loader.perform(op);
+        let Outcome::Done(PolicyReply::Rejected { slot, code, why }) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((slot, code.as_str()), (at, "compile"), "{name}: {why}");
+        assert!(why.contains("a test wants it so"), "{name}: {why}");
+        assert!(matches!(ready, Ready::Nothing), "{name}");
+    }
+    disk.panic_at_opening(false);
+    assert_eq!(admit(&loader, suite), Ok(()));
 }
