@@ -39,7 +39,7 @@ use crate::policy::swap::state::State;
 use crate::policy::{Active, Binding, ModuleFacts, PolicySet, Seat, Slot};
 use crate::refusal::{Broken, Illegal, PolicyRefusal, Refusal};
 use crate::row::{Blame, Key, ModuleState, PolicyRow, Row, Shadow, TurnWhat, shorten};
-use crate::time::Mono;
+use crate::time::{Mono, Now};
 use crate::timers::TimerKey;
 
 /// Modules and the set of policies.
@@ -56,8 +56,8 @@ pub struct Swap {
     unanswered: u32,
     /// When to ask it again.
     again_at: Option<Mono>,
-    /// When the probation is over.
-    trial_ends: Option<Mono>,
+    /// When the probation is over; `None` also as long as the set on probation is not ready.
+    trial_ends: Option<Now>,
     /// Answers of each slot in a row that took too long.
     timeouts: [u32; 5],
     /// Rulings of this step already looked at for that.
@@ -185,11 +185,11 @@ impl Swap {
             self.make_room(cx, module);
             self.record(cx, PolicyChange::Staged { module, size, at: cx.now.wall });
         }
-        self.trial_ends = self.state.row.probation.as_ref().map(|p| cx.now.deadline(p.until, trial_time(cx)));
         // A new process has no shadow: it need not be told that there is none.
         self.shadowing = self.state.row.shadow.is_none();
         self.ask_open(cx);
-        self.arm(cx);
+        // A site that was off decided nothing meanwhile: whatever the clock on the wall says, a trial is a whole one.
+        self.time_trial(cx, true);
         self.tell(cx, PolicyNews::Booted);
     }
 
@@ -218,7 +218,7 @@ impl Swap {
     /// A probation is over, or the host is to be asked again.
     pub(crate) fn on_due(&mut self, cx: &mut Cx<'_>) {
         let due = |at: Option<Mono>| at.is_some_and(|at| at <= cx.now.mono);
-        let (over, again) = (due(self.trial_ends), due(self.again_at));
+        let (over, again) = (due(self.trial_ends.map(|at| at.mono)), due(self.again_at));
         if over {
             self.trial_ends = None;
             if self.state.row.probation.is_some() && !planted!(cx.knobs, X32) {
@@ -295,6 +295,7 @@ impl Swap {
             (Asked::Settle(set), PolicyReply::Prepared(id)) if set == *id && set == self.state.id => {
                 self.heard_from_host(cx);
                 self.settled = true;
+                self.time_trial(cx, true);
                 self.tell(cx, PolicyNews::Prepared);
             }
             (Asked::Settle(set), PolicyReply::Rejected { slot: Some(slot), code, why })
@@ -442,7 +443,7 @@ impl Swap {
 
     /// One timer for both waits.
     fn arm(&self, cx: &mut Cx<'_>) {
-        match self.trial_ends.into_iter().chain(self.again_at).min() {
+        match self.trial_ends.map(|at| at.mono).into_iter().chain(self.again_at).min() {
             Some(at) => cx.arm_at(TimerKey::Policy, at),
             None => cx.disarm(&TimerKey::Policy),
         }

@@ -171,7 +171,7 @@ impl State {
                 if self.row.probation.take().is_none() {
                     return Err(illegal(&"no probation", "policy.probed"));
                 }
-                self.row.good.clone_from(&self.row.slots);
+                self.probed();
             }
             PolicyChange::Faulted(mark) => {
                 self.row.faults.push(*mark);
@@ -268,9 +268,33 @@ impl State {
         Ok(())
     }
 
-    /// Nothing falls back to this module any more, and its faults are told by its record.
+    /// What was on trial is good. What it takes the place of is kept: a stall shows long after a probation.
+    fn probed(&mut self) {
+        let row = &mut self.row;
+        let was = core::mem::replace(&mut row.good, row.slots.clone());
+        let before = |slot: Slot| {
+            let now = bound(&row.good, slot)?;
+            let line = [bound(&was, slot), bound(&row.earlier, slot)];
+            let other = line.into_iter().flatten().find(|old| old.module != now.module)?;
+            Some((slot, other.clone()))
+        };
+        let earlier = Slot::ALL.into_iter().filter_map(before).collect();
+        row.earlier = earlier;
+    }
+
+    /// Nothing falls back to this module any more, and its faults are told by its record. Where it was the last good
+    /// one, the one before it is.
     fn disown(&mut self, module: Sha256) {
-        self.row.good.retain(|(_, binding)| binding.module != module);
+        let row = &mut self.row;
+        row.earlier.retain(|(_, binding)| binding.module != module);
+        let left = |slot: Slot| {
+            let good = bound(&row.good, slot)?;
+            let heir = if good.module == module { bound(&row.earlier, slot)? } else { good };
+            Some((slot, heir.clone()))
+        };
+        let good: Vec<_> = Slot::ALL.into_iter().filter_map(left).collect();
+        row.earlier.retain(|(slot, binding)| bound(&good, *slot).is_some_and(|g| g.module != binding.module));
+        row.good = good;
         self.row.faults.retain(|mark| mark.module != module);
     }
 
@@ -287,7 +311,7 @@ impl State {
         if self.row.set.is_some_and(|set| set != self.id) {
             return broken("I25", alloc::format!("the set {:?} has no generation", self.id));
         }
-        for (slot, binding) in self.row.slots.iter().chain(&self.row.good) {
+        for (slot, binding) in self.row.slots.iter().chain(&self.row.good).chain(&self.row.earlier) {
             if !self.usable(binding.module) {
                 return broken("I26", alloc::format!("{slot:?} counts on {:?}", binding.module));
             }

@@ -213,11 +213,16 @@ impl Swap {
             default: state.default,
             prepared: self.settled,
             preparing,
-            probation: row.probation.clone(),
+            probation: row.probation.clone().map(|trial| Probation { until: self.over(&trial), ..trial }),
             shadow: row.shadow.clone(),
             modules: state.modules.iter().map(|(module, row)| (*module, row.clone())).collect(),
             last: row.history.last().cloned(),
         }
+    }
+
+    /// When a trial is over as things are: it begins again with the process, and when the host has the set ready.
+    fn over(&self, trial: &Probation) -> Wall {
+        self.trial_ends.map_or(trial.until, |at| at.wall)
     }
 
     fn seat_view(&self, slot: Slot) -> SeatView {
@@ -239,7 +244,7 @@ impl Swap {
             name: facts.map(|facts| facts.name.clone()),
             version: facts.map(|facts| facts.version.clone()),
             good: bound(&state.row.good, slot).cloned(),
-            probation: trial.map(|trial| trial.until),
+            probation: trial.map(|trial| self.over(trial)),
             faults: state.row.faults.iter().filter(own).copied().collect(),
         }
     }

@@ -273,6 +273,8 @@ impl Swap {
             Some("it sits in a slot: put another one there, or reset the slot")
         } else if chosen(&row.good) {
             Some("it is the last good one of a slot: wait until the probation is over")
+        } else if chosen(&row.earlier) {
+            Some("a slot falls back to it after its last good one: reset the slot and wait until the probation is over")
         } else if row.shadow.as_ref().is_some_and(|shadow| shadow.binding.module == module) {
             Some("it decides beside the set: end the shadow")
         } else if self.asked.values().any(named) {
