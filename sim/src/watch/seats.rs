@@ -20,10 +20,13 @@ pub fn policy(row: Option<&Row>) -> Option<&PolicyRow> {
     }
 }
 
-/// The set of such a record: who was chosen for a slot, else the default module unless it is not fit to, else the native
+/// The set of such a record: where modules rest the native rules; else who was chosen for a slot, else the default module unless it is not fit to, else the native
 /// rules.
 #[must_use]
 pub fn set(row: Option<&PolicyRow>, knobs: &Knobs) -> PolicySet {
+    if knobs.native {
+        return PolicySet::native(knobs.builtin.clone());
+    }
     let of = |slot: Slot| {
         let chosen = row.and_then(|row| row.slots.iter().find(|(at, _)| *at == slot));
         if let Some((_, binding)) = chosen {

@@ -104,7 +104,7 @@ impl Swap {
             self.end_shadow(cx);
         }
         self.overtake(cx, Some(module));
-        if !State::seated(&self.state.set).contains(&module) {
+        if !self.state.has_a_slot(module) {
             return;
         }
         let mut slots = Vec::new();
@@ -187,7 +187,7 @@ impl Swap {
     /// Times the trial, from now on if it is a new one. Only a set that is ready is on trial: while it is not, the
     /// built-in rules decide, and they prove nothing.
     pub(super) fn time_trial(&mut self, cx: &mut Cx<'_>, anew: bool) {
-        if self.state.row.probation.is_none() || !self.settled {
+        if self.state.row.probation.is_none() || !self.settled || self.state.native {
             self.trial_ends = None;
         } else if anew || self.trial_ends.is_none() {
             let (wall, mono) = (cx.now.wall.after(trial_time(cx)), cx.now.mono.after(trial_time(cx)));

@@ -109,7 +109,7 @@ impl Swap {
     /// A new process knows only what is durable, and its own configuration.
     pub fn forget_volatile(&mut self, knobs: &Knobs) {
         let mut state = core::mem::take(&mut self.state);
-        state.configure(knobs.default_module, &knobs.builtin);
+        state.configure(knobs);
         *self = Swap { state, ..Swap::default() };
     }
 
@@ -128,7 +128,7 @@ impl Swap {
     /// Who would sit in which slot after a boot with this configuration.
     #[must_use]
     pub fn set_under(&self, knobs: &Knobs) -> PolicySet {
-        self.state.set_under(knobs.default_module, &knobs.builtin)
+        self.state.set_under(knobs)
     }
 
     /// Who sits where, and how it came to that.
@@ -174,12 +174,14 @@ impl Swap {
         }
         let row = &self.state.row;
         // A site that never had a module has no generation.
-        if (row.set.is_some() || self.state.default.is_some()) && row.set != Some(self.state.id) {
+        let never = row.set.is_none() && (self.state.default.is_none() || self.state.native);
+        if !never && row.set != Some(self.state.id) {
             let slots = row.slots.clone();
             let floored = self.state.floored(&slots);
             self.turn(cx, TurnWhat::Configured, slots, floored);
         }
         if let Some(module) = self.state.default
+            && !self.state.native
             && let Some(size) = self.default_to_stage(module)
         {
             self.make_room(cx, module);
@@ -258,6 +260,9 @@ impl Swap {
 
     fn answered(&mut self, cx: &mut Cx<'_>, asked: Asked, reply: &PolicyReply) {
         match (asked, reply) {
+            (asked, PolicyReply::Rejected { code, .. }) if NOT_NOW.contains(&code.as_str()) => {
+                self.lost(cx, asked, code);
+            }
             (Asked::Admit { module, waiters }, PolicyReply::Admitted(facts)) => {
                 self.heard_from_host(cx);
                 self.admitted(cx, module, facts);
@@ -378,6 +383,11 @@ impl Swap {
         if cx.stopping {
             return;
         }
+        if self.state.native {
+            // There is nobody to ask, and what is open stays so until there is.
+            self.settle(cx);
+            return;
+        }
         if !self.settled && !self.asked.values().any(|asked| matches!(asked, Asked::Settle(_))) {
             self.settle(cx);
         }
@@ -436,7 +446,7 @@ impl Swap {
             self.record(cx, PolicyChange::ShadowEnded);
             self.tell(cx, PolicyNews::ShadowEnded);
         }
-        if !cx.stopping {
+        if !cx.stopping && !self.state.native {
             self.ask_shadow(cx, None, None);
         }
     }
@@ -494,9 +504,12 @@ impl Swap {
     }
 }
 
-/// The host's words for what keeps a module out that it did not do: its bytes are not there or not what they were, the
-/// site was told to run no modules, or to run signed ones only. It loses its slots and may come again.
-const NOT_ITS_DOING: [&str; 3] = ["unreadable", "native", "signature"];
+/// The host's words for what keeps a module out that it did not do: its bytes are not there or not what they were, or
+/// the site was told to run signed ones only. It loses its slots and may come again.
+const NOT_ITS_DOING: [&str; 2] = ["unreadable", "signature"];
+
+/// The host's words for what says nothing about a module: it runs none. It is asked again.
+const NOT_NOW: [&str; 1] = ["native"];
 
 fn refuse(cx: &mut Cx<'_>, id: RequestId, refusal: PolicyRefusal) {
     cx.reply(id, Err(Refusal::Policy(refusal)));

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use crate::change::PolicyChange;
 use crate::digest::Sha256;
 use crate::id::PolicySetId;
+use crate::knobs::Knobs;
 use crate::limits;
 use crate::policy::{Binding, PolicySet, Seat, Settings, Slot};
 use crate::refusal::{Broken, Illegal};
@@ -23,6 +24,8 @@ pub(super) struct State {
     pub(super) modules: BTreeMap<Sha256, ModuleRow>,
     pub(super) default: Option<Sha256>,
     floor: Settings,
+    /// Whether modules rest: the built-in rules sit everywhere, and what is recorded stays what it is.
+    pub(super) native: bool,
     pub(super) set: PolicySet,
     pub(super) id: PolicySetId,
 }
@@ -39,15 +42,17 @@ impl Default for State {
             id: set.id(),
             set,
             floor,
+            native: false,
         }
     }
 }
 
 impl State {
     /// Takes the configuration of a boot.
-    pub(super) fn configure(&mut self, default: Option<Sha256>, floor: &Settings) {
-        self.default = default;
-        self.floor = floor.clone();
+    pub(super) fn configure(&mut self, knobs: &Knobs) {
+        self.default = knobs.default_module;
+        self.floor = knobs.builtin.clone();
+        self.native = knobs.native;
         self.derive();
     }
 
@@ -82,6 +87,9 @@ impl State {
 
     /// The set with these modules chosen and these slots floored.
     pub(super) fn set_of(&self, slots: &[(Slot, Binding)], floored: &[(Slot, Sha256)]) -> PolicySet {
+        if self.native {
+            return PolicySet::native(self.floor.clone());
+        }
         let default = self.default.filter(|_| self.default_usable());
         let seats = Slot::ALL.map(|slot| match (bound(slots, slot), default) {
             (Some(binding), _) => Seat::Module(binding.clone()),
@@ -105,15 +113,23 @@ impl State {
     }
 
     /// The set under another configuration.
-    pub(super) fn set_under(&self, default: Option<Sha256>, floor: &Settings) -> PolicySet {
+    pub(super) fn set_under(&self, knobs: &Knobs) -> PolicySet {
         let mut other = self.clone();
-        other.configure(default, floor);
+        other.configure(knobs);
         other.set
     }
 
     /// Every module that sits somewhere.
     pub(super) fn seated(set: &PolicySet) -> BTreeSet<Sha256> {
         Slot::ALL.into_iter().filter_map(|slot| set.module(slot)).collect()
+    }
+
+    /// Whether a module has a slot by the record: it sits there, or would if modules did not rest.
+    pub(super) fn has_a_slot(&self, module: Sha256) -> bool {
+        let row = &self.row;
+        let fills = |slot: Slot| bound(&row.slots, slot).is_none() && !row.floored.contains(&(slot, module));
+        row.slots.iter().any(|(_, binding)| binding.module == module)
+            || (self.default == Some(module) && Slot::ALL.into_iter().any(fills))
     }
 
     fn derive(&mut self) {

@@ -66,6 +66,8 @@ pub enum Origin {
     Chosen,
     /// The default module is not fit to.
     Floored,
+    /// The site was told to run no modules: whoever was put there rests.
+    Native,
 }
 
 impl Origin {
@@ -76,6 +78,7 @@ impl Origin {
             Origin::Default => "default",
             Origin::Chosen => "chosen",
             Origin::Floored => "floored",
+            Origin::Native => "native",
         }
     }
 }
@@ -231,6 +234,7 @@ impl Swap {
         let module = state.set.module(slot);
         let facts = module.and_then(|module| self.facts(module));
         let origin = match (&seat, bound(&state.row.slots, slot)) {
+            _ if state.native => Origin::Native,
             (_, Some(_)) => Origin::Chosen,
             (Seat::Floor, None) if state.default.is_some() => Origin::Floored,
             (Seat::Floor | Seat::Module(_), None) => Origin::Default,

@@ -22,6 +22,7 @@ impl Swap {
     /// Somebody asks something of modules or of the set. Answered now, or when the host answered.
     pub(crate) fn on_request(&mut self, cx: &mut Cx<'_>, id: RequestId, request: &PolicyRequest) {
         let taken = match request {
+            _ if self.state.native && needs_host(request) => Err(PolicyRefusal::Native),
             PolicyRequest::Admit { module, size } => self.admit(cx, id, *module, *size),
             PolicyRequest::Activate { slot, binding } => self.activate(cx, id, *slot, binding),
             PolicyRequest::Reset { slot } => self.reset(cx, id, *slot),
@@ -302,6 +303,21 @@ impl Swap {
             Some(facts) if facts.slots.contains(&slot) => Ok(()),
             Some(_) | None => Err(PolicyRefusal::HookMissing { module, slot }),
         }
+    }
+}
+
+/// Whether a wish comes to nothing without a host: it looks at bytes, makes a set ready, or removes bytes.
+fn needs_host(request: &PolicyRequest) -> bool {
+    match request {
+        PolicyRequest::Admit { .. }
+        | PolicyRequest::Activate { .. }
+        | PolicyRequest::Reset { .. }
+        | PolicyRequest::Shadow { .. }
+        | PolicyRequest::Rollback { .. }
+        | PolicyRequest::Remove { .. } => true,
+        PolicyRequest::ShadowEnd
+        | PolicyRequest::Quarantine { .. }
+        | PolicyRequest::Unquarantine { .. } => false,
     }
 }
 

@@ -3,9 +3,12 @@
 use core::time::Duration;
 
 use super::ladder::on_probation;
-use super::rig::{DEFAULT, activate, admit, bind, module, quarantine};
+use super::rig::{DEFAULT, Rig, activate, admit, bind, module, quarantine, shadow};
 use crate::input::PolicyRequest;
-use crate::policy::Slot;
+use crate::knobs::Knobs;
+use crate::policy::{Origin, PolicySet, Slot};
+use crate::refusal::PolicyRefusal;
+use crate::row::{ModuleState, TurnWhat};
 
 const SLOT: Slot = Slot::Concurrency;
 
@@ -77,3 +80,80 @@ fn a_probation_is_a_whole_one_of_a_running_site_that_is_ready() {
     assert_eq!(rig.swap.policy_row().good, [(SLOT, bind(2))]);
 }
 
+#[test]
+fn a_site_that_is_told_to_run_no_modules_rests_them_and_forgets_nothing() {
+    let mut rig = on_probation();
+    rig.granted(admit(3));
+    rig.granted(shadow(Slot::Retry, 3));
+    rig.ask(admit(4));
+    rig.granted(activate(Slot::Order, 3));
+    let before = (rig.gist(), rig.swap.id());
+    rig.knobs.native = true;
+    rig.boot();
+    assert_eq!(*rig.swap.set(), PolicySet::native(rig.knobs.builtin.clone()));
+    assert_eq!(rig.last(), TurnWhat::Configured);
+    assert_eq!((rig.gist(), rig.armed(), rig.asked.len()), (before.0.clone(), false, 0), "all of it rests");
+    let view = rig.swap.view();
+    assert!(view.prepared && view.seats.iter().all(|seat| seat.origin == Origin::Native), "{view:?}");
+    // The same configuration again is no change.
+    let generation = rig.generation();
+    rig.boot();
+    assert_eq!(rig.generation(), generation);
+    rig.pass(10 * rig.knobs.probation_ms);
+    // Back: everybody sits where they sat, and the trial is a whole one.
+    rig.knobs.native = false;
+    rig.boot();
+    assert_eq!((rig.gist(), rig.swap.id()), before);
+    rig.serve();
+    assert_eq!((rig.seat(SLOT), rig.seat(Slot::Order)), (Some(module(2)), Some(module(3))));
+    assert_eq!(rig.beside, Some((Slot::Retry, bind(3))));
+    assert_eq!(rig.state(module(4)), Some(ModuleState::Admitted), "what was not looked at is looked at");
+    rig.pass(rig.knobs.probation_ms - 1);
+    rig.wake();
+    assert!(rig.swap.policy_row().probation.is_some());
+    rig.stall(SLOT);
+    assert_eq!(rig.seat(SLOT), Some(module(1)), "what was good still is");
+}
+
+#[test]
+fn where_modules_rest_what_needs_the_host_is_refused_and_a_module_may_still_be_put_away() {
+    let mut rig = on_probation();
+    rig.granted(shadow(Slot::Retry, 1));
+    rig.knobs.native = true;
+    rig.boot();
+    let requests = [
+        admit(9),
+        activate(SLOT, 1),
+        shadow(SLOT, 1),
+        PolicyRequest::Reset { slot: SLOT },
+        PolicyRequest::Rollback { to: None },
+        PolicyRequest::Rollback { to: Some(1) },
+        PolicyRequest::Remove { module: module(2) },
+    ];
+    for request in requests {
+        assert_eq!(rig.refused(request), PolicyRefusal::Native);
+    }
+    rig.granted(PolicyRequest::ShadowEnd);
+    rig.granted(quarantine(2));
+    rig.granted(quarantine(0xD0));
+    assert!(rig.asked.is_empty(), "{:?}", rig.asked);
+    rig.knobs.native = false;
+    rig.boot();
+    rig.serve();
+    assert_eq!((rig.seat(SLOT), rig.seat(Slot::Order)), (Some(module(1)), None));
+    assert_eq!(rig.swap.policy_row().shadow, None);
+    rig.granted(PolicyRequest::Unquarantine { module: DEFAULT });
+    rig.granted(PolicyRequest::Reset { slot: SLOT });
+    assert_eq!(rig.seat(SLOT), Some(DEFAULT));
+}
+
+#[test]
+fn a_site_that_never_ran_a_module_has_no_record_of_policies() {
+    let knobs = Knobs { default_module: Some(DEFAULT), native: true, ..Knobs::default() };
+    let mut rig = Rig::with(knobs);
+    assert!(rig.rows.is_empty() && rig.asked.is_empty());
+    rig.knobs.native = false;
+    rig.boot();
+    rig.serve();
+    assert_eq!((rig.generation(), rig.seat(SLOT)), (1, Some(DEFAULT)));
+}

@@ -271,7 +271,7 @@ impl Rig {
     pub(super) fn refused(&mut self, request: PolicyRequest) -> PolicyRefusal {
         match self.wish(request) {
             Some(Err(Refusal::Policy(refusal))) => {
-                assert!(refusal.code().starts_with("policy_"));
+                assert!(refusal.code().starts_with("policy_") || refusal.code() == "policies_native");
                 refusal
             }
             other => panic!("{other:?}"),
