@@ -508,8 +508,8 @@ impl Swap {
 /// the site was told to run signed ones only. It loses its slots and may come again.
 const NOT_ITS_DOING: [&str; 2] = ["unreadable", "signature"];
 
-/// The host's words for what says nothing about a module: it runs none. It is asked again.
-const NOT_NOW: [&str; 1] = ["native"];
+/// The host's words for what says nothing about a module: it has no time for it, or runs none. It is asked again.
+const NOT_NOW: [&str; 2] = ["timeout", "native"];
 
 fn refuse(cx: &mut Cx<'_>, id: RequestId, refusal: PolicyRefusal) {
     cx.reply(id, Err(Refusal::Policy(refusal)));

@@ -137,3 +137,11 @@ fn a_site_that_runs_no_modules_says_so_and_still_prepares_the_built_in_rules() {
     assert_eq!(outcome, Outcome::Done(PolicyReply::Prepared(floor.id())));
     assert_eq!(admit(&loader, Sha256::of(b"any")), Err("native".to_owned()));
 }
+
+#[test]
+fn what_the_machine_had_no_time_for_is_not_the_modules_fault() {
+    let late = Rejection { code: "timeout", why: "meta.configure: was interrupted by the clock".to_owned() };
+    let said = outcome(Some(Slot::Retry), late.into());
+    let why = "timeout: meta.configure: was interrupted by the clock".to_owned();
+    assert_eq!(said, Outcome::Failed(Fault::Local(why)));
+}

@@ -81,6 +81,32 @@ fn a_probation_is_a_whole_one_of_a_running_site_that_is_ready() {
 }
 
 #[test]
+fn a_host_that_has_no_time_is_asked_again_and_nobody_is_barred() {
+    let mut rig = on_probation();
+    for code in ["timeout", "native"] {
+        rig.broken.insert(module(2), code);
+        rig.boot();
+        rig.serve();
+        assert_eq!(rig.seat(SLOT), Some(module(2)), "{code}");
+        assert!(!rig.is_quarantined(module(2)));
+        assert!(!rig.swap.view().prepared, "{code}");
+        rig.broken.clear();
+        rig.sleep();
+        rig.serve();
+        assert!(rig.swap.view().prepared, "{code}");
+        assert_eq!(rig.state(module(2)), Some(ModuleState::Admitted), "{code}");
+    }
+    // Nor is a module rejected for it.
+    rig.broken.insert(module(5), "timeout");
+    assert!(matches!(rig.refused(admit(5)), PolicyRefusal::Unanswered(_)));
+    assert_eq!(rig.state(module(5)), Some(ModuleState::Staged));
+    rig.broken.clear();
+    rig.sleep();
+    rig.serve();
+    assert_eq!(rig.state(module(5)), Some(ModuleState::Admitted));
+}
+
+#[test]
 fn a_site_that_is_told_to_run_no_modules_rests_them_and_forgets_nothing() {
     let mut rig = on_probation();
     rig.granted(admit(3));
