@@ -175,9 +175,11 @@ impl Swap {
         let row = &self.state.row;
         // A site that never had a module has no generation.
         let never = row.set.is_none() && (self.state.default.is_none() || self.state.native);
-        if !never && row.set != Some(self.state.id) {
-            let slots = row.slots.clone();
-            let floored = self.state.floored(&slots);
+        let slots = row.slots.clone();
+        let floored = self.state.floored(&slots);
+        // Another default module, or one again after none: the same set may rest on other grounds.
+        let stale = self.state.default.is_some() && row.floored != floored;
+        if !never && (row.set != Some(self.state.id) || stale) {
             self.turn(cx, TurnWhat::Configured, slots, floored);
         }
         if let Some(module) = self.state.default

@@ -324,6 +324,9 @@ impl State {
         if self.set != self.set_of(&self.row.slots, &self.row.floored) || self.id != self.set.id() {
             return broken("I25", alloc::format!("the set {:?} is not what is recorded", self.id));
         }
+        if self.row.set.is_some() && self.default.is_some() && self.row.floored != self.floored(&self.row.slots) {
+            return broken("I25", alloc::format!("{:?} are floored for nothing", self.row.floored));
+        }
         if self.row.set.is_some_and(|set| set != self.id) {
             return broken("I25", alloc::format!("the set {:?} has no generation", self.id));
         }

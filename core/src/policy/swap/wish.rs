@@ -144,11 +144,12 @@ impl Swap {
             return Err(PolicyRefusal::Busy);
         }
         slots.sort_by_key(|(slot, _)| *slot);
-        if slots == self.state.row.slots && floored == self.state.floored(&slots) {
+        let set = self.state.set_of(&slots, &floored);
+        let same = slots == self.state.row.slots && floored == self.state.floored(&slots);
+        if same && set.id() == self.state.id {
             self.accept(cx, reply);
             return Ok(());
         }
-        let set = self.state.set_of(&slots, &floored);
         if set.seats.iter().all(|seat| *seat == Seat::Floor) {
             // The built-in rules are always ready.
             self.turn(cx, what, slots, floored);

@@ -46,7 +46,7 @@ fn request(a: u8, b: u8) -> PolicyRequest {
 }
 
 fn strange(a: u8, b: u8) -> Outcome<PolicyReply> {
-    let code = if a.is_multiple_of(2) { "unreadable" } else { "configure" };
+    let code = ["unreadable", "configure", "timeout"][usize::from(a) % 3];
     match b % 6 {
         0 => Outcome::Unknown,
         1 => Outcome::Failed(Fault::Local("broken".to_string())),
@@ -108,6 +108,26 @@ fn act(rig: &mut Rig, op: u8, a: u8, b: u8) -> Option<Sha256> {
                 rig.knobs.default_module = rig.knobs.default_module.xor(Some(DEFAULT));
                 rig.boot();
             }
+            1 if a % 4 == 1 => {
+                rig.knobs.default_module = Some(if a.is_multiple_of(8) { DEFAULT } else { module(2) });
+                rig.boot();
+            }
+            1 if a % 4 == 2 => {
+                rig.knobs.native = !rig.knobs.native;
+                rig.boot();
+            }
+            // What the default may do is what its slots rest on, across boots without it.
+            5 => {
+                let n = rig.knobs.default_module.unwrap_or(DEFAULT).0[0];
+                if !rig.stopping {
+                    rig.ask(if a.is_multiple_of(2) {
+                        quarantine(n)
+                    } else {
+                        PolicyRequest::Unquarantine { module: module(n) }
+                    });
+                    return (!a.is_multiple_of(2)).then(|| module(n));
+                }
+            }
             2 => {
                 rig.broken.insert(named(a), "unreadable");
             }
@@ -134,6 +154,7 @@ fn live(ops: &[(u8, u8, u8)]) {
         bad = now;
     }
     rig.doom = None;
+    rig.knobs.native = false;
     rig.boot();
     rig.broken.clear();
     rig.serve();

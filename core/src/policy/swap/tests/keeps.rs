@@ -81,6 +81,42 @@ fn a_probation_is_a_whole_one_of_a_running_site_that_is_ready() {
 }
 
 #[test]
+fn the_floor_of_a_slot_survives_boots_without_the_default_and_a_reset_brings_the_default_back() {
+    let mut rig = Rig::new();
+    rig.granted(admit(1));
+    rig.granted(activate(SLOT, 1));
+    rig.granted(quarantine(0xD0));
+    assert!(rig.seat(Slot::Order).is_none());
+    // A program without the default module loses the last one it has.
+    rig.knobs.default_module = None;
+    rig.boot();
+    rig.serve();
+    rig.granted(quarantine(1));
+    rig.knobs.default_module = Some(DEFAULT);
+    rig.boot();
+    rig.serve();
+    rig.granted(PolicyRequest::Unquarantine { module: DEFAULT });
+    assert!(Slot::ALL.into_iter().all(|slot| rig.seat(slot).is_none()), "somebody must ask for it");
+    rig.granted(PolicyRequest::Reset { slot: SLOT });
+    assert_eq!(rig.seat(SLOT), Some(DEFAULT));
+}
+
+#[test]
+fn of_two_default_modules_that_are_quarantined_either_comes_back_when_asked_for() {
+    let mut rig = Rig::new();
+    rig.granted(quarantine(0xD0));
+    rig.knobs.default_module = Some(module(77));
+    rig.boot();
+    rig.serve();
+    rig.granted(quarantine(77));
+    rig.knobs.default_module = Some(DEFAULT);
+    rig.boot();
+    rig.granted(PolicyRequest::Unquarantine { module: DEFAULT });
+    rig.granted(PolicyRequest::Reset { slot: SLOT });
+    assert_eq!((rig.seat(SLOT), rig.seat(Slot::Order)), (Some(DEFAULT), None));
+}
+
+#[test]
 fn a_host_that_has_no_time_is_asked_again_and_nobody_is_barred() {
     let mut rig = on_probation();
     for code in ["timeout", "native"] {
