@@ -325,6 +325,12 @@ impl Swap {
                     let news = PolicyNews::Shadowed { slot: shadow.slot, module: shadow.binding.module };
                     self.record(cx, PolicyChange::Shadowed(shadow));
                     self.tell(cx, news);
+                    // The host may have been told meanwhile that the one before it ended.
+                    if self.is_shadow_asked() {
+                        self.forget_shadow_asked();
+                        let shadow = self.state.row.shadow.clone();
+                        self.ask_shadow(cx, shadow, None);
+                    }
                 }
                 self.accept(cx, id);
             }

@@ -192,7 +192,7 @@ impl Swap {
         Ok(())
     }
 
-    fn forget_shadow_asked(&mut self) {
+    pub(super) fn forget_shadow_asked(&mut self) {
         self.asked.retain(|_, asked| !matches!(asked, Asked::Shadow { reply: None, .. }));
     }
 

@@ -10,7 +10,7 @@ use super::rig::{DEFAULT, Rig, activate, admit, module, quarantine, shadow};
 use crate::digest::Sha256;
 use crate::input::{PolicyReply, PolicyRequest};
 use crate::outcome::{Fault, Outcome};
-use crate::policy::{PolicyFault, Slot};
+use crate::policy::{Binding, PolicyFault, Slot};
 
 fn slot(n: u8) -> Slot {
     Slot::ALL[usize::from(n) % 5]
@@ -68,6 +68,11 @@ fn strange(a: u8, b: u8) -> Outcome<PolicyReply> {
 fn quarantined(rig: &Rig) -> BTreeSet<Sha256> {
     let modules = rig.swap.view().modules;
     modules.into_iter().filter(|(_, row)| row.quarantined.is_some()).map(|(module, _)| module).collect()
+}
+
+/// Who is recorded to decide beside the set.
+fn recorded(rig: &Rig) -> Option<(Slot, Binding)> {
+    rig.swap.policy_row().shadow.clone().map(|shadow| (shadow.slot, shadow.binding))
 }
 
 fn act(rig: &mut Rig, op: u8, a: u8, b: u8) -> Option<Sha256> {
@@ -160,6 +165,7 @@ fn live(ops: &[(u8, u8, u8)]) {
     rig.serve();
     rig.watch();
     assert!(rig.swap.view().prepared, "a host that answers truthfully makes it ready");
+    assert_eq!(rig.beside, recorded(&rig));
     rig.fall_to_the_floor();
 }
 
@@ -182,7 +188,16 @@ proptest! {
         for (op, a, b) in &ops {
             act(&mut rig, *op, *a, *b);
         }
-        if stop { rig.stop() } else { rig.serve() }
+        if stop {
+            rig.stop();
+        } else {
+            rig.serve();
+            while rig.armed() && rig.swap.policy_row().probation.is_none() {
+                rig.sleep();
+                rig.serve();
+            }
+            prop_assert_eq!(&rig.beside, &recorded(&rig), "the host asks whom the record names");
+        }
         prop_assert!(rig.waiting.is_empty(), "{:?} wait for ever", rig.waiting);
     }
 }

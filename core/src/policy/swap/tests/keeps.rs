@@ -117,6 +117,22 @@ fn of_two_default_modules_that_are_quarantined_either_comes_back_when_asked_for(
 }
 
 #[test]
+fn whoever_is_recorded_as_the_shadow_is_the_one_that_the_host_asks() {
+    let mut rig = Rig::new();
+    rig.granted(admit(1));
+    rig.granted(admit(2));
+    rig.granted(shadow(SLOT, 1));
+    let id = rig.ask(shadow(Slot::Retry, 2));
+    // Before the answer the old one ends by itself, and the host is told that too.
+    rig.ask(quarantine(1));
+    rig.serve();
+    assert!(rig.replies.remove(&id).unwrap().is_ok());
+    let recorded = rig.swap.policy_row().shadow.clone().map(|shadow| (shadow.slot, shadow.binding));
+    assert_eq!(recorded, Some((Slot::Retry, bind(2))));
+    assert_eq!(rig.beside, recorded);
+}
+
+#[test]
 fn a_host_that_has_no_time_is_asked_again_and_nobody_is_barred() {
     let mut rig = on_probation();
     for code in ["timeout", "native"] {
