@@ -186,6 +186,7 @@ impl Swap {
             && !self.state.native
             && let Some(size) = self.default_to_stage(module)
         {
+            // Where every other one is quarantined it comes all the same: it came with the program.
             self.make_room(cx, module);
             self.record(cx, PolicyChange::Staged { module, size, at: cx.now.wall });
         }

@@ -249,15 +249,23 @@ impl Swap {
         self.tell(cx, PolicyNews::Retired(module));
     }
 
-    /// Whom the site can do without: of the modules that nothing uses the one used longest ago. A quarantine is never
-    /// forgotten to make room: the same bytes would be new again.
+    /// Whom the site can do without, of the modules that nothing uses: first those that it never took, then those that no
+    /// generation of the history names, and of each the one used longest ago. A quarantine is never forgotten to make
+    /// room: the same bytes would be new again.
     fn oldest_unused(&self) -> Option<Sha256> {
         let unused = self
             .state
             .modules
             .iter()
             .filter(|(module, row)| row.quarantined.is_none() && self.used_by(**module).is_none());
-        unused.min_by_key(|(module, row)| (row.last_used, **module)).map(|(module, _)| *module)
+        let named = |module: &Sha256| {
+            let history = self.state.row.history.iter();
+            history.flat_map(|turn| &turn.slots).any(|(_, binding)| binding.module == *module)
+        };
+        let worth = |(module, row): &(&Sha256, &ModuleRow)| {
+            (row.state == ModuleState::Admitted, named(module), row.last_used, **module)
+        };
+        unused.min_by_key(worth).map(|(module, _)| *module)
     }
 
     /// What a module is needed for.

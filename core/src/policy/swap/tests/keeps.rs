@@ -6,6 +6,7 @@ use super::ladder::on_probation;
 use super::rig::{DEFAULT, Rig, activate, admit, bind, module, quarantine, shadow};
 use crate::input::PolicyRequest;
 use crate::knobs::Knobs;
+use crate::limits;
 use crate::policy::{Origin, PolicySet, Slot};
 use crate::refusal::PolicyRefusal;
 use crate::row::{ModuleState, TurnWhat};
@@ -130,6 +131,49 @@ fn whoever_is_recorded_as_the_shadow_is_the_one_that_the_host_asks() {
     let recorded = rig.swap.policy_row().shadow.clone().map(|shadow| (shadow.slot, shadow.binding));
     assert_eq!(recorded, Some((Slot::Retry, bind(2))));
     assert_eq!(rig.beside, recorded);
+}
+
+#[test]
+fn modules_that_are_refused_push_out_one_another_and_nothing_that_somebody_may_go_back_to() {
+    let mut rig = Rig::new();
+    let taken = u8::try_from(limits::MODULES_MAX).unwrap() - 4;
+    for n in 1..=taken {
+        rig.pass(1);
+        rig.granted(admit(n));
+    }
+    rig.granted(activate(SLOT, 1));
+    rig.granted(activate(SLOT, 2));
+    for n in 100..200 {
+        rig.pass(1);
+        rig.broken.insert(module(n), "imports");
+        assert!(matches!(rig.refused(admit(n)), PolicyRefusal::Rejected { .. }));
+    }
+    for n in 1..=taken {
+        assert_eq!(rig.state(module(n)), Some(ModuleState::Admitted), "{n}");
+    }
+    // Good ones: first the refused make room, then what never sat anywhere.
+    for n in 201..201 + taken {
+        rig.pass(1);
+        rig.granted(admit(n));
+    }
+    assert_eq!(rig.state(module(1)), Some(ModuleState::Admitted), "the history goes back to it");
+    assert_eq!(rig.state(module(3)), None);
+}
+
+#[test]
+fn a_default_module_finds_room_even_where_every_other_is_quarantined() {
+    let mut rig = Rig::new();
+    for n in 1..u8::try_from(limits::MODULES_MAX).unwrap() {
+        rig.granted(admit(n));
+        rig.granted(quarantine(n));
+    }
+    rig.granted(quarantine(0xD0));
+    rig.knobs.default_module = Some(module(150));
+    rig.boot();
+    rig.serve();
+    assert_eq!(rig.seat(SLOT), Some(module(150)));
+    assert_eq!(rig.swap.view().modules.len(), limits::MODULES_MAX + 1);
+    assert_eq!(rig.refused(admit(151)), PolicyRefusal::Full);
 }
 
 #[test]
