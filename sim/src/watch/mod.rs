@@ -6,6 +6,7 @@
 
 pub mod calls;
 mod deeds;
+mod faults;
 pub mod journal;
 #[cfg(test)]
 mod life;

@@ -19,8 +19,9 @@ use tidegate_core::policy::{
     Verdict,
 };
 use tidegate_core::row::{Blame, Key, ModuleRow, ModuleState, PolicyRow, Probation, Row, Turn, TurnWhat};
-use tidegate_core::time::{Mono, Wall};
+use tidegate_core::time::Mono;
 
+use super::faults::Record;
 use super::rows::{Image, Sites};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand, seats};
 
@@ -42,15 +43,6 @@ struct Trial {
     since: Mono,
     /// Since when it should be over.
     late: Option<Mono>,
-}
-
-/// What a site's modules did, as far as it counts against them.
-#[derive(Clone, Debug, Default)]
-struct Record {
-    /// When faults that count happened, by the wall clock.
-    faults: Vec<Wall>,
-    /// Answers in a row that took too long, in this boot.
-    late: u32,
 }
 
 /// A set that is being made ready because somebody wants it to rule.
@@ -310,32 +302,13 @@ impl Site {
 
     /// I26: so many faults within a time and a module is ejected, in this very step, not before, and not for nothing.
     fn faults(&mut self, seen: &Seen<'_>, set: &PolicySet, premises: &mut Premises) -> Result<(), Broken> {
-        let most = usize::try_from(seen.knobs.policy_faults.clamp(1, 16)).unwrap_or(usize::MAX);
-        let window = i64::try_from(seen.knobs.policy_window_ms).unwrap_or(i64::MAX);
-        let since = seen.now.wall.0.saturating_sub(window);
         let after = seats::next(seen);
         let mut due = BTreeMap::new();
         for decision in &seen.out.decisions {
             let slot = decision.question.slot();
             let Some(hash) = set.module(slot) else { continue };
             let record = self.records.entry((slot, hash)).or_default();
-            match &decision.by {
-                Author::Set(_) => record.late = 0,
-                Author::Builtin { why: PolicyFault::Missing, .. } => record.late = 0,
-                Author::Builtin { why: PolicyFault::Timeout, .. } => record.late += 1,
-                Author::Builtin { why: PolicyFault::Stalled, .. } => {
-                    due.insert(hash, slot);
-                }
-                Author::Builtin {
-                    why: PolicyFault::Trap | PolicyFault::Exhausted | PolicyFault::Shape,
-                    ..
-                } => {
-                    record.late = 0;
-                    record.faults.push(seen.now.wall);
-                }
-            }
-            let counted = record.faults.iter().filter(|at| at.0 > since).count();
-            if counted >= most || record.late as usize >= most {
+            if record.decided(&decision.by, seen.now.wall, seen.knobs) {
                 due.insert(hash, slot);
             }
         }
@@ -587,7 +560,7 @@ impl Site {
         (self.trial, self.ready, self.unready) = (None, None, None);
         self.stopping = false;
         for record in self.records.values_mut() {
-            record.late = 0;
+            record.boot();
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::policy::swap::{Asked, PolicyNews, Swap, refuse, trial_time, waiting};
 use crate::policy::{Author, Binding, PolicyFault, Ruled, Slot};
 use crate::refusal::PolicyRefusal;
 use crate::row::{Blame, FaultMark, Probation, Quarantine, Turn, TurnWhat};
-use crate::time::{Now, Wall};
+use crate::time::Now;
 
 impl Swap {
     /// The module in a slot could not answer; the built-in rules did. So many in a window and it is ejected.
@@ -67,15 +67,16 @@ impl Swap {
         (self.state.set.module(slot) == Some(module)).then_some(module)
     }
 
-    /// Faults like this one that count: of the same module in the same slot, within the window.
+    /// Faults like this one that count: of the same module in the same slot, within the window. A mark from further ahead
+    /// than that is of a clock that was wrong; one from a little ahead is of a clock that was set back a little.
     fn counted(&self, cx: &Cx<'_>, mark: &FaultMark) -> u32 {
         let window = i64::try_from(cx.knobs.policy_window_ms).unwrap_or(i64::MAX);
-        let since = Wall(mark.at.0.saturating_sub(window));
+        let (since, until) = (mark.at.0.saturating_sub(window), mark.at.0.saturating_add(window));
         let counts = |m: &&FaultMark| {
             m.slot == mark.slot
                 && m.module == mark.module
                 && (m.fault != PolicyFault::Timeout || planted!(cx.knobs, X37))
-                && (m.at > since || m == &mark)
+                && ((m.at.0 > since && m.at.0 < until) || m == &mark)
         };
         u32::try_from(self.state.row.faults.iter().filter(counts).count()).unwrap_or(u32::MAX)
     }

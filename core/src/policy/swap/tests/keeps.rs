@@ -7,9 +7,10 @@ use super::rig::{DEFAULT, Rig, activate, admit, bind, module, quarantine, shadow
 use crate::input::PolicyRequest;
 use crate::knobs::Knobs;
 use crate::limits;
-use crate::policy::{Origin, PolicySet, Slot};
+use crate::policy::{Origin, PolicyFault, PolicySet, Slot};
 use crate::refusal::PolicyRefusal;
 use crate::row::{ModuleState, TurnWhat};
+use crate::time::Wall;
 
 const SLOT: Slot = Slot::Concurrency;
 
@@ -79,6 +80,24 @@ fn a_probation_is_a_whole_one_of_a_running_site_that_is_ready() {
     rig.wake();
     assert_eq!(rig.swap.policy_row().probation, None);
     assert_eq!(rig.swap.policy_row().good, [(SLOT, bind(2))]);
+}
+
+#[test]
+fn faults_that_a_clock_far_ahead_wrote_down_do_not_count_after_it_was_set_right() {
+    let mut rig = on_probation();
+    let now = rig.now.wall;
+    rig.now.wall = now.after(Duration::from_secs(3 * 365 * 86_400));
+    rig.fault(SLOT, PolicyFault::Trap);
+    rig.fault(SLOT, PolicyFault::Trap);
+    rig.now.wall = now;
+    rig.fault(SLOT, PolicyFault::Trap);
+    assert!(!rig.is_quarantined(module(2)), "one fault of this year");
+    // A clock that is set back by less than the window washes nobody clean.
+    rig.now.wall = Wall(now.0 - i64::try_from(rig.knobs.policy_window_ms / 2).unwrap());
+    rig.fault(SLOT, PolicyFault::Trap);
+    assert!(!rig.is_quarantined(module(2)));
+    rig.fault(SLOT, PolicyFault::Trap);
+    assert!(rig.is_quarantined(module(2)));
 }
 
 #[test]
