@@ -26,8 +26,7 @@ impl Record {
             Author::Builtin { why: PolicyFault::Stalled, .. } => return true,
             Author::Builtin { why: PolicyFault::Timeout, .. } => self.late += 1,
             Author::Builtin {
-                why: PolicyFault::Trap | PolicyFault::Exhausted | PolicyFault::Shape,
-                ..
+                why: PolicyFault::Trap | PolicyFault::Exhausted | PolicyFault::Shape, ..
             } => {
                 self.late = 0;
                 self.faults.push(now);

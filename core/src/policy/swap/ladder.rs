@@ -199,12 +199,7 @@ impl Swap {
 
     /// The trial of a set: of every slot whose module is not good yet; and whether it is a new one. A module that an
     /// operator put there begins a new one; when the site takes one away, the others go on as soon as the rest is ready.
-    fn trial(
-        &self,
-        cx: &Cx<'_>,
-        slots: &[(Slot, Binding)],
-        by_operator: bool,
-    ) -> (Option<Probation>, bool) {
+    fn trial(&self, cx: &Cx<'_>, slots: &[(Slot, Binding)], by_operator: bool) -> (Option<Probation>, bool) {
         let row = &self.state.row;
         let on_trial = |slot: &Slot| bound(slots, *slot) != bound(&row.good, *slot);
         let tried: Vec<Slot> = Slot::ALL.into_iter().filter(on_trial).collect();
@@ -213,7 +208,9 @@ impl Swap {
         }
         let came = tried.iter().any(|slot| bound(slots, *slot) != bound(&row.slots, *slot));
         match &row.probation {
-            Some(trial) if !(by_operator && came) => (Some(Probation { slots: tried, ..trial.clone() }), false),
+            Some(trial) if !(by_operator && came) => {
+                (Some(Probation { slots: tried, ..trial.clone() }), false)
+            }
             Some(_) | None => {
                 let since = cx.now.wall;
                 (Some(Probation { since, until: since.after(trial_time(cx)), slots: tried }), true)

@@ -340,7 +340,12 @@ impl Swap {
                 let module = shadow.binding.module;
                 let (code, why) = (word(code), words(why));
                 match reply {
-                    Some(id) => refuse(cx, id, PolicyRefusal::Rejected { module, code, why }),
+                    Some(id) => {
+                        refuse(cx, id, PolicyRefusal::Rejected { module, code, why });
+                        // The answer about the one that is recorded may not have been waited for.
+                        let shadow = self.state.row.shadow.clone();
+                        self.ask_shadow(cx, shadow, None);
+                    }
                     // It did once; it cannot any more, and nothing depends on it.
                     None => self.end_shadow(cx),
                 }

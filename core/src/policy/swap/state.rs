@@ -324,7 +324,10 @@ impl State {
         if self.set != self.set_of(&self.row.slots, &self.row.floored) || self.id != self.set.id() {
             return broken("I25", alloc::format!("the set {:?} is not what is recorded", self.id));
         }
-        if self.row.set.is_some() && self.default.is_some() && self.row.floored != self.floored(&self.row.slots) {
+        if self.row.set.is_some()
+            && self.default.is_some()
+            && self.row.floored != self.floored(&self.row.slots)
+        {
             return broken("I25", alloc::format!("{:?} are floored for nothing", self.row.floored));
         }
         if self.row.set.is_some_and(|set| set != self.id) {

@@ -284,7 +284,9 @@ impl Swap {
         } else if chosen(&row.good) {
             Some("it is the last good one of a slot: wait until the probation is over")
         } else if chosen(&row.earlier) {
-            Some("a slot falls back to it after its last good one: reset the slot and wait until the probation is over")
+            Some(
+                "a slot falls back to it after its last good one: reset the slot and wait until the probation is over",
+            )
         } else if row.shadow.as_ref().is_some_and(|shadow| shadow.binding.module == module) {
             Some("it decides beside the set: end the shadow")
         } else if self.asked.values().any(named) {
@@ -324,9 +326,9 @@ fn needs_host(request: &PolicyRequest) -> bool {
         | PolicyRequest::Shadow { .. }
         | PolicyRequest::Rollback { .. }
         | PolicyRequest::Remove { .. } => true,
-        PolicyRequest::ShadowEnd
-        | PolicyRequest::Quarantine { .. }
-        | PolicyRequest::Unquarantine { .. } => false,
+        PolicyRequest::ShadowEnd | PolicyRequest::Quarantine { .. } | PolicyRequest::Unquarantine { .. } => {
+            false
+        }
     }
 }
 

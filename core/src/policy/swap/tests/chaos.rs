@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 use super::rig::{DEFAULT, Rig, activate, admit, module, quarantine, shadow};
 use crate::digest::Sha256;
+use crate::effect::PolicyOp;
+use crate::id::Ticket;
 use crate::input::{PolicyReply, PolicyRequest};
 use crate::outcome::{Fault, Outcome};
 use crate::policy::{Binding, PolicyFault, Slot};
@@ -70,6 +72,14 @@ fn quarantined(rig: &Rig) -> BTreeSet<Sha256> {
     modules.into_iter().filter(|(_, row)| row.quarantined.is_some()).map(|(module, _)| module).collect()
 }
 
+/// An operation that the host ends now: any, but of those about the shadow the first, for it does one after the other.
+fn pending(rig: &Rig, n: u8) -> Option<Ticket> {
+    let (ticket, op) = rig.asked.iter().nth(usize::from(n) % rig.asked.len().max(1))?;
+    let is_shadow = |op: &PolicyOp| matches!(op, PolicyOp::Shadow(_));
+    let first = rig.asked.iter().find(|(_, op)| is_shadow(op));
+    Some(*first.filter(|_| is_shadow(op)).map_or(ticket, |(first, _)| first))
+}
+
 /// Who is recorded to decide beside the set.
 fn recorded(rig: &Rig) -> Option<(Slot, Binding)> {
     rig.swap.policy_row().shadow.clone().map(|shadow| (shadow.slot, shadow.binding))
@@ -89,14 +99,12 @@ fn act(rig: &mut Rig, op: u8, a: u8, b: u8) -> Option<Sha256> {
             return released;
         }
         5..=8 => {
-            let ticket = rig.asked.keys().nth(usize::from(a) % rig.asked.len().max(1)).copied();
-            if let Some(ticket) = ticket {
+            if let Some(ticket) = pending(rig, a) {
                 rig.answer(ticket);
             }
         }
         9 => {
-            let ticket = rig.asked.keys().nth(usize::from(a) % rig.asked.len().max(1)).copied();
-            if let Some(ticket) = ticket {
+            if let Some(ticket) = pending(rig, a) {
                 rig.outcome(ticket, strange(a, b));
             }
         }
@@ -192,8 +200,11 @@ proptest! {
             rig.stop();
         } else {
             rig.serve();
-            while rig.armed() && rig.swap.policy_row().probation.is_none() {
-                rig.sleep();
+            // What was lost is asked for again, and a probation ends.
+            for _ in 0..4 {
+                if rig.armed() {
+                    rig.sleep();
+                }
                 rig.serve();
             }
             prop_assert_eq!(&rig.beside, &recorded(&rig), "the host asks whom the record names");

@@ -286,16 +286,16 @@ impl Rig {
     }
 
     pub(super) fn answer(&mut self, ticket: Ticket) {
-        let op = self.asked[&ticket].clone();
-        let reply = self.truth(&op);
-        if let (PolicyOp::Shadow(beside), PolicyReply::Done) = (op, &reply) {
-            self.beside = beside;
-        }
+        let reply = self.truth(&self.asked[&ticket].clone());
         self.outcome(ticket, Outcome::Done(reply));
     }
 
     pub(super) fn outcome(&mut self, ticket: Ticket, outcome: Outcome<PolicyReply>) {
-        self.asked.remove(&ticket);
+        if let (Some(PolicyOp::Shadow(beside)), Outcome::Done(PolicyReply::Done)) =
+            (self.asked.remove(&ticket), &outcome)
+        {
+            self.beside = beside;
+        }
         self.step(|swap, cx| {
             swap.on_outcome(cx, ticket, &outcome);
         });
