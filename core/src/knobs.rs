@@ -84,6 +84,11 @@ pub struct Knobs {
     #[n(20)]
     #[cbor(decode_with = "Decode::decode", nil = "patience")]
     pub patience_ms: u64,
+    /// Whether the built-in rules alone decide, native: no module is run or asked for, and what is recorded of modules
+    /// rests.
+    #[n(21)]
+    #[cbor(default)]
+    pub native: bool,
 }
 
 /// What journals of versions without modules mean: the defaults.
@@ -135,6 +140,7 @@ impl Default for Knobs {
             policy_window_ms: 600_000,
             probation_ms: 600_000,
             patience_ms: 3_600_000,
+            native: false,
         }
     }
 }
@@ -255,17 +261,19 @@ mod tests {
         let knobs = Knobs { auto_approve: true, ..Knobs::default() };
         let bytes = minicbor::to_vec(&knobs).expect("writing to a vector cannot fail");
         assert_eq!(minicbor::decode::<Knobs>(&bytes).ok().as_ref(), Some(&knobs));
-        assert_eq!(bytes[0], 0x95, "twenty-one places");
+        assert_eq!(bytes[0], 0x96, "twenty-two places");
         // The array is shorter, and its last elements are not there.
         let older = |places: u8, cut: usize| -> Knobs {
             let mut old = bytes[..bytes.len() - cut].to_vec();
             old[0] = 0x80 | places;
             minicbor::decode(&old).expect("it still opens")
         };
-        // No labels, no module, three faults, and three durations of five bytes.
-        let of_modules = 1 + 1 + 1 + 3 * 5;
+        // No labels, no module, three faults, three durations of five bytes, and not native.
+        let of_modules = 1 + 1 + 1 + 3 * 5 + 1;
         // Fifteen fields, as the last version without modules wrote them.
         assert_eq!(older(15, of_modules), knobs);
+        // As they were before a site could be told to rest its modules.
+        assert_eq!(older(21, 1), knobs);
         // Twelve fields, as version 1 wrote them.
         assert_eq!(older(12, of_modules + 3), Knobs::default());
     }
@@ -283,6 +291,7 @@ mod tests {
             policy_window_ms: 1_000,
             probation_ms: 86_400_000,
             patience_ms: 60_000,
+            native: true,
             ..Knobs::default()
         };
         let bytes = minicbor::to_vec(&knobs).expect("writing to a vector cannot fail");

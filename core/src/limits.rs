@@ -133,7 +133,7 @@ pub const PART_TIME_MAX: Duration = Duration::from_secs(600);
 /// Forgotten multipart uploads of one key that are looked at in one go.
 pub const STRAYS_MAX: usize = 100;
 /// Modules of policies the site knows: many more than slots, so that earlier ones are there to go back to. Beyond it the
-/// oldest that nothing uses is forgotten.
+/// oldest that nothing uses is forgotten, refused ones first. A default module comes even where none can be forgotten.
 pub const MODULES_MAX: usize = 64;
 /// Changes of the set of policies that are remembered, with all that sat in it.
 pub const POLICY_HISTORY: usize = 64;

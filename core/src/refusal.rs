@@ -151,6 +151,8 @@ pub enum PolicyRefusal {
     },
     /// The host did not say how it ended.
     Unanswered(String),
+    /// The site was told to run no modules.
+    Native,
 }
 
 impl From<PolicyRefusal> for Refusal {
@@ -176,6 +178,7 @@ impl PolicyRefusal {
             PolicyRefusal::UnknownGeneration(_) => "policy_unknown_generation",
             PolicyRefusal::InUse { .. } => "policy_in_use",
             PolicyRefusal::Unanswered(_) => "policy_unanswered",
+            PolicyRefusal::Native => "policies_native",
         }
     }
 }
@@ -217,6 +220,13 @@ impl core::fmt::Display for PolicyRefusal {
             PolicyRefusal::InUse { module, by } => write!(f, "module {module} is in use: {by}"),
             PolicyRefusal::Unanswered(why) => {
                 write!(f, "nobody knows how it ended, nothing was changed: {why}; ask again")
+            }
+            PolicyRefusal::Native => {
+                write!(
+                    f,
+                    "this site runs no policy modules: remove policies.native from its configuration (if it is not \
+                     there, see the log of its start)"
+                )
             }
         }
     }

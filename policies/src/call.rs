@@ -14,7 +14,7 @@ use wasmtime::{Store, Trap};
 use crate::contract::hooks::{auto_scan, bandwidth, concurrency, meta, order, retry};
 use crate::convert;
 use crate::engine::{self, Level, State};
-use crate::module::{Code, Sitting};
+use crate::module::{Code, Rejection, Sitting};
 
 #[cfg(test)]
 mod tests;
@@ -304,8 +304,8 @@ pub(crate) fn ask_patiently(sitting: &Sitting, question: &Question) -> Asked {
     asked
 }
 
-/// Whether the module takes these settings; else why not.
-pub(crate) fn configure(code: &Code, settings: &[meta::Setting]) -> Result<(), String> {
+/// Whether the module takes these settings; else why not, `timeout` if nobody knows.
+pub(crate) fn configure(code: &Code, settings: &[meta::Setting]) -> Result<(), Rejection> {
     let timed_out = |failed: &Start| matches!(failed, Start::Trouble(t) if t.fault == PolicyFault::Timeout);
     let mut started = configured(code, settings);
     for _ in 0..PATIENCE {
@@ -316,8 +316,8 @@ pub(crate) fn configure(code: &Code, settings: &[meta::Setting]) -> Result<(), S
     }
     match started {
         Ok(_) => Ok(()),
-        Err(Start::Refused(why)) => Err(brief(&why)),
-        Err(Start::Trouble(trouble)) => Err(trouble.to_string()),
+        Err(Start::Refused(why)) => Err(Rejection::new("configure", brief(&why))),
+        Err(Start::Trouble(trouble)) => Err(Rejection::of(&trouble, "configure", trouble.to_string())),
     }
 }
 

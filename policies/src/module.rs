@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tidegate_core::digest::Sha256;
-use tidegate_core::policy::{ModuleFacts, Question, SettingValue, Slot};
+use tidegate_core::policy::{ModuleFacts, PolicyFault, Question, SettingValue, Slot};
 use wasmtime::component::InstancePre;
 
 use crate::call::{self, Asked, Held, Trouble};
@@ -19,7 +19,8 @@ use crate::vectors;
 #[error("{code}: {why}")]
 pub struct Rejection {
     /// A short stable word: `too_large`, `not_a_component`, `imports`, `version`, `types`, `no_hook`, `compile`, `limits`,
-    /// `describe`, `configure`, `vectors`, `impure`, `signature`, and `missing` of a set that is prepared.
+    /// `describe`, `configure`, `vectors`, `impure`, `signature`, and `missing` of a set that is prepared. `timeout` says
+    /// nothing about the module: the machine had no time or no memory for it, and may have later.
     pub code: &'static str,
     /// What is wrong, where, and what would be right.
     pub why: String,
@@ -29,6 +30,14 @@ impl Rejection {
     pub(crate) fn new(code: &'static str, why: impl Into<String>) -> Rejection {
         Rejection { code, why: why.into() }
     }
+
+    /// For a trouble at a step of admission: under the step's word, unless it was the machine's.
+    pub(crate) fn of(trouble: &Trouble, code: &'static str, why: impl Into<String>) -> Rejection {
+        Rejection::new(if trouble.fault == PolicyFault::Timeout { Rejection::TIMEOUT } else { code }, why)
+    }
+
+    /// The code of what the machine had no time for.
+    pub const TIMEOUT: &'static str = "timeout";
 }
 
 /// What a signer allows a module beyond what the site does anyway: less.
@@ -147,7 +156,7 @@ impl Module {
         self.check_settings(settings)?;
         let settings: Arc<[_]> = settings.iter().map(|(key, value)| convert::setting(key, value)).collect();
         call::configure(&self.inner.code, &settings)
-            .map_err(|why| Rejection::new("configure", format!("{}: {why}", self.facts().name)))?;
+            .map_err(|error| Rejection { why: format!("{}: {}", self.facts().name, error.why), ..error })?;
         Ok(Sitting { module: self.clone(), slot, settings })
     }
 

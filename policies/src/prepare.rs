@@ -58,7 +58,7 @@ fn examined(host: &Host, bytes: &[u8], manifest: &Manifest) -> Result<Module, Re
         pre,
     };
     let (mut store, instance) = call::instance(&code, code.ceilings.describe_fuel)
-        .map_err(|trouble| Rejection::new("limits", trouble.to_string()))?;
+        .map_err(|trouble| Rejection::of(&trouble, "limits", trouble.to_string()))?;
     code.meta.load(&mut store, &instance).map_err(|error| typed("meta", &error))?;
     for slot in &slots {
         call::check_type(&code, *slot, &mut store, &instance)
@@ -66,7 +66,7 @@ fn examined(host: &Host, bytes: &[u8], manifest: &Manifest) -> Result<Module, Re
     }
     drop(store);
 
-    let told = |trouble: call::Trouble| Rejection::new("describe", trouble.to_string());
+    let told = |trouble: call::Trouble| Rejection::of(&trouble, "describe", trouble.to_string());
     let info = call::describe(&code).map_err(told)?;
     let again = call::describe(&code).map_err(told)?;
     if format!("{info:?}") != format!("{again:?}") {

@@ -21,7 +21,7 @@ pub(crate) fn ask_all(sitting: &Sitting) -> Result<(), Rejection> {
         let (one, two) = match (&first.outcome, &second.outcome) {
             (Ok(one), Ok(two)) => (one, two),
             (Err(trouble), _) | (_, Err(trouble)) => {
-                return Err(Rejection::new("vectors", format!("{place}: {trouble}")));
+                return Err(Rejection::of(trouble, "vectors", format!("{place}: {trouble}")));
             }
         };
         if one.0 != two.0 {

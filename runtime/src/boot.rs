@@ -193,7 +193,7 @@ pub async fn start<S: Seams>(
     let (store, boot) = open_store(&seams, &config).await?;
     let loader = loader(&seams, &config, store.view()).await?;
     if loader.host().is_none() {
-        knobs.default_module = None;
+        knobs.native = true;
     }
     let (spool, found) = Spool::open(seams.clone(), config.data_dir.join(SPOOL)).await?;
     for damaged in &found.damaged {

@@ -43,6 +43,11 @@ pub struct PolicyRow {
     /// The newest changes of the set, oldest first.
     #[n(8)]
     pub history: Vec<Turn>,
+    /// What was good in a slot before [`PolicyRow::good`], another module than that, as far as it may still be used. A
+    /// module may pass its probation and be found stuck much later: then this one is the last good one again.
+    #[n(9)]
+    #[cbor(default)]
+    pub earlier: Vec<(Slot, Binding)>,
 }
 
 impl PolicyRow {
@@ -65,7 +70,7 @@ pub struct Probation {
     /// When it began.
     #[n(0)]
     pub since: Wall,
-    /// When it is over.
+    /// When it is over, if the process lives on and the host keeps the set ready; else a whole one begins again.
     #[n(1)]
     pub until: Wall,
     /// Whose slots.

@@ -1,7 +1,10 @@
 //! What is refused at the door, with which code and which words.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tidegate_core::digest::Sha256;
 use tidegate_core::policy::SettingValue;
+use tidegate_policies::{Ceilings, Host};
 
 use crate::rig::{self, RETRY, SELECT};
 
@@ -243,6 +246,34 @@ fn a_module_that_refuses_its_own_defaults_is_refused_with_its_words() {
         "configure",
         "fixture: exhausted: meta.configure: used up its fuel",
     );
+}
+
+/// The clock, not fuel, ends these loops: with fuel for years and a clock that runs fast.
+#[test]
+fn what_the_clock_ended_says_nothing_about_the_module() {
+    let fuel = u64::MAX / 4;
+    let wall = std::time::Duration::from_millis(20);
+    let ceilings = Ceilings { fuel, start_fuel: fuel, describe_fuel: fuel, wall, ..Ceilings::default() };
+    let host = Host::new(ceilings).unwrap();
+    let forever = "(loop $forever (br $forever)) (unreachable)";
+    let over = AtomicBool::new(false);
+    let rejections = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                host.tick();
+                std::thread::yield_now();
+            }
+        });
+        let modules =
+            [told(forever, "(i32.const 1312)"), told("(i32.const 1216)", forever), rig::fixture("loops")];
+        let rejections = modules.map(|bytes| host.admit(&bytes).unwrap_err());
+        over.store(true, Ordering::Relaxed);
+        rejections
+    });
+    for rejection in rejections {
+        assert_eq!(rejection.code, "timeout", "{rejection}");
+        assert!(rejection.why.contains("was interrupted by the clock"), "{rejection}");
+    }
 }
 
 #[test]

@@ -95,9 +95,7 @@ impl Answer {
     /// The site runs no modules.
     #[must_use]
     pub fn native() -> Answer {
-        let text = "this site runs no policy modules: remove policies.native from its configuration (if it is not there, \
-                    see the log of its start)";
-        Answer::new(StatusCode::CONFLICT, "policies_native", text)
+        Answer::new(StatusCode::CONFLICT, "policies_native", PolicyRefusal::Native.to_string())
     }
 
     /// Its status.
@@ -313,6 +311,7 @@ fn refused_policy(refusal: &PolicyRefusal) -> Answer {
         PolicyRefusal::InUse { module, by } => {
             Answer::new(S::CONFLICT, "policy_in_use", text).with("module", module.to_string()).with("by", *by)
         }
+        PolicyRefusal::Native => Answer::native(),
         PolicyRefusal::Unanswered(_) => {
             Answer::new(S::SERVICE_UNAVAILABLE, "policy_unanswered", text).retry_after(1)
         }

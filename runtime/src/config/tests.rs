@@ -305,7 +305,10 @@ fn policies_have_keys_labels_and_bounds() {
     ];
     assert_eq!(policies.labels, labels);
     assert_eq!(config.knobs().unwrap().default_module, Some(crate::policies::default_module()));
-    assert_eq!(load("[policies]\nnative = true", &[], "").unwrap().knobs().unwrap().default_module, None);
+    assert!(!config.knobs().unwrap().native);
+    let native = load("[policies]\nnative = true", &[], "").unwrap().knobs().unwrap();
+    assert!(native.native);
+    assert_eq!(native.default_module, Some(crate::policies::default_module()), "it rests like any other");
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub(crate) fn store(
                 let serves = row.and_then(|row| row.facts.as_ref()).map_or(&[][..], |facts| &facts.slots);
                 loader.renew(module, bytes, serves, new).map_err(|unloaded| match unloaded {
                     Unloaded::Rejected(rejection) => Unstored::Signature(rejection.why),
-                    Unloaded::Disk(error) => Unstored::Disk(io::Error::other(error)),
+                    Unloaded::Disk(why) | Unloaded::Late(why) => Unstored::Disk(io::Error::other(why)),
                 })?;
             }
             blobs.put(bytes)?;

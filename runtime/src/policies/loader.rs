@@ -45,6 +45,9 @@ pub enum Unloaded {
     /// The site's own disk failed; it may pass.
     #[error("the disk failed: {0}")]
     Disk(String),
+    /// The machine had no time or no memory for it; that says nothing about the module, and may pass.
+    #[error("the machine is too busy: {0}")]
+    Late(String),
 }
 
 impl Unloaded {
@@ -56,7 +59,10 @@ impl Unloaded {
 
 impl From<Rejection> for Unloaded {
     fn from(rejection: Rejection) -> Unloaded {
-        Unloaded::Rejected(rejection)
+        match rejection.code {
+            Rejection::TIMEOUT => Unloaded::Late(rejection.why),
+            _ => Unloaded::Rejected(rejection),
+        }
     }
 }
 
@@ -459,7 +465,9 @@ fn outcome(slot: Option<Slot>, unloaded: Unloaded) -> Outcome<PolicyReply> {
         Unloaded::Rejected(Rejection { code, why }) => {
             Outcome::Done(PolicyReply::Rejected { slot, code: code.to_owned(), why })
         }
+        // The core asks again.
         Unloaded::Disk(error) => Outcome::Failed(Fault::Local(error)),
+        Unloaded::Late(why) => Outcome::Failed(Fault::Local(format!("{}: {why}", Rejection::TIMEOUT))),
     }
 }
 

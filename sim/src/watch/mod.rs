@@ -7,6 +7,7 @@
 pub mod bandwidth;
 pub mod calls;
 mod deeds;
+mod faults;
 pub mod journal;
 #[cfg(test)]
 mod life;

@@ -19,8 +19,9 @@ use tidegate_core::policy::{
     Verdict,
 };
 use tidegate_core::row::{Blame, Key, ModuleRow, ModuleState, PolicyRow, Probation, Row, Turn, TurnWhat};
-use tidegate_core::time::{Mono, Wall};
+use tidegate_core::time::Mono;
 
+use super::faults::Record;
 use super::rows::{Image, Sites};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand, seats};
 
@@ -38,20 +39,10 @@ const SLACK: Duration = Duration::from_millis(2);
 #[derive(Clone, Debug)]
 struct Trial {
     what: Probation,
+    /// Since when in this boot: what ran before it counts for nothing.
     since: Mono,
-    /// Whether it began in this boot.
-    here: bool,
     /// Since when it should be over.
     late: Option<Mono>,
-}
-
-/// What a site's modules did, as far as it counts against them.
-#[derive(Clone, Debug, Default)]
-struct Record {
-    /// When faults that count happened, by the wall clock.
-    faults: Vec<Wall>,
-    /// Answers in a row that took too long, in this boot.
-    late: u32,
 }
 
 /// A set that is being made ready because somebody wants it to rule.
@@ -75,6 +66,12 @@ struct Site {
     noted: BTreeMap<u64, (Option<String>, u64)>,
     /// The trial that runs.
     trial: Option<Trial>,
+    /// The last question to make each set ready, in this boot.
+    prepares: BTreeMap<PolicySetId, Ticket>,
+    /// Since when the set that counts is ready without a break, in this boot.
+    ready: Option<Mono>,
+    /// Whether this boot was told to stop: nothing is made ready any more.
+    stopping: bool,
     /// Since when the set that counts is not ready, and which that is.
     unready: Option<(PolicySetId, Mono)>,
 }
@@ -238,8 +235,9 @@ impl Site {
         if probed {
             premises.met("L6.trial");
         }
-        if probed && let Some(trial) = self.trial.as_ref().filter(|trial| trial.here) {
-            let ran = trial.since.until(now);
+        if probed && let Some(trial) = &self.trial {
+            // Of a site that runs, with the set ready: what was not asked proved nothing.
+            let ran = self.ready.map_or(Duration::ZERO, |ready| ready.max(trial.since).until(now));
             demand("I26", ran + SLACK >= span, || format!("a trial of {span:?} is over after {ran:?}"))?;
         }
         self.trial = match (trial, self.trial.take()) {
@@ -247,12 +245,14 @@ impl Site {
             (Some(new), Some(old)) if (old.what.since, old.what.until) == (new.since, new.until) => {
                 Some(Trial { what: new, ..old })
             }
-            (Some(what), _) => {
-                let here = !matches!(seen.input, Input::Boot { .. });
-                Some(Trial { what, since: now, here, late: None })
-            }
+            (Some(what), _) => Some(Trial { what, since: now, late: None }),
         };
-        if let Some(trial) = self.trial.as_mut().filter(|trial| trial.since.after(span) <= now) {
+        self.readied(seen, set);
+        let (ready, stopping) = (self.ready, self.stopping);
+        let over = |trial: &&mut Trial| {
+            !stopping && ready.is_some_and(|ready| ready.max(trial.since).after(span) <= now)
+        };
+        if let Some(trial) = self.trial.as_mut().filter(over) {
             // A site that stood still catches up first.
             let late = *trial.late.get_or_insert(now);
             demand("L6", late.after(Duration::from_secs(1)) > now, || format!("{trial:?} does not end"))?;
@@ -274,34 +274,41 @@ impl Site {
         Ok(())
     }
 
+    /// Since when the set that counts is ready: the built-in rules always are, another when the host answered the last
+    /// question for it, until the set changes or the host does not have it after all.
+    fn readied(&mut self, seen: &Seen<'_>, set: &PolicySet) {
+        self.stopping |= matches!(seen.input, Input::Shutdown);
+        let next = seats::next(seen);
+        let asked = self.prepares.get(&next.id());
+        let here = next.seats.iter().all(|seat| *seat == Seat::Floor)
+            || matches!(seen.input, Input::Policy { ticket, outcome: Outcome::Done(PolicyReply::Prepared(id)) }
+                if *id == next.id() && asked == Some(ticket));
+        let gone = |decision: &Decision| {
+            let slot = decision.question.slot();
+            let missing = matches!(decision.by, Author::Builtin { why: PolicyFault::Missing, .. });
+            missing && next.module(slot).is_some() && next.module(slot) == set.module(slot)
+        };
+        if seen.out.decisions.iter().any(gone) || turned(seen).next().is_some() && !here {
+            self.ready = None;
+        } else if here {
+            self.ready = self.ready.or(Some(seen.now.mono));
+        }
+        for effect in &seen.out.effects {
+            if let Effect::Policy { ticket, op: PolicyOp::Prepare { set } } = effect {
+                self.prepares.insert(set.id(), *ticket);
+            }
+        }
+    }
+
     /// I26: so many faults within a time and a module is ejected, in this very step, not before, and not for nothing.
     fn faults(&mut self, seen: &Seen<'_>, set: &PolicySet, premises: &mut Premises) -> Result<(), Broken> {
-        let most = usize::try_from(seen.knobs.policy_faults.clamp(1, 16)).unwrap_or(usize::MAX);
-        let window = i64::try_from(seen.knobs.policy_window_ms).unwrap_or(i64::MAX);
-        let since = seen.now.wall.0.saturating_sub(window);
         let after = seats::next(seen);
         let mut due = BTreeMap::new();
         for decision in &seen.out.decisions {
             let slot = decision.question.slot();
             let Some(hash) = set.module(slot) else { continue };
             let record = self.records.entry((slot, hash)).or_default();
-            match &decision.by {
-                Author::Set(_) => record.late = 0,
-                Author::Builtin { why: PolicyFault::Missing, .. } => record.late = 0,
-                Author::Builtin { why: PolicyFault::Timeout, .. } => record.late += 1,
-                Author::Builtin { why: PolicyFault::Stalled, .. } => {
-                    due.insert(hash, slot);
-                }
-                Author::Builtin {
-                    why: PolicyFault::Trap | PolicyFault::Exhausted | PolicyFault::Shape,
-                    ..
-                } => {
-                    record.late = 0;
-                    record.faults.push(seen.now.wall);
-                }
-            }
-            let counted = record.faults.iter().filter(|at| at.0 > since).count();
-            if counted >= most || record.late as usize >= most {
+            if record.decided(&decision.by, seen.now.wall, seen.knobs) {
                 due.insert(hash, slot);
             }
         }
@@ -363,7 +370,7 @@ impl Site {
         demand("I25", after.generation >= before.generation, || {
             format!("generation {} follows {}", after.generation, before.generation)
         })?;
-        for (slot, binding) in after.slots.iter().chain(&after.good) {
+        for (slot, binding) in after.slots.iter().chain(&after.good).chain(&after.earlier) {
             let hash = binding.module;
             let known = seen.rows.get(&Key::Module(hash));
             demand("I26", is_usable(seen, known, hash), || {
@@ -433,10 +440,11 @@ impl Site {
         let old = seats::set(Some(row), seen.knobs);
         for slot in Slot::ALL.into_iter().filter(|slot| old.module(*slot) == Some(gone)) {
             let chosen = row.slots.iter().any(|(at, _)| *at == slot);
-            let good = row.good.iter().find(|(at, binding)| *at == slot && usable(binding.module));
+            let heirs = seats::left(&seats::heirs(row), usable);
+            let good = heirs.get(&slot).and_then(|line| line.first());
             let default = seen.knobs.default_module.filter(|hash| usable(*hash));
             let wanted = match (good, default) {
-                (Some((_, binding)), _) if chosen => Seat::Module(binding.clone()),
+                (Some(binding), _) if chosen => Seat::Module(binding.clone()),
                 (_, Some(module)) => {
                     Seat::Module(Binding { module, settings: seen.knobs.builtin.for_module() })
                 }
@@ -462,14 +470,15 @@ impl Site {
             premises.met("I26.good");
             // A trial ends by its time alone.
             let over = before.probation.is_some() && matches!(seen.input, Input::Wake | Input::Boot { .. });
-            return demand("I26", over && after.good == after.slots, || {
+            demand("I26", over && after.good == after.slots, || {
                 format!("good is {:?} after the trial of {:?}", after.good, after.slots)
-            });
+            })?;
         }
+        let was = seats::heirs(before);
+        let was = if probed { seats::probed(&was, &after.slots) } else { was };
         let usable = |hash: Sha256| is_usable(seen, seen.rows.get(&Key::Module(hash)), hash);
-        let mut kept = before.good.clone();
-        kept.retain(|(_, binding)| usable(binding.module));
-        demand("I26", after.good == kept, || format!("good was {:?} and is {:?}", before.good, after.good))
+        let (kept, heirs) = (seats::left(&was, usable), seats::heirs(after));
+        demand("I26", heirs == kept, || format!("{was:?} were good, and {heirs:?} are"))
     }
 
     /// I26: a module that is barred stays so until somebody lifts it, and what does not come to be changes nothing.
@@ -545,9 +554,11 @@ impl Site {
         self.memos.clear();
         self.wishes.clear();
         self.waiting.clear();
-        (self.trial, self.unready) = (None, None);
+        self.prepares.clear();
+        (self.trial, self.ready, self.unready) = (None, None, None);
+        self.stopping = false;
         for record in self.records.values_mut() {
-            record.late = 0;
+            record.boot();
         }
     }
 }

@@ -63,10 +63,6 @@ fn i26_another_verdict_than_that_of_the_built_in_rules_in_the_place_of_a_failed_
 }
 
 #[test]
-fn i26_a_limit_that_does_not_hold_and_is_not_said_to_be_bounded_is_noticed() {
-    spoiled("I26", Slot::Bandwidth, |out, n| {
-        if let Verdict::Bandwidth(verdict) = &mut out.decisions[n].verdict {
-            verdict.bytes_per_second = Some(1);
 fn i25_a_memo_that_is_lost_is_noticed() {
     spoiled("I25", Slot::Bandwidth, |out, n| {
         if let Verdict::Bandwidth(verdict) = &mut out.decisions[n].verdict {
@@ -76,11 +72,6 @@ fn i25_a_memo_that_is_lost_is_noticed() {
 }
 
 #[test]
-fn l6_a_policy_that_is_overruled_though_nothing_crawls_is_noticed() {
-    spoiled("L6", Slot::Bandwidth, |out, n| {
-        let instead_of = out.decisions[n].set;
-        by(out, n, Author::Builtin { instead_of, why: PolicyFault::Stalled });
-    });
 fn i25_a_memo_of_a_job_that_is_lost_is_noticed() {
     let mut rig = Rig::new();
     rig.spoil = Some(Box::new(|_, _, out| {
@@ -118,4 +109,21 @@ fn i26_a_trial_that_ends_without_its_time_is_noticed() {
     }));
     assert!(rig.life().is_err(), "nobody noticed");
     assert!(rig.broken.iter().all(|broken| broken.invariant == "I26"), "{:#?}", rig.broken);
+}
+
+#[test]
+fn i26_a_limit_that_does_not_hold_and_is_not_said_to_be_bounded_is_noticed() {
+    spoiled("I26", Slot::Bandwidth, |out, n| {
+        if let Verdict::Bandwidth(verdict) = &mut out.decisions[n].verdict {
+            verdict.bytes_per_second = Some(1);
+        }
+    });
+}
+
+#[test]
+fn l6_a_policy_that_is_overruled_though_nothing_crawls_is_noticed() {
+    spoiled("L6", Slot::Bandwidth, |out, n| {
+        let instead_of = out.decisions[n].set;
+        by(out, n, Author::Builtin { instead_of, why: PolicyFault::Stalled });
+    });
 }

@@ -367,7 +367,8 @@ impl Site {
             ("episode", recorded),
             ("job", self.queued),
             ("policy", 1),
-            ("module", limits::MODULES_MAX as u64),
+            // The default module comes with the program, also where every other one is quarantined.
+            ("module", limits::MODULES_MAX as u64 + 1),
         ];
         for (kind, most) in limits {
             demand("I27", of(kind) <= most, || {

@@ -7,7 +7,7 @@ use super::*;
 use crate::rig::{Plan, run, sha256};
 
 #[test]
-fn a_site_that_is_told_to_run_no_modules_decides_by_itself_and_forgets_no_module() {
+fn a_site_that_is_told_to_run_no_modules_rests_them_and_goes_on_with_them_later() {
     run(async {
         let cloud = Cloud::start().await;
         let mut site = Plan::with_cloud(&cloud).start().await;
@@ -23,6 +23,7 @@ fn a_site_that_is_told_to_run_no_modules_decides_by_itself_and_forgets_no_module
         assert_eq!(view["native"], true, "{view}");
         for slot in ["auto-scan", "retry", "concurrency", "bandwidth", "order"] {
             assert_eq!(seat(&view, slot)["by"], "builtin", "{view}");
+            assert_eq!(seat(&view, slot)["origin"], "native", "{view}");
         }
         carried(&site, &cloud, "by-itself").await;
         let newest = decisions(&site, "concurrency").await.pop().expect("a decision");
@@ -38,10 +39,9 @@ fn a_site_that_is_told_to_run_no_modules_decides_by_itself_and_forgets_no_module
         let mut site = site.with_setting("policies.native", false);
         site.start().await;
         let view = prepared(&site).await;
-        assert!(known(&view, &module).is_some(), "{module} is forgotten: {view}");
         assert_eq!(quarantine(&view, &module), &Value::Null, "it did nothing wrong: {view}");
-        assert_eq!(load(&site, "concurrency", &bytes).await, module, "the same bytes are taken again");
-        activate(&site, "concurrency", &module, &json!({"uploads": 5})).await;
+        let sits = seat(&view, "concurrency");
+        assert_eq!((&sits["module"], &sits["settings"]), (&json!(module), &json!({"uploads": 5})), "{view}");
         carried(&site, &cloud, "by-the-module-again").await;
         let newest = decisions(&site, "concurrency").await.pop().expect("a decision");
         assert!(is_by(&newest, &module), "{newest}");

@@ -15,7 +15,7 @@ use crate::policy::swap::{Asked, PolicyNews, Swap, refuse, trial_time, waiting};
 use crate::policy::{Author, Binding, PolicyFault, Ruled, Slot};
 use crate::refusal::PolicyRefusal;
 use crate::row::{Blame, FaultMark, Probation, Quarantine, Turn, TurnWhat};
-use crate::time::Wall;
+use crate::time::Now;
 
 impl Swap {
     /// The module in a slot could not answer; the built-in rules did. So many in a window and it is ejected.
@@ -26,6 +26,7 @@ impl Swap {
             // Nobody's fault but the host's: it was to have the set ready.
             if core::mem::take(&mut self.settled) && !planted!(cx.knobs, X38) {
                 self.settle(cx);
+                self.time_trial(cx, false);
             }
             return;
         }
@@ -66,15 +67,16 @@ impl Swap {
         (self.state.set.module(slot) == Some(module)).then_some(module)
     }
 
-    /// Faults like this one that count: of the same module in the same slot, within the window.
+    /// Faults like this one that count: of the same module in the same slot, within the window. A mark from further ahead
+    /// than that is of a clock that was wrong; one from a little ahead is of a clock that was set back a little.
     fn counted(&self, cx: &Cx<'_>, mark: &FaultMark) -> u32 {
         let window = i64::try_from(cx.knobs.policy_window_ms).unwrap_or(i64::MAX);
-        let since = Wall(mark.at.0.saturating_sub(window));
+        let (since, until) = (mark.at.0.saturating_sub(window), mark.at.0.saturating_add(window));
         let counts = |m: &&FaultMark| {
             m.slot == mark.slot
                 && m.module == mark.module
                 && (m.fault != PolicyFault::Timeout || planted!(cx.knobs, X37))
-                && (m.at > since || m == &mark)
+                && ((m.at.0 > since && m.at.0 < until) || m == &mark)
         };
         u32::try_from(self.state.row.faults.iter().filter(counts).count()).unwrap_or(u32::MAX)
     }
@@ -103,7 +105,7 @@ impl Swap {
             self.end_shadow(cx);
         }
         self.overtake(cx, Some(module));
-        if !State::seated(&self.state.set).contains(&module) {
+        if !self.state.has_a_slot(module) {
             return;
         }
         let mut slots = Vec::new();
@@ -140,7 +142,7 @@ impl Swap {
             modules.filter(|module| self.state.modules.contains_key(module)).collect();
         used.sort_unstable();
         used.dedup();
-        let probation = self.trial(cx, &slots, by_operator);
+        let (probation, anew) = self.trial(cx, &slots, by_operator);
         let turn = Turn {
             generation: self.state.row.generation + 1,
             at: cx.now.wall,
@@ -165,8 +167,6 @@ impl Swap {
                 self.timeouts[slot as usize] = 0;
             }
         }
-        self.trial_ends =
-            self.state.row.probation.as_ref().map(|trial| cx.now.deadline(trial.until, trial_time(cx)));
         if by_operator {
             self.forget_settle();
             self.settled = true;
@@ -175,7 +175,7 @@ impl Swap {
         } else {
             self.settle(cx);
         }
-        self.arm(cx);
+        self.time_trial(cx, anew);
         // A module cannot be compared with itself.
         let row = &self.state.row;
         let doubled = row.shadow.as_ref().is_some_and(|s| bound(&row.slots, s.slot) == Some(&s.binding));
@@ -185,21 +185,35 @@ impl Swap {
         self.tell(cx, news);
     }
 
-    /// The trial of a set: of every slot whose module is not good yet. A module that an operator put there begins a new
-    /// one; when the site takes one away, the others go on.
-    fn trial(&self, cx: &Cx<'_>, slots: &[(Slot, Binding)], by_operator: bool) -> Option<Probation> {
+    /// Times the trial, from now on if it is a new one. Only a set that is ready is on trial: while it is not, the
+    /// built-in rules decide, and they prove nothing.
+    pub(super) fn time_trial(&mut self, cx: &mut Cx<'_>, anew: bool) {
+        if self.state.row.probation.is_none() || !self.settled || self.state.native {
+            self.trial_ends = None;
+        } else if anew || self.trial_ends.is_none() {
+            let (wall, mono) = (cx.now.wall.after(trial_time(cx)), cx.now.mono.after(trial_time(cx)));
+            self.trial_ends = Some(Now { wall, mono });
+        }
+        self.arm(cx);
+    }
+
+    /// The trial of a set: of every slot whose module is not good yet; and whether it is a new one. A module that an
+    /// operator put there begins a new one; when the site takes one away, the others go on as soon as the rest is ready.
+    fn trial(&self, cx: &Cx<'_>, slots: &[(Slot, Binding)], by_operator: bool) -> (Option<Probation>, bool) {
         let row = &self.state.row;
         let on_trial = |slot: &Slot| bound(slots, *slot) != bound(&row.good, *slot);
         let tried: Vec<Slot> = Slot::ALL.into_iter().filter(on_trial).collect();
         if tried.is_empty() {
-            return None;
+            return (None, false);
         }
         let came = tried.iter().any(|slot| bound(slots, *slot) != bound(&row.slots, *slot));
         match &row.probation {
-            Some(trial) if !(by_operator && came) => Some(Probation { slots: tried, ..trial.clone() }),
+            Some(trial) if !(by_operator && came) => {
+                (Some(Probation { slots: tried, ..trial.clone() }), false)
+            }
             Some(_) | None => {
                 let since = cx.now.wall;
-                Some(Probation { since, until: since.after(trial_time(cx)), slots: tried })
+                (Some(Probation { since, until: since.after(trial_time(cx)), slots: tried }), true)
             }
         }
     }

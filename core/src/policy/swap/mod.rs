@@ -39,7 +39,7 @@ use crate::policy::swap::state::State;
 use crate::policy::{Active, Binding, ModuleFacts, PolicySet, Seat, Slot};
 use crate::refusal::{Broken, Illegal, PolicyRefusal, Refusal};
 use crate::row::{Blame, Key, ModuleState, PolicyRow, Row, Shadow, TurnWhat, shorten};
-use crate::time::Mono;
+use crate::time::{Mono, Now};
 use crate::timers::TimerKey;
 
 /// Modules and the set of policies.
@@ -56,8 +56,8 @@ pub struct Swap {
     unanswered: u32,
     /// When to ask it again.
     again_at: Option<Mono>,
-    /// When the probation is over.
-    trial_ends: Option<Mono>,
+    /// When the probation is over; `None` also as long as the set on probation is not ready.
+    trial_ends: Option<Now>,
     /// Answers of each slot in a row that took too long.
     timeouts: [u32; 5],
     /// Rulings of this step already looked at for that.
@@ -109,7 +109,7 @@ impl Swap {
     /// A new process knows only what is durable, and its own configuration.
     pub fn forget_volatile(&mut self, knobs: &Knobs) {
         let mut state = core::mem::take(&mut self.state);
-        state.configure(knobs.default_module, &knobs.builtin);
+        state.configure(knobs);
         *self = Swap { state, ..Swap::default() };
     }
 
@@ -128,7 +128,7 @@ impl Swap {
     /// Who would sit in which slot after a boot with this configuration.
     #[must_use]
     pub fn set_under(&self, knobs: &Knobs) -> PolicySet {
-        self.state.set_under(knobs.default_module, &knobs.builtin)
+        self.state.set_under(knobs)
     }
 
     /// Who sits where, and how it came to that.
@@ -181,22 +181,27 @@ impl Swap {
         }
         let row = &self.state.row;
         // A site that never had a module has no generation.
-        if (row.set.is_some() || self.state.default.is_some()) && row.set != Some(self.state.id) {
-            let slots = row.slots.clone();
-            let floored = self.state.floored(&slots);
+        let never = row.set.is_none() && (self.state.default.is_none() || self.state.native);
+        let slots = row.slots.clone();
+        let floored = self.state.floored(&slots);
+        // Another default module, or one again after none: the same set may rest on other grounds.
+        let stale = self.state.default.is_some() && row.floored != floored;
+        if !never && (row.set != Some(self.state.id) || stale) {
             self.turn(cx, TurnWhat::Configured, slots, floored);
         }
         if let Some(module) = self.state.default
+            && !self.state.native
             && let Some(size) = self.default_to_stage(module)
         {
+            // Where every other one is quarantined it comes all the same: it came with the program.
             self.make_room(cx, module);
             self.record(cx, PolicyChange::Staged { module, size, at: cx.now.wall });
         }
-        self.trial_ends = self.state.row.probation.as_ref().map(|p| cx.now.deadline(p.until, trial_time(cx)));
         // A new process has no shadow: it need not be told that there is none.
         self.shadowing = self.state.row.shadow.is_none();
         self.ask_open(cx);
-        self.arm(cx);
+        // A site that was off decided nothing meanwhile: whatever the clock on the wall says, a trial is a whole one.
+        self.time_trial(cx, true);
         self.tell(cx, PolicyNews::Booted);
     }
 
@@ -225,7 +230,7 @@ impl Swap {
     /// A probation is over, or the host is to be asked again.
     pub(crate) fn on_due(&mut self, cx: &mut Cx<'_>) {
         let due = |at: Option<Mono>| at.is_some_and(|at| at <= cx.now.mono);
-        let (over, again) = (due(self.trial_ends), due(self.again_at));
+        let (over, again) = (due(self.trial_ends.map(|at| at.mono)), due(self.again_at));
         if over {
             self.trial_ends = None;
             if self.state.row.probation.is_some() && !planted!(cx.knobs, X32) {
@@ -265,6 +270,9 @@ impl Swap {
 
     fn answered(&mut self, cx: &mut Cx<'_>, asked: Asked, reply: &PolicyReply) {
         match (asked, reply) {
+            (asked, PolicyReply::Rejected { code, .. }) if NOT_NOW.contains(&code.as_str()) => {
+                self.lost(cx, asked, code);
+            }
             (Asked::Admit { module, waiters }, PolicyReply::Admitted(facts)) => {
                 self.heard_from_host(cx);
                 self.admitted(cx, module, facts);
@@ -302,6 +310,7 @@ impl Swap {
             (Asked::Settle(set), PolicyReply::Prepared(id)) if set == *id && set == self.state.id => {
                 self.heard_from_host(cx);
                 self.settled = true;
+                self.time_trial(cx, true);
                 self.tell(cx, PolicyNews::Prepared);
             }
             (Asked::Settle(set), PolicyReply::Rejected { slot: Some(slot), code, why })
@@ -324,6 +333,12 @@ impl Swap {
                     let news = PolicyNews::Shadowed { slot: shadow.slot, module: shadow.binding.module };
                     self.record(cx, PolicyChange::Shadowed(shadow));
                     self.tell(cx, news);
+                    // The host may have been told meanwhile that the one before it ended.
+                    if self.is_shadow_asked() {
+                        self.forget_shadow_asked();
+                        let shadow = self.state.row.shadow.clone();
+                        self.ask_shadow(cx, shadow, None);
+                    }
                 }
                 self.accept(cx, id);
             }
@@ -332,7 +347,12 @@ impl Swap {
                 let module = shadow.binding.module;
                 let (code, why) = (word(code), words(why));
                 match reply {
-                    Some(id) => refuse(cx, id, PolicyRefusal::Rejected { module, code, why }),
+                    Some(id) => {
+                        refuse(cx, id, PolicyRefusal::Rejected { module, code, why });
+                        // The answer about the one that is recorded may not have been waited for.
+                        let shadow = self.state.row.shadow.clone();
+                        self.ask_shadow(cx, shadow, None);
+                    }
                     // It did once; it cannot any more, and nothing depends on it.
                     None => self.end_shadow(cx),
                 }
@@ -382,6 +402,11 @@ impl Swap {
     /// Asks the host for everything that must be so and is not known to be.
     fn ask_open(&mut self, cx: &mut Cx<'_>) {
         if cx.stopping {
+            return;
+        }
+        if self.state.native {
+            // There is nobody to ask, and what is open stays so until there is.
+            self.settle(cx);
             return;
         }
         if !self.settled && !self.asked.values().any(|asked| matches!(asked, Asked::Settle(_))) {
@@ -442,14 +467,14 @@ impl Swap {
             self.record(cx, PolicyChange::ShadowEnded);
             self.tell(cx, PolicyNews::ShadowEnded);
         }
-        if !cx.stopping {
+        if !cx.stopping && !self.state.native {
             self.ask_shadow(cx, None, None);
         }
     }
 
     /// One timer for both waits.
     fn arm(&self, cx: &mut Cx<'_>) {
-        match self.trial_ends.into_iter().chain(self.again_at).min() {
+        match self.trial_ends.map(|at| at.mono).into_iter().chain(self.again_at).min() {
             Some(at) => cx.arm_at(TimerKey::Policy, at),
             None => cx.disarm(&TimerKey::Policy),
         }
@@ -500,9 +525,12 @@ impl Swap {
     }
 }
 
-/// The host's words for what keeps a module out that it did not do: its bytes are not there or not what they were, the
-/// site was told to run no modules, or to run signed ones only. It loses its slots and may come again.
-const NOT_ITS_DOING: [&str; 3] = ["unreadable", "native", "signature"];
+/// The host's words for what keeps a module out that it did not do: its bytes are not there or not what they were, or
+/// the site was told to run signed ones only. It loses its slots and may come again.
+const NOT_ITS_DOING: [&str; 2] = ["unreadable", "signature"];
+
+/// The host's words for what says nothing about a module: it has no time for it, or runs none. It is asked again.
+const NOT_NOW: [&str; 2] = ["timeout", "native"];
 
 fn refuse(cx: &mut Cx<'_>, id: RequestId, refusal: PolicyRefusal) {
     cx.reply(id, Err(Refusal::Policy(refusal)));

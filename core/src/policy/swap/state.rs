@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use crate::change::PolicyChange;
 use crate::digest::Sha256;
 use crate::id::PolicySetId;
+use crate::knobs::Knobs;
 use crate::limits;
 use crate::policy::{Binding, PolicySet, Seat, Settings, Slot};
 use crate::refusal::{Broken, Illegal};
@@ -23,6 +24,8 @@ pub(super) struct State {
     pub(super) modules: BTreeMap<Sha256, ModuleRow>,
     pub(super) default: Option<Sha256>,
     floor: Settings,
+    /// Whether modules rest: the built-in rules sit everywhere, and what is recorded stays what it is.
+    pub(super) native: bool,
     pub(super) set: PolicySet,
     pub(super) id: PolicySetId,
 }
@@ -39,15 +42,17 @@ impl Default for State {
             id: set.id(),
             set,
             floor,
+            native: false,
         }
     }
 }
 
 impl State {
     /// Takes the configuration of a boot.
-    pub(super) fn configure(&mut self, default: Option<Sha256>, floor: &Settings) {
-        self.default = default;
-        self.floor = floor.clone();
+    pub(super) fn configure(&mut self, knobs: &Knobs) {
+        self.default = knobs.default_module;
+        self.floor = knobs.builtin.clone();
+        self.native = knobs.native;
         self.derive();
     }
 
@@ -82,6 +87,9 @@ impl State {
 
     /// The set with these modules chosen and these slots floored.
     pub(super) fn set_of(&self, slots: &[(Slot, Binding)], floored: &[(Slot, Sha256)]) -> PolicySet {
+        if self.native {
+            return PolicySet::native(self.floor.clone());
+        }
         let default = self.default.filter(|_| self.default_usable());
         let seats = Slot::ALL.map(|slot| match (bound(slots, slot), default) {
             (Some(binding), _) => Seat::Module(binding.clone()),
@@ -105,15 +113,23 @@ impl State {
     }
 
     /// The set under another configuration.
-    pub(super) fn set_under(&self, default: Option<Sha256>, floor: &Settings) -> PolicySet {
+    pub(super) fn set_under(&self, knobs: &Knobs) -> PolicySet {
         let mut other = self.clone();
-        other.configure(default, floor);
+        other.configure(knobs);
         other.set
     }
 
     /// Every module that sits somewhere.
     pub(super) fn seated(set: &PolicySet) -> BTreeSet<Sha256> {
         Slot::ALL.into_iter().filter_map(|slot| set.module(slot)).collect()
+    }
+
+    /// Whether a module has a slot by the record: it sits there, or would if modules did not rest.
+    pub(super) fn has_a_slot(&self, module: Sha256) -> bool {
+        let row = &self.row;
+        let fills = |slot: Slot| bound(&row.slots, slot).is_none() && !row.floored.contains(&(slot, module));
+        row.slots.iter().any(|(_, binding)| binding.module == module)
+            || (self.default == Some(module) && Slot::ALL.into_iter().any(fills))
     }
 
     fn derive(&mut self) {
@@ -171,7 +187,7 @@ impl State {
                 if self.row.probation.take().is_none() {
                     return Err(illegal(&"no probation", "policy.probed"));
                 }
-                self.row.good.clone_from(&self.row.slots);
+                self.probed();
             }
             PolicyChange::Faulted(mark) => {
                 self.row.faults.push(*mark);
@@ -268,9 +284,33 @@ impl State {
         Ok(())
     }
 
-    /// Nothing falls back to this module any more, and its faults are told by its record.
+    /// What was on trial is good. What it takes the place of is kept: a stall shows long after a probation.
+    fn probed(&mut self) {
+        let row = &mut self.row;
+        let was = core::mem::replace(&mut row.good, row.slots.clone());
+        let before = |slot: Slot| {
+            let now = bound(&row.good, slot)?;
+            let line = [bound(&was, slot), bound(&row.earlier, slot)];
+            let other = line.into_iter().flatten().find(|old| old.module != now.module)?;
+            Some((slot, other.clone()))
+        };
+        let earlier = Slot::ALL.into_iter().filter_map(before).collect();
+        row.earlier = earlier;
+    }
+
+    /// Nothing falls back to this module any more, and its faults are told by its record. Where it was the last good
+    /// one, the one before it is.
     fn disown(&mut self, module: Sha256) {
-        self.row.good.retain(|(_, binding)| binding.module != module);
+        let row = &mut self.row;
+        row.earlier.retain(|(_, binding)| binding.module != module);
+        let left = |slot: Slot| {
+            let good = bound(&row.good, slot)?;
+            let heir = if good.module == module { bound(&row.earlier, slot)? } else { good };
+            Some((slot, heir.clone()))
+        };
+        let good: Vec<_> = Slot::ALL.into_iter().filter_map(left).collect();
+        row.earlier.retain(|(slot, binding)| bound(&good, *slot).is_some_and(|g| g.module != binding.module));
+        row.good = good;
         self.row.faults.retain(|mark| mark.module != module);
     }
 
@@ -284,10 +324,16 @@ impl State {
         if self.set != self.set_of(&self.row.slots, &self.row.floored) || self.id != self.set.id() {
             return broken("I25", alloc::format!("the set {:?} is not what is recorded", self.id));
         }
+        if self.row.set.is_some()
+            && self.default.is_some()
+            && self.row.floored != self.floored(&self.row.slots)
+        {
+            return broken("I25", alloc::format!("{:?} are floored for nothing", self.row.floored));
+        }
         if self.row.set.is_some_and(|set| set != self.id) {
             return broken("I25", alloc::format!("the set {:?} has no generation", self.id));
         }
-        for (slot, binding) in self.row.slots.iter().chain(&self.row.good) {
+        for (slot, binding) in self.row.slots.iter().chain(&self.row.good).chain(&self.row.earlier) {
             if !self.usable(binding.module) {
                 return broken("I26", alloc::format!("{slot:?} counts on {:?}", binding.module));
             }

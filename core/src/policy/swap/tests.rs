@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it, at the right line")]
 
 mod chaos;
+mod keeps;
 mod ladder;
 mod life;
 mod machine;

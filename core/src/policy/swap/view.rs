@@ -66,6 +66,8 @@ pub enum Origin {
     Chosen,
     /// The default module is not fit to.
     Floored,
+    /// The site was told to run no modules: whoever was put there rests.
+    Native,
 }
 
 impl Origin {
@@ -76,6 +78,7 @@ impl Origin {
             Origin::Default => "default",
             Origin::Chosen => "chosen",
             Origin::Floored => "floored",
+            Origin::Native => "native",
         }
     }
 }
@@ -213,11 +216,16 @@ impl Swap {
             default: state.default,
             prepared: self.settled,
             preparing,
-            probation: row.probation.clone(),
+            probation: row.probation.clone().map(|trial| Probation { until: self.over(&trial), ..trial }),
             shadow: row.shadow.clone(),
             modules: state.modules.iter().map(|(module, row)| (*module, row.clone())).collect(),
             last: row.history.last().cloned(),
         }
+    }
+
+    /// When a trial is over as things are: it begins again with the process, and when the host has the set ready.
+    fn over(&self, trial: &Probation) -> Wall {
+        self.trial_ends.map_or(trial.until, |at| at.wall)
     }
 
     fn seat_view(&self, slot: Slot) -> SeatView {
@@ -226,6 +234,7 @@ impl Swap {
         let module = state.set.module(slot);
         let facts = module.and_then(|module| self.facts(module));
         let origin = match (&seat, bound(&state.row.slots, slot)) {
+            _ if state.native => Origin::Native,
             (_, Some(_)) => Origin::Chosen,
             (Seat::Floor, None) if state.default.is_some() => Origin::Floored,
             (Seat::Floor | Seat::Module(_), None) => Origin::Default,
@@ -239,7 +248,7 @@ impl Swap {
             name: facts.map(|facts| facts.name.clone()),
             version: facts.map(|facts| facts.version.clone()),
             good: bound(&state.row.good, slot).cloned(),
-            probation: trial.map(|trial| trial.until),
+            probation: trial.map(|trial| self.over(trial)),
             faults: state.row.faults.iter().filter(own).copied().collect(),
         }
     }

@@ -22,6 +22,7 @@ impl Swap {
     /// Somebody asks something of modules or of the set. Answered now, or when the host answered.
     pub(crate) fn on_request(&mut self, cx: &mut Cx<'_>, id: RequestId, request: &PolicyRequest) {
         let taken = match request {
+            _ if self.state.native && needs_host(request) => Err(PolicyRefusal::Native),
             PolicyRequest::Admit { module, size } => self.admit(cx, id, *module, *size),
             PolicyRequest::Activate { slot, binding } => self.activate(cx, id, *slot, binding),
             PolicyRequest::Reset { slot } => self.reset(cx, id, *slot),
@@ -143,11 +144,12 @@ impl Swap {
             return Err(PolicyRefusal::Busy);
         }
         slots.sort_by_key(|(slot, _)| *slot);
-        if slots == self.state.row.slots && floored == self.state.floored(&slots) {
+        let set = self.state.set_of(&slots, &floored);
+        let same = slots == self.state.row.slots && floored == self.state.floored(&slots);
+        if same && set.id() == self.state.id {
             self.accept(cx, reply);
             return Ok(());
         }
-        let set = self.state.set_of(&slots, &floored);
         if set.seats.iter().all(|seat| *seat == Seat::Floor) {
             // The built-in rules are always ready.
             self.turn(cx, what, slots, floored);
@@ -190,7 +192,7 @@ impl Swap {
         Ok(())
     }
 
-    fn forget_shadow_asked(&mut self) {
+    pub(super) fn forget_shadow_asked(&mut self) {
         self.asked.retain(|_, asked| !matches!(asked, Asked::Shadow { reply: None, .. }));
     }
 
@@ -247,15 +249,23 @@ impl Swap {
         self.tell(cx, PolicyNews::Retired(module));
     }
 
-    /// Whom the site can do without: of the modules that nothing uses the one used longest ago. A quarantine is never
-    /// forgotten to make room: the same bytes would be new again.
+    /// Whom the site can do without, of the modules that nothing uses: first those that it never took, then those that no
+    /// generation of the history names, and of each the one used longest ago. A quarantine is never forgotten to make
+    /// room: the same bytes would be new again.
     fn oldest_unused(&self) -> Option<Sha256> {
         let unused = self
             .state
             .modules
             .iter()
             .filter(|(module, row)| row.quarantined.is_none() && self.used_by(**module).is_none());
-        unused.min_by_key(|(module, row)| (row.last_used, **module)).map(|(module, _)| *module)
+        let named = |module: &Sha256| {
+            let history = self.state.row.history.iter();
+            history.flat_map(|turn| &turn.slots).any(|(_, binding)| binding.module == *module)
+        };
+        let worth = |(module, row): &(&Sha256, &ModuleRow)| {
+            (row.state == ModuleState::Admitted, named(module), row.last_used, **module)
+        };
+        unused.min_by_key(worth).map(|(module, _)| *module)
     }
 
     /// What a module is needed for.
@@ -273,6 +283,10 @@ impl Swap {
             Some("it sits in a slot: put another one there, or reset the slot")
         } else if chosen(&row.good) {
             Some("it is the last good one of a slot: wait until the probation is over")
+        } else if chosen(&row.earlier) {
+            Some(
+                "a slot falls back to it after its last good one: reset the slot and wait until the probation is over",
+            )
         } else if row.shadow.as_ref().is_some_and(|shadow| shadow.binding.module == module) {
             Some("it decides beside the set: end the shadow")
         } else if self.asked.values().any(named) {
@@ -299,6 +313,21 @@ impl Swap {
         match &row.facts {
             Some(facts) if facts.slots.contains(&slot) => Ok(()),
             Some(_) | None => Err(PolicyRefusal::HookMissing { module, slot }),
+        }
+    }
+}
+
+/// Whether a wish comes to nothing without a host: it looks at bytes, makes a set ready, or removes bytes.
+fn needs_host(request: &PolicyRequest) -> bool {
+    match request {
+        PolicyRequest::Admit { .. }
+        | PolicyRequest::Activate { .. }
+        | PolicyRequest::Reset { .. }
+        | PolicyRequest::Shadow { .. }
+        | PolicyRequest::Rollback { .. }
+        | PolicyRequest::Remove { .. } => true,
+        PolicyRequest::ShadowEnd | PolicyRequest::Quarantine { .. } | PolicyRequest::Unquarantine { .. } => {
+            false
         }
     }
 }

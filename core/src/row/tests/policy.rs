@@ -32,6 +32,7 @@ fn golden_policy() -> PolicyRow {
             at: Wall(4),
         }],
         history: vec![Turn { generation: 300, at: Wall(5), set, what, slots, floored }],
+        earlier: vec![(Slot::Retry, Binding { module: Sha256([11; 32]), settings: vec![] })],
     }
 }
 
@@ -57,7 +58,7 @@ fn golden_module() -> ModuleRow {
 }
 
 const GOLDEN_POLICY: &str = concat!(
-    "8919012c5820030303030303030303030303030303030303030303030303030303030303030381828201808258200101",
+    "8a19012c5820030303030303030303030303030303030303030303030303030303030303030381828201808258200101",
     "010101010101010101010101010101010101010101010101010101010101838268646561646c696e658201812282626f",
     "6e820081f58262747a820281635554438182820480582002020202020202020202020202020202020202020202020202",
     "020202020202028182820180825820010101010101010101010101010101010101010101010101010101010101010183",
@@ -68,7 +69,8 @@ const GOLDEN_POLICY: &str = concat!(
     "030303030382048258200404040404040404040404040404040404040404040404040404040404040404820081820580",
     "81828201808258200101010101010101010101010101010101010101010101010101010101010101838268646561646c",
     "696e658201812282626f6e820081f58262747a8202816355544381828204805820020202020202020202020202020202",
-    "0202020202020202020202020202020202",
+    "020202020202020202020202020202020281828201808258200b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b",
+    "0b0b0b0b0b0b0b0b0b80",
 );
 const GOLDEN_MODULE: &str = concat!(
     "86871917706c6e696768742d77696e646f7763312e3261738282028082038007636f70731917708202826a756e726561",
@@ -83,6 +85,18 @@ fn records_of_policies_have_these_bytes() {
         assert_eq!(hex(&row.to_bytes()), golden, "{:?}", row.kind());
         assert_eq!(Row::from_bytes(row.kind(), &bytes(golden)), Ok(row));
     }
+}
+
+#[test]
+fn a_record_from_before_anything_earlier_was_kept_opens_without_it() {
+    let row = golden_policy();
+    let mut old = Row::Policy(Box::new(row.clone())).to_bytes();
+    assert_eq!(old[0], 0x8a, "ten places");
+    // A list of one, its slot, a hash with its head, and no settings.
+    old.truncate(old.len() - (1 + 1 + 3 + 1 + 34 + 1));
+    old[0] = 0x89;
+    let read = Row::from_bytes(Kind::Policy, &old).expect("it still opens");
+    assert_eq!(read, Row::Policy(Box::new(PolicyRow { earlier: vec![], ..row })));
 }
 
 #[test]
@@ -168,8 +182,8 @@ pub(super) fn any_policy() -> impl Strategy<Value = Row> {
     });
     let faults = proptest::collection::vec(fault, 0..3);
     let history = proptest::collection::vec(any_turn(), 0..3);
-    (any::<u64>(), any_slots(), any_slots(), maybe(probation), maybe(shadow), faults, history).prop_map(
-        |(generation, slots, good, probation, shadow, faults, history)| {
+    (any::<u64>(), any_slots(), (any_slots(), any_slots()), maybe(probation), maybe(shadow), faults, history)
+        .prop_map(|(generation, slots, (good, earlier), probation, shadow, faults, history)| {
             let last = history.last();
             Row::Policy(Box::new(PolicyRow {
                 generation,
@@ -181,9 +195,9 @@ pub(super) fn any_policy() -> impl Strategy<Value = Row> {
                 shadow,
                 faults,
                 history,
+                earlier,
             }))
-        },
-    )
+        })
 }
 
 pub(super) fn any_module() -> impl Strategy<Value = Row> {

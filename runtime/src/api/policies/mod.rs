@@ -263,7 +263,9 @@ pub(super) async fn load(
                 let (code, why) = (why.code.to_owned(), why.why);
                 return Err(refused(&Refusal::Policy(PolicyRefusal::Rejected { module, code, why })));
             }
-            Err(Unloaded::Disk(why)) => warnings.push(format!("it could not be tried out: {why}")),
+            Err(Unloaded::Disk(why) | Unloaded::Late(why)) => {
+                warnings.push(format!("it could not be tried out: {why}"))
+            }
         }
     }
     Ok(answer(StatusCode::CREATED, object.put("warnings", warnings).into()))

@@ -168,6 +168,7 @@ fn about_policies() -> Vec<(PolicyRefusal, u16, Value)> {
             409,
             json!({"code": "policy_in_use", "by": "a slot", "module": hash}),
         ),
+        (PolicyRefusal::Native, 409, json!({"code": "policies_native"})),
         (PolicyRefusal::Unanswered("lost".to_owned()), 503, json!({"code": "policy_unanswered"})),
     ]
 }

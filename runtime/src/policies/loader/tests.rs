@@ -221,3 +221,11 @@ fn a_panic_while_a_module_is_loaded_is_the_modules_rejection() {
     disk.panic_at_opening(false);
     assert_eq!(admit(&loader, suite), Ok(()));
 }
+
+#[test]
+fn what_the_machine_had_no_time_for_is_not_the_modules_fault() {
+    let late = Rejection { code: "timeout", why: "meta.configure: was interrupted by the clock".to_owned() };
+    let said = outcome(Some(Slot::Retry), late.into());
+    let why = "timeout: meta.configure: was interrupted by the clock".to_owned();
+    assert_eq!(said, Outcome::Failed(Fault::Local(why)));
+}

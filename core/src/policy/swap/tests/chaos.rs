@@ -8,9 +8,11 @@ use proptest::prelude::*;
 
 use super::rig::{DEFAULT, Rig, activate, admit, module, quarantine, shadow};
 use crate::digest::Sha256;
+use crate::effect::PolicyOp;
+use crate::id::Ticket;
 use crate::input::{PolicyReply, PolicyRequest};
 use crate::outcome::{Fault, Outcome};
-use crate::policy::{PolicyFault, Slot};
+use crate::policy::{Binding, PolicyFault, Slot};
 
 fn slot(n: u8) -> Slot {
     Slot::ALL[usize::from(n) % 5]
@@ -46,7 +48,7 @@ fn request(a: u8, b: u8) -> PolicyRequest {
 }
 
 fn strange(a: u8, b: u8) -> Outcome<PolicyReply> {
-    let code = if a.is_multiple_of(2) { "unreadable" } else { "configure" };
+    let code = ["unreadable", "configure", "timeout"][usize::from(a) % 3];
     match b % 6 {
         0 => Outcome::Unknown,
         1 => Outcome::Failed(Fault::Local("broken".to_string())),
@@ -70,6 +72,19 @@ fn quarantined(rig: &Rig) -> BTreeSet<Sha256> {
     modules.into_iter().filter(|(_, row)| row.quarantined.is_some()).map(|(module, _)| module).collect()
 }
 
+/// An operation that the host ends now: any, but of those about the shadow the first, for it does one after the other.
+fn pending(rig: &Rig, n: u8) -> Option<Ticket> {
+    let (ticket, op) = rig.asked.iter().nth(usize::from(n) % rig.asked.len().max(1))?;
+    let is_shadow = |op: &PolicyOp| matches!(op, PolicyOp::Shadow(_));
+    let first = rig.asked.iter().find(|(_, op)| is_shadow(op));
+    Some(*first.filter(|_| is_shadow(op)).map_or(ticket, |(first, _)| first))
+}
+
+/// Who is recorded to decide beside the set.
+fn recorded(rig: &Rig) -> Option<(Slot, Binding)> {
+    rig.swap.policy_row().shadow.clone().map(|shadow| (shadow.slot, shadow.binding))
+}
+
 fn act(rig: &mut Rig, op: u8, a: u8, b: u8) -> Option<Sha256> {
     match op % 16 {
         0..=4 => {
@@ -84,14 +99,12 @@ fn act(rig: &mut Rig, op: u8, a: u8, b: u8) -> Option<Sha256> {
             return released;
         }
         5..=8 => {
-            let ticket = rig.asked.keys().nth(usize::from(a) % rig.asked.len().max(1)).copied();
-            if let Some(ticket) = ticket {
+            if let Some(ticket) = pending(rig, a) {
                 rig.answer(ticket);
             }
         }
         9 => {
-            let ticket = rig.asked.keys().nth(usize::from(a) % rig.asked.len().max(1)).copied();
-            if let Some(ticket) = ticket {
+            if let Some(ticket) = pending(rig, a) {
                 rig.outcome(ticket, strange(a, b));
             }
         }
@@ -107,6 +120,26 @@ fn act(rig: &mut Rig, op: u8, a: u8, b: u8) -> Option<Sha256> {
             1 if a.is_multiple_of(4) => {
                 rig.knobs.default_module = rig.knobs.default_module.xor(Some(DEFAULT));
                 rig.boot();
+            }
+            1 if a % 4 == 1 => {
+                rig.knobs.default_module = Some(if a.is_multiple_of(8) { DEFAULT } else { module(2) });
+                rig.boot();
+            }
+            1 if a % 4 == 2 => {
+                rig.knobs.native = !rig.knobs.native;
+                rig.boot();
+            }
+            // What the default may do is what its slots rest on, across boots without it.
+            5 => {
+                let n = rig.knobs.default_module.unwrap_or(DEFAULT).0[0];
+                if !rig.stopping {
+                    rig.ask(if a.is_multiple_of(2) {
+                        quarantine(n)
+                    } else {
+                        PolicyRequest::Unquarantine { module: module(n) }
+                    });
+                    return (!a.is_multiple_of(2)).then(|| module(n));
+                }
             }
             2 => {
                 rig.broken.insert(named(a), "unreadable");
@@ -134,11 +167,13 @@ fn live(ops: &[(u8, u8, u8)]) {
         bad = now;
     }
     rig.doom = None;
+    rig.knobs.native = false;
     rig.boot();
     rig.broken.clear();
     rig.serve();
     rig.watch();
     assert!(rig.swap.view().prepared, "a host that answers truthfully makes it ready");
+    assert_eq!(rig.beside, recorded(&rig));
     rig.fall_to_the_floor();
 }
 
@@ -161,7 +196,19 @@ proptest! {
         for (op, a, b) in &ops {
             act(&mut rig, *op, *a, *b);
         }
-        if stop { rig.stop() } else { rig.serve() }
+        if stop {
+            rig.stop();
+        } else {
+            rig.serve();
+            // What was lost is asked for again, and a probation ends.
+            for _ in 0..4 {
+                if rig.armed() {
+                    rig.sleep();
+                }
+                rig.serve();
+            }
+            prop_assert_eq!(&rig.beside, &recorded(&rig), "the host asks whom the record names");
+        }
         prop_assert!(rig.waiting.is_empty(), "{:?} wait for ever", rig.waiting);
     }
 }

@@ -43,6 +43,8 @@ fn active(slot: Slot, n: u8) -> Goal {
 fn probed() -> Goal {
     goal(
         |rig| {
+            // Only what is ready is on trial.
+            rig.serve();
             if rig.armed() {
                 rig.sleep();
             }

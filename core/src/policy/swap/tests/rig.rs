@@ -82,6 +82,8 @@ pub(super) struct Rig {
     pub(super) news: Vec<&'static str>,
     /// Modules that the host does not prepare, with its word for why.
     pub(super) broken: BTreeMap<Sha256, &'static str>,
+    /// The module that the host really asks beside the set.
+    pub(super) beside: Option<(Slot, Binding)>,
     /// The step at which the process dies, and whether what it decided then was committed.
     pub(super) doom: Option<(usize, bool)>,
     pub(super) steps: usize,
@@ -119,6 +121,7 @@ impl Rig {
             waiting: vec![],
             news: vec![],
             broken: BTreeMap::new(),
+            beside: None,
             doom: None,
             steps: 0,
             stopping: false,
@@ -136,6 +139,7 @@ impl Rig {
         self.timers = Timers::default();
         self.asked.clear();
         self.waiting.clear();
+        self.beside = None;
         self.stopping = false;
         self.now.mono = Mono(0);
         self.swap = Swap::default();
@@ -267,7 +271,7 @@ impl Rig {
     pub(super) fn refused(&mut self, request: PolicyRequest) -> PolicyRefusal {
         match self.wish(request) {
             Some(Err(Refusal::Policy(refusal))) => {
-                assert!(refusal.code().starts_with("policy_"));
+                assert!(refusal.code().starts_with("policy_") || refusal.code() == "policies_native");
                 refusal
             }
             other => panic!("{other:?}"),
@@ -287,7 +291,11 @@ impl Rig {
     }
 
     pub(super) fn outcome(&mut self, ticket: Ticket, outcome: Outcome<PolicyReply>) {
-        self.asked.remove(&ticket);
+        if let (Some(PolicyOp::Shadow(beside)), Outcome::Done(PolicyReply::Done)) =
+            (self.asked.remove(&ticket), &outcome)
+        {
+            self.beside = beside;
+        }
         self.step(|swap, cx| {
             swap.on_outcome(cx, ticket, &outcome);
         });
@@ -417,8 +425,8 @@ impl Rig {
         let shadow = row.shadow.as_ref().map(|s| (s.slot, s.binding.clone()));
         let faults: Vec<_> = row.faults.iter().map(|mark| (mark.slot, mark.module, mark.fault)).collect();
         format!(
-            "{:?} good {:?} floored {:?} trial {trial:?} shadow {shadow:?} faults {faults:?} {modules:#?}",
-            row.slots, row.good, row.floored
+            "{:?} good {:?} before {:?} floored {:?} trial {trial:?} shadow {shadow:?} faults {faults:?} {modules:#?}",
+            row.slots, row.good, row.earlier, row.floored
         )
     }
 
