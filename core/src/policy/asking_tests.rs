@@ -4,6 +4,7 @@
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;
+use std::slice;
 use std::vec;
 use std::vec::Vec;
 
@@ -393,8 +394,8 @@ fn seated(site: &mut Site, days: i64) {
         Turn { generation, at, set, what: TurnWhat::Activated { slot }, slots, floored: vec![] }
     };
     let history = vec![
-        turn(1, Wall(at.0 - 9), &[retries.clone()]),
-        turn(2, at, &[scans.clone()]),
+        turn(1, Wall(at.0 - 9), slice::from_ref(&retries)),
+        turn(2, at, slice::from_ref(&scans)),
         turn(3, Wall(MONDAY - 5), &[scans.clone(), retries.clone()]),
     ];
     for (slot, binding) in [&scans, &retries] {

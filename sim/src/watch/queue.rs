@@ -389,10 +389,7 @@ impl Jobs {
                 spent == before && asked && due == at
             }
             Cause::Returned => spent == before && matches!(seen.input, Input::Boot { .. }) && due == at,
-            Cause::Policy => {
-                premises.met("L6.returned");
-                spent == before && due == at && rulings::another(seen, was.parked_by.as_ref())
-            }
+            Cause::Policy => spent == before && due == at && rulings::another(seen, was.parked_by.as_ref()),
             // Only new jobs are new.
             Cause::Queued => false,
         };
@@ -687,7 +684,6 @@ impl Watch for QueueWatch {
             "I26.delay",
             "I29",
             "I29.prompt",
-            "L6.returned",
             "L6.stalled",
         ]
     }

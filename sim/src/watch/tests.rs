@@ -48,7 +48,7 @@ fn op<'a, T>(out: &'a mut Output, is: impl Fn(&'a mut ObjectOp) -> Option<T>) ->
 
 /// What this rig never has: a recorder, a device with a log, a job that waits beside room, a store that refuses to list,
 /// a step with much to do, a site that judges by itself, modules.
-const ELSEWHERE: [&str; 30] = [
+const ELSEWHERE: [&str; 29] = [
     "I11.returned",
     "I12.policy",
     "I15.alone",
@@ -75,7 +75,6 @@ const ELSEWHERE: [&str; 30] = [
     "L6",
     "L6.crawl",
     "L6.ready",
-    "L6.returned",
     "L6.stalled",
     "L6.trial",
     "L6.turned",

@@ -179,8 +179,6 @@ impl Seated {
             // A day is what becomes of it; twice would be more than a world lasts.
             Conduct::Absurd if query.spent == 1 => RetryAction::After { delay_ms: u64::MAX },
             Conduct::Absurd => RetryAction::GiveUp(GiveUp::Hopeless),
-            // Once as well: somebody takes it up again, or another one comes.
-            Conduct::Idle if query.spent == 1 => RetryAction::Park,
             Conduct::Whim => match self.luck(query.seed) % 16 {
                 // Once, so that somebody who takes it up again does not do so for ever.
                 0..=3 if query.spent == 1 => RetryAction::Park,
