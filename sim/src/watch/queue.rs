@@ -82,6 +82,8 @@ struct Jobs {
     /// Since when there is room and a job that may begin, and whether that was seen to last too long.
     idle: Option<(Mono, Option<Mono>)>,
     stopping: bool,
+    /// The generation of the policies in the last step.
+    turned: Option<u64>,
     /// How many uploads the policies allowed last, in this boot; before they are asked something must begin.
     limit: u32,
     /// Since when a policy lets nothing begin though a job could, and which one that is.
@@ -155,6 +157,7 @@ impl Jobs {
 
     /// I14: an answer of an earlier boot, a second answer, or one to a claim that is over does nothing.
     fn late(&mut self, seen: &Seen<'_>, premises: &mut Premises) -> Result<(), Broken> {
+        let turns = self.turned.replace(seats::generation(seen)) != Some(seats::generation(seen));
         let Input::Object { ticket, .. } = seen.input else { return Ok(()) };
         let late = if ticket.boot == seen.boot {
             match self.tickets.remove(ticket) {
@@ -172,7 +175,7 @@ impl Jobs {
         }
         premises.met("I14.late");
         let nothing = seen.out.changes.is_empty() && seen.out.rows.is_empty() && seen.out.effects.is_empty();
-        demand("I14", nothing, || {
+        demand("I14", nothing || (turns && !rulings::obeyed(seen)), || {
             format!("{ticket:?} came too late and did {:?} {:?}", seen.out.changes, seen.out.effects)
         })
     }

@@ -194,3 +194,10 @@ pub(super) fn of_store(seen: &Seen<'_>) -> bool {
 pub(super) fn timely(at: Wall, seen: &Seen<'_>) -> Result<(), Broken> {
     demand("I29", at == seen.now.wall, || format!("{at:?} is written at {:?}", seen.now.wall))
 }
+
+/// Whether an outcome was obeyed. The step after a swap turns to the new set, whatever comes in: what it does besides is
+/// not the outcome's doing.
+pub(super) fn obeyed(seen: &Seen<'_>) -> bool {
+    let words = ["upload.opened", "upload.part_stored", "upload.sealed", "job.sent", "job.completed"];
+    seen.out.changes.iter().any(|change| words.contains(&change.name()))
+}

@@ -48,6 +48,12 @@ pub fn active(seen: &Seen<'_>) -> PolicySet {
     set(policy(seen.was(&Key::Policy)), seen.knobs)
 }
 
+/// The generation of the set that was active when a step began.
+#[must_use]
+pub fn generation(seen: &Seen<'_>) -> u64 {
+    policy(seen.was(&Key::Policy)).map_or(0, |row| row.generation)
+}
+
 /// The set that is active when a step is over.
 #[must_use]
 pub fn next(seen: &Seen<'_>) -> PolicySet {

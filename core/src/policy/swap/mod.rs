@@ -525,9 +525,21 @@ impl Swap {
     }
 }
 
-/// The host's words for what keeps a module out that it did not do: its bytes are not there or not what they were, or
-/// the site was told to run signed ones only. It loses its slots and may come again.
-const NOT_ITS_DOING: [&str; 2] = ["unreadable", "signature"];
+/// The host's words for what keeps a module out that was admitted once and did not change since: its bytes are not there
+/// or not what they were, the site was told to take signed ones only or smaller ones, or another program runs it. It loses
+/// its slots and may come again.
+const NOT_ITS_DOING: [&str; 10] = [
+    "unreadable",
+    "signature",
+    "too_large",
+    "not_a_component",
+    "imports",
+    "version",
+    "types",
+    "no_hook",
+    "compile",
+    "limits",
+];
 
 /// The host's words for what says nothing about a module: it has no time for it, or runs none. It is asked again.
 const NOT_NOW: [&str; 2] = ["timeout", "native"];

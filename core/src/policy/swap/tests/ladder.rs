@@ -215,8 +215,10 @@ fn a_probation_survives_boots_and_a_new_process_or_a_new_module_begins_it_anew()
 
 #[test]
 fn a_set_that_cannot_be_prepared_any_more_falls_back_and_new_bytes_mend_it() {
-    let blameless = [("unreadable", false), ("signature", false)];
-    for (code, quarantined) in blameless.into_iter().chain([("configure", true)]) {
+    let blameless = ["unreadable", "signature", "too_large", "types", "no_hook", "compile", "limits"];
+    let to_blame = ["describe", "configure", "vectors", "impure"];
+    let codes = blameless.map(|code| (code, false)).into_iter().chain(to_blame.map(|code| (code, true)));
+    for (code, quarantined) in codes {
         let mut rig = on_probation();
         rig.broken.insert(module(2), code);
         rig.boot();
