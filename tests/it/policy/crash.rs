@@ -19,6 +19,16 @@ fn durable(view: &Value) -> Value {
     for volatile in ["figures", "prepared", "preparing", "watch"] {
         fields.remove(volatile);
     }
+    // A trial is a whole one of a running process: a start begins it anew.
+    let ends = fields.get("probation").and_then(|trial| trial.get("until")).cloned();
+    if let Some(trial) = fields.get_mut("probation").and_then(Value::as_object_mut) {
+        trial.remove("until");
+    }
+    for seat in fields.get_mut("slots").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(until) = seat.as_object_mut().and_then(|seat| seat.remove("probation_until")) {
+            assert_eq!(Some(until), ends, "the slot and the set end their trial together");
+        }
+    }
     if let Some(shadow) = fields.get_mut("shadow").and_then(Value::as_object_mut) {
         shadow.retain(|field, _| ["slot", "module", "settings", "since"].contains(&field.as_str()));
     }
@@ -27,10 +37,14 @@ fn durable(view: &Value) -> Value {
 
 /// Kills a site that nothing happens on, starts it again and compares; what it says now.
 async fn survives(site: &mut Site, step: &str) -> Value {
-    let (before, turns) = (durable(&policies(site).await), history(site).await);
+    let until = |view: &Value| view["probation"]["until"].as_str().map(str::to_owned);
+    let view = policies(site).await;
+    let (before, turns, ends) = (durable(&view), history(site).await, until(&view));
     site.kill();
     site.start().await;
-    let after = durable(&prepared(site).await);
+    let view = prepared(site).await;
+    assert!(until(&view) >= ends, "{step}: a trial grows no shorter: {ends:?}, {:?}", until(&view));
+    let after = durable(&view);
     assert_eq!(after, before, "{step}");
     assert_eq!(history(site).await, turns, "{step}");
     after
