@@ -511,7 +511,8 @@ impl Site {
         demand("I26", !closes && !fails, || format!("{outcome:?} ends a link or a job: {:?}", seen.out))
     }
 
-    /// L6: what was asked for and is ready rules from the next step on, unless the set it was built on is gone.
+    /// L6: what was asked for and is ready rules from the next step on, unless the set it was built on is gone, or the site
+    /// was told to stop: then whoever asked is told, and nothing changes any more.
     fn wished(&mut self, seen: &Seen<'_>, set: &PolicySet, premises: &mut Premises) -> Result<(), Broken> {
         if let Input::Request { id, request: Request::Policy(_) } = seen.input {
             self.waiting.insert(*id, seen.now.mono);
@@ -519,6 +520,7 @@ impl Site {
         if let Input::Policy { ticket, outcome: Outcome::Done(PolicyReply::Prepared(ready)) } = seen.input
             && let Some(wish) = self.wishes.remove(ticket)
             && wish.on == set.id()
+            && !self.stopping
         {
             premises.met("L6.ready");
             let usable = wish.set == *ready && seats::next(seen).id() == wish.set;
