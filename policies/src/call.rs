@@ -283,6 +283,10 @@ pub(crate) fn instance(code: &Code, fuel: u64) -> Result<(Store<State>, Instance
         Err(error) if error.is::<Trap>() || store.data().limiter.denied => {
             Err(trouble(&error, "instantiate", store.data()))
         }
+        // More memories, tables or instances than the limiter lets one have: the engine has no type for that.
+        Err(error) if format!("{error:#}").contains("resource limit exceeded") => {
+            Err(Trouble::new(PolicyFault::Exhausted, format!("instantiate: {error:#}")))
+        }
         // Neither a trap nor a limit: the machine has no memory left. Not the module's fault, and not repeatable.
         Err(error) => Err(Trouble::new(PolicyFault::Timeout, format!("instantiate: {error:#}"))),
     }

@@ -402,6 +402,9 @@ fn what_an_instance_costs_without_fuel_is_bounded() {
     check(&many("(data \"\")", 1001), "limits", "has more than 1000 data segments");
     assert!(rig::host().admit(&with_instances_of("(module)", 15)).is_ok(), "16 with its own");
     check(&with_instances_of("(module)", 16), "limits", "has more than 16 core instances");
+    // What is counted when an instance is made is the module's own doing as well, not the machine's.
+    check(&many("(table 1 funcref)", 9), "limits", "table count too high");
+    check(&with_instances_of("(module (memory 0))", 9), "limits", "memory count too high");
 }
 
 #[test]

@@ -338,6 +338,12 @@ impl Loader {
                 format!("it does not allow the hook {}, which the module was admitted for", slot.name());
             return Err(rejected(SIGNATURE, why).into());
         }
+        // A hook that it does not have would keep it out at the next start.
+        let other = |hooks: &Vec<Slot>| hooks.iter().find(|slot| !serves.contains(slot)).copied();
+        if let Some(slot) = manifest.hooks.as_ref().and_then(other) {
+            let why = format!("it names the hook {}, which the module was not admitted for", slot.name());
+            return Err(rejected(SIGNATURE, why).into());
+        }
         // One that does not count any more held it to nothing.
         let held = match blobs.signature(module)? {
             Some(old) => of_whoever(bytes, &old).map(|manifest| manifest.limits).unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! What the configuration says of policies: no modules at all, signed ones only, a folder that is watched.
 
 use serde_json::{Value, json};
+use tidegate_core::policy::Slot;
 use tidegate_policies::sign::SigningKey;
 
 use super::*;
@@ -98,6 +99,23 @@ fn once_there_is_a_key_only_modules_that_it_signed_are_taken() {
         assert_eq!((status, &body["signed_by"]), (201, &json!("robin")), "{body}");
         let module = sha256(&bytes);
         activate(&site, "order", &module, &json!({})).await;
+        // Another signature of what decides must hold it to the same: less, and it would be out at the next start; so
+        // would one that names a hook which it does not have.
+        let less = line(ours.sign(&bytes, Some(&[Slot::Retry]), None, 3));
+        let (status, body) = put(&site, "order", &bytes, &[("tidegate-signature", &less)]).await;
+        assert_eq!((status, &body["code"]), (409, &json!("policy_signature")), "{body}");
+        let narrow = std::fs::read(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../policies/examples/retry-by-class/policy.wasm"
+        ))
+        .expect("an example");
+        let own = line(ours.sign(&narrow, Some(&[Slot::Retry]), None, 3));
+        let (status, body) = put(&site, "retry", &narrow, &[("tidegate-signature", &own)]).await;
+        assert_eq!(status, 201, "{body}");
+        let more = line(ours.sign(&narrow, Some(&[Slot::Retry, Slot::Order]), None, 3));
+        let (status, body) = put(&site, "retry", &narrow, &[("tidegate-signature", &more)]).await;
+        assert_eq!((status, &body["code"]), (409, &json!("policy_signature")), "{body}");
+        assert!(body["error"].as_str().is_some_and(|text| text.contains("the hook order")), "{body}");
         let vouched_for = line(ours.sign(&suite("early"), None, None, 3));
         let headers = [("tidegate-signature", vouched_for.as_str())];
         let (status, body) = put(&site, "order", &suite("early"), &headers).await;
