@@ -207,7 +207,9 @@ impl Site {
                 self.last = Some((ticket, outcome.clone()));
                 self.next.push_back(Input::Object { ticket, outcome });
             }
-            Effect::TurnAway { .. }
+            // This site has the built-in rules alone: no host has anything to do.
+            Effect::Policy { .. }
+            | Effect::TurnAway { .. }
             | Effect::Close { .. }
             | Effect::Reply { .. }
             | Effect::Publish(_)
