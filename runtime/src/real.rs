@@ -393,6 +393,28 @@ mod tests {
         RealDisk.lock(&path).unwrap();
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_replaced_has_another_number_and_one_that_was_changed_has_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, next) = (dir.path().join("f"), dir.path().join("next"));
+        fs::write(&path, b"whole").unwrap();
+        let first = RealDisk.file_number(&path).unwrap();
+        let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        io::Write::write_all(&mut file, b" and more").unwrap();
+        assert_eq!(RealDisk.file_number(&path), Some(first), "it was changed where it lies");
+        // Unlinked first, so that a file system may give its number away again. Births are told apart by the tick of the
+        // kernel's clock: some of these fall into one, all of them do not.
+        let by = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while RealDisk.file_number(&path) == Some(first) {
+            assert!(std::time::Instant::now() < by, "another file has the number of the one before");
+            fs::remove_file(&path).unwrap();
+            fs::write(&next, b"whole").unwrap();
+            fs::rename(&next, &path).unwrap();
+        }
+        assert_eq!(RealDisk.file_number(&next), None, "there is none any more");
+    }
+
     #[test]
     fn files_are_read_and_written_at_positions_and_listed_in_order() {
         let dir = tempfile::tempdir().unwrap();
