@@ -8,7 +8,7 @@ export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 # Seeds that every push runs, besides the one of its commit.
 SEEDS=1..2000
 # Planted bugs that every push must find: easy and hard ones, from each part of the core and from the world's driver.
-BUGS=(B01 B04 B05 B08 B10 B14 B18 B25 H12 X11 X15 X30)
+BUGS=(B01 B04 B05 B08 B10 B14 B18 B25 H12 X11 X15 X30 X44 X46 X52 X61)
 BUG_SEEDS=2000
 
 part() { # what, command...
@@ -68,7 +68,7 @@ part "the commit's seed" quietly "$sim" run --commit "$commit"
 part "seeds $SEEDS" quietly "$sim" run --seeds "$SEEDS" --junit target/sim.xml
 part "the canary dies" exits_with 10 "$sim" run --canary
 part "build with planted bugs" env TIDEGATE_BUGS=1 cargo build -q --target-dir target/bugs -p tidegate-sim
-part "twelve planted bugs" bugs
+part "sixteen planted bugs" bugs
 # Without link-time optimisation: what is compared is code without assertions and overflow checks, soon enough.
 part "release build" env CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
   cargo build -q --release --target-dir target/sim-release -p tidegate-sim

@@ -11,8 +11,9 @@
 use core::fmt;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
-use crate::id::{ConnId, DeviceId, Role};
+use crate::id::{ConnId, DeviceId, Role, WireId};
 use crate::knobs::Knobs;
+use crate::time::Mono;
 
 #[cfg(all(tidegate_bugs, not(debug_assertions)))]
 compile_error!("planted bugs never get into a release: unset TIDEGATE_BUGS, or build with debug assertions");
@@ -160,6 +161,60 @@ bank! {
     X37,
     /// What an ejection leaves is not made ready.
     X38,
+    /// Takeovers are not counted.
+    X39,
+    /// The pause of a contest never ends.
+    X40,
+    /// A contested id is turned away although no link is up.
+    X41,
+    /// A greeting before a question that failed is forgotten.
+    X42,
+    /// A configuration that an unconfirmed link says it took counts.
+    X43,
+    /// A recorder whose link is lost loses its tasks at once.
+    X44,
+    /// An uploader whose link is lost takes the tasks of its device with it.
+    X45,
+    /// After a boot nobody waits for devices that do not come back.
+    X46,
+    /// An idle recorder leaves its tasks where they are.
+    X47,
+    /// What is put back owes nothing.
+    X48,
+    /// The recording of an earlier attempt is not taken up again.
+    X49,
+    /// An earlier attempt is taken up again although the next one was begun.
+    X50,
+    /// A wire id is begun again after a refusal.
+    X51,
+    /// The end of a recording whose callback was lost is never looked for.
+    X52,
+    /// What a device holds against its records is not shown.
+    X53,
+    /// A conflict is settled without a look at what the caller saw.
+    X54,
+    /// A recording that an uploader lists as waiting is not looked at.
+    X55,
+    /// A key that belongs to another attempt is taken.
+    X56,
+    /// What was announced of a recording is not compared with what is stored.
+    X57,
+    /// An acknowledgement leaves only on the link on which the recording was announced.
+    X58,
+    /// Recordings of tasks that are over are ignored.
+    X59,
+    /// A greeting of an uploader that was garbage is never asked for again.
+    X60,
+    /// A recording that waits and whose key nobody said is forgotten.
+    X61,
+    /// `upload_not_found` ends the asking before the store was asked.
+    X62,
+    /// A request to an uploader whose answer never came is never repeated on the same link.
+    X63,
+    /// A knock without a fitting token is admitted where one is demanded.
+    X66,
+    /// The link of a token that was revoked stays.
+    X67,
     /// A command that waited for a fresh state is sent without asking the tasks again.
     H01,
     /// Any "not there" ends the duty to abort an upload.
@@ -291,6 +346,62 @@ impl Replaced {
         {
             let _ = conn;
             None
+        }
+    }
+}
+
+/// Until when links that are gone were contested, for the bug that still counts it. Empty in an ordinary build.
+#[derive(Debug, Default)]
+pub(crate) struct Haunted {
+    #[cfg(tidegate_bugs)]
+    until: alloc::collections::BTreeMap<(DeviceId, Role), Mono>,
+}
+
+impl Haunted {
+    /// Remembers until when.
+    pub(crate) fn put(&mut self, device: &DeviceId, role: Role, until: Mono) {
+        #[cfg(tidegate_bugs)]
+        self.until.insert((device.clone(), role), until);
+        let _ = (device, role, until);
+    }
+
+    /// Until when.
+    pub(crate) fn until(&self, device: &DeviceId, role: Role) -> Option<Mono> {
+        #[cfg(tidegate_bugs)]
+        return self.until.get(&(device.clone(), role)).copied();
+        #[cfg(not(tidegate_bugs))]
+        {
+            let _ = (device, role);
+            None
+        }
+    }
+}
+
+/// Which link announced a recording first, for the bug that acknowledges it only there. Empty in an ordinary build.
+#[derive(Debug, Default)]
+pub(crate) struct Heralds {
+    #[cfg(tidegate_bugs)]
+    links: alloc::collections::BTreeMap<(DeviceId, WireId), ConnId>,
+}
+
+impl Heralds {
+    /// Remembers on which link it was announced.
+    pub(crate) fn put(&mut self, device: &DeviceId, wire: &WireId, conn: Option<ConnId>) {
+        #[cfg(tidegate_bugs)]
+        if let Some(conn) = conn {
+            self.links.entry((device.clone(), wire.clone())).or_insert(conn);
+        }
+        let _ = (device, wire, conn);
+    }
+
+    /// Whether it was announced on another link than this one.
+    pub(crate) fn elsewhere(&self, device: &DeviceId, wire: &WireId, conn: Option<ConnId>) -> bool {
+        #[cfg(tidegate_bugs)]
+        return self.links.get(&(device.clone(), wire.clone())).is_some_and(|herald| Some(*herald) != conn);
+        #[cfg(not(tidegate_bugs))]
+        {
+            let _ = (device, wire, conn);
+            false
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Everything that can become durable. State changes only by applying one of these, in life and in replay.
 
 mod policy;
+mod roster;
 
 pub use policy::PolicyChange;
+pub use roster::RosterChange;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -42,6 +44,9 @@ pub enum Change {
     /// Of modules and of the set of policies.
     #[n(4)]
     Policy(#[n(0)] PolicyChange),
+    /// Of registered devices and tokens.
+    #[n(5)]
+    Roster(#[n(0)] RosterChange),
 }
 
 /// What moved a task.
@@ -68,6 +73,12 @@ pub enum TaskCause {
     /// Its recording was verified.
     #[n(6)]
     Verified,
+    /// Its recorder stayed away for the whole grace.
+    #[n(7)]
+    Absent,
+    /// A person settled a conflict between its device and the records.
+    #[n(8)]
+    Resolved,
 }
 
 /// A change of a task. `at` is when.
@@ -135,6 +146,10 @@ pub enum TaskChange {
         facts: Option<RecordingFacts>,
         #[n(3)]
         at: Wall,
+        /// Whether the row says since when it waits for its recording. Rows of before format 4 do not.
+        #[n(4)]
+        #[cbor(default)]
+        timed: bool,
     },
     /// any state that is not final → completed
     #[n(6)]
@@ -154,7 +169,8 @@ pub enum TaskChange {
         #[n(2)]
         at: Wall,
     },
-    /// ready, in_progress → pending; a new attempt under a new wire id if `begin` was ever sent.
+    /// ready, in_progress → pending; a new attempt under a new wire id if `begin` was ever sent. Then also from
+    /// pending, and the attempt before is remembered: it is owed unless an answer said that there is no recording.
     #[n(8)]
     Returned {
         #[n(0)]
@@ -167,6 +183,10 @@ pub enum TaskChange {
         cause: TaskCause,
         #[n(4)]
         at: Wall,
+        /// Whether the row remembers the attempt that is left. Rows of before format 4 do not.
+        #[n(5)]
+        #[cbor(default)]
+        remembered: bool,
     },
     /// pending, ready, in_progress → cancelled
     #[n(9)]
@@ -186,13 +206,41 @@ pub enum TaskChange {
         #[n(2)]
         at: Wall,
     },
+    /// pending, ready → in_progress: the device still records an earlier attempt, and the current one was never begun.
+    #[n(11)]
+    Resumed {
+        #[n(0)]
+        task: TaskId,
+        #[n(1)]
+        attempt: u32,
+        #[n(2)]
+        wire: WireId,
+        #[n(3)]
+        cause: TaskCause,
+        #[n(4)]
+        at: Wall,
+    },
+    /// Whether the recording of an attempt that was given up is still to be asked for. The state does not move.
+    #[n(12)]
+    Owed {
+        #[n(0)]
+        task: TaskId,
+        #[n(1)]
+        attempt: u32,
+        #[n(2)]
+        owed: bool,
+        #[n(3)]
+        asked: u8,
+        #[n(4)]
+        at: Wall,
+    },
 }
 
 /// A change of an episode or of a key's owner.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[expect(missing_docs, reason = "fields are those of EpisodeRow and BindingRow")]
 pub enum EpisodeChange {
-    /// A key at the edge now belongs to this attempt.
+    /// A key at the edge now belongs to this attempt; or it does already, and something else was said of what is there.
     #[n(0)]
     Bound {
         #[n(0)]
@@ -201,6 +249,10 @@ pub enum EpisodeChange {
         task: TaskId,
         #[n(2)]
         wire: WireId,
+        #[n(3)]
+        len: Option<u64>,
+        #[n(4)]
+        sha256: Option<Sha256>,
     },
     /// A recording was verified: it is an episode, and its key names it.
     #[n(1)]
@@ -476,6 +528,8 @@ impl Change {
                 TaskChange::Returned { .. } => "task.returned",
                 TaskChange::Cancelled { .. } => "task.cancelled",
                 TaskChange::Noted { .. } => "task.noted",
+                TaskChange::Resumed { .. } => "task.resumed",
+                TaskChange::Owed { .. } => "task.owed",
             },
             Change::Episode(change) => match change {
                 EpisodeChange::Bound { .. } => "episode.bound",
@@ -527,6 +581,7 @@ impl Change {
                 PolicyChange::ShadowEnded => "policy.shadow_ended",
                 PolicyChange::Retired { .. } => "policy.retired",
             },
+            Change::Roster(change) => change.name(),
         }
     }
 }
@@ -551,6 +606,7 @@ impl Change {
             Change::Job(change) => vec![Key::Job(crate::queue::job_of(change))],
             Change::Upload(change) => vec![Key::Upload(crate::upload::job_of(change))],
             Change::Policy(change) => change.touches(),
+            Change::Roster(change) => change.touches(),
         }
     }
 }

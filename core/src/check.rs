@@ -22,5 +22,11 @@ pub(crate) fn relations(parts: &Parts, timers: &Timers) -> Result<(), Broken> {
             return broken("I10", alloc::format!("call {ticket:?} has no deadline"));
         }
     }
+    // I27: no contest lasts for ever.
+    for conn in parts.hub.contests() {
+        if timers.armed(&crate::timers::TimerKey::Contest(conn)).is_none() {
+            return broken("I27", alloc::format!("the contest over {conn:?} has no end"));
+        }
+    }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::input::Action;
 use crate::object::ObjectOp;
 use crate::policy::{Binding, PolicyNews, PolicySet, PolicyView, Slot};
 use crate::refusal::Refusal;
-use crate::row::{EpisodeRow, TaskRow, TaskState};
+use crate::row::{DeviceRow, EpisodeRow, Scope, TaskRow, TaskState, TokenRow};
 use crate::time::Wall;
 
 /// Everything we can ask for.
@@ -83,6 +83,18 @@ pub enum Effect {
         /// What.
         op: PolicyOp,
     },
+    /// From now on this token is good for the API. Said of each at every boot.
+    Grant {
+        /// Its SHA-256.
+        token: Sha256,
+        /// For what.
+        scope: Scope,
+    },
+    /// This token is good for nothing any more.
+    Bar {
+        /// Its SHA-256.
+        token: Sha256,
+    },
 }
 
 /// What to do with modules. Bytes are named by their hash and lie in the site's own store.
@@ -139,6 +151,8 @@ pub enum CloseWhy {
     GoingAway,
     /// What it said, or what would be done about it, made the core panic too often: close code 4002.
     Quarantined,
+    /// What proved it was revoked, or its device may have no link: close code 4003.
+    Revoked,
 }
 
 /// Whether devices may upload to the embedded S3 endpoint.
@@ -180,6 +194,13 @@ pub enum Response {
         /// What came of it.
         handled: Finish,
     },
+    /// The records follow the device.
+    Resolved {
+        /// Whose.
+        device: DeviceId,
+        /// What it still holds against them.
+        left: Option<ConflictView>,
+    },
     /// The task.
     Task(TaskRow),
     /// The episode.
@@ -196,6 +217,14 @@ pub enum Response {
     },
     /// Modules and the set of policies as they are now.
     Policy(Box<PolicyView>),
+    /// It is on its way to the device, which need not answer.
+    Sent,
+    /// The device.
+    Device(Box<DeviceRow>),
+    /// The token: as it is now, or as it was when it was revoked.
+    Token(Box<TokenRow>),
+    /// Registration is open for as long as was asked.
+    Window,
 }
 
 /// What came of a finish callback.
@@ -240,6 +269,10 @@ pub struct RecorderView {
     pub age_ms: u64,
     /// What went wrong at the last try to confirm.
     pub error: Option<String>,
+    /// When it was last asked for its state, if it was not confirmed since.
+    pub asked_at: Option<Wall>,
+    /// What it said, as a JSON object in its own words; `None` if nothing, or more than anybody wants to read.
+    pub raw: Option<String>,
 }
 
 /// A link as viewers see it.
@@ -251,6 +284,68 @@ pub struct LinkView {
     pub remote: String,
     /// Since when.
     pub connected_at: Wall,
+}
+
+/// Two programs that fight over one id, as viewers see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContestView {
+    /// Where they come from: address and, if it is known, port. The older owner first.
+    pub owners: [String; 2],
+    /// How often one replaced the other.
+    pub takeovers: u32,
+    /// Since when.
+    pub since: Wall,
+    /// Until when nobody may take over; `None` if somebody may.
+    pub closed_until: Option<Wall>,
+}
+
+/// What a recorder holds against its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConflictKind {
+    /// A task that is not in the records, or another device's.
+    UnknownTask,
+    /// One task, while another of its tasks is begun.
+    OtherTask,
+    /// An attempt that the records gave up.
+    OldAttempt,
+    /// A task whose recording ended, as far as the records know.
+    Over,
+}
+
+impl ConflictKind {
+    /// Every kind.
+    pub const ALL: [ConflictKind; 4] =
+        [ConflictKind::UnknownTask, ConflictKind::OtherTask, ConflictKind::OldAttempt, ConflictKind::Over];
+
+    /// A short stable word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ConflictKind::UnknownTask => "unknown_task",
+            ConflictKind::OtherTask => "other_task",
+            ConflictKind::OldAttempt => "old_attempt",
+            ConflictKind::Over => "over",
+        }
+    }
+}
+
+/// A recorder that contradicts its records, as viewers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConflictView {
+    /// How.
+    pub kind: ConflictKind,
+    /// What the recorder does.
+    pub device_state: String,
+    /// The task it names, by wire id.
+    pub device_task: String,
+    /// The task of the records that it is about, if any.
+    pub task: Option<crate::id::TaskId>,
+    /// That task's current wire id.
+    pub wire: Option<crate::id::WireId>,
+    /// Where that task stands.
+    pub status: Option<TaskState>,
+    /// Since when.
+    pub since: Wall,
 }
 
 /// Something that viewers should know. The last one per subject is what reads over HTTP answer with.
@@ -266,6 +361,37 @@ pub enum Notice {
         role: Role,
         /// What it is now.
         link: Option<LinkView>,
+        /// If it went, why: a short stable word.
+        why: Option<&'static str>,
+        /// The number of this change, per device and boot.
+        version: u64,
+    },
+    /// A link took the place of an older one of the same program. Told before [`Notice::Link`] of the new one.
+    Takeover {
+        /// Whose.
+        device: DeviceId,
+        /// Which program.
+        role: Role,
+        /// The link that was replaced.
+        old: LinkView,
+        /// The one that is current.
+        new: LinkView,
+    },
+    /// Two programs fight over one id; `None` is over.
+    Contest {
+        /// Whose.
+        device: DeviceId,
+        /// Which program.
+        role: Role,
+        /// How it stands.
+        contest: Option<ContestView>,
+    },
+    /// What a recorder holds contradicts its records, and a person should decide; `None` is settled.
+    Conflict {
+        /// Whose.
+        device: DeviceId,
+        /// How it stands.
+        conflict: Option<ConflictView>,
     },
     /// The end of a command is unknown.
     OperationUnknown {
@@ -275,6 +401,23 @@ pub enum Notice {
         action: Action,
         /// The task it named.
         task: Option<String>,
+        /// How long it could take, in milliseconds.
+        budget_ms: u64,
+        /// How long ago it was sent, in milliseconds.
+        elapsed_ms: u64,
+        /// The number of this change, per device and boot.
+        version: u64,
+    },
+    /// A recorder did not answer in time, to whatever. Told before [`Notice::OperationUnknown`].
+    Timeout {
+        /// Whose.
+        device: DeviceId,
+        /// What was asked.
+        action: Action,
+        /// How long it could take, in milliseconds.
+        budget_ms: u64,
+        /// How long ago it was sent, in milliseconds.
+        elapsed_ms: u64,
     },
     /// An uploader told its status.
     Transfer {
@@ -282,6 +425,27 @@ pub enum Notice {
         device: DeviceId,
         /// What it said.
         status: crate::wire::transfer::Status,
+        /// The number of this change, per device and boot.
+        version: u64,
+    },
+    /// A task moved, or its trouble changed.
+    Task {
+        /// What it is now.
+        row: Box<TaskRow>,
+        /// Where it stood; `None` if it was made now.
+        from: Option<TaskState>,
+        /// The change: a short stable word, as in logs.
+        change: &'static str,
+    },
+    /// A recording was verified: it is an episode.
+    Recording {
+        /// The episode.
+        row: Box<EpisodeRow>,
+    },
+    /// A task waits for its recording for longer than it should: a person should look. Once per task and boot.
+    Overdue {
+        /// The task.
+        row: Box<TaskRow>,
     },
     /// Bytes acknowledged by the cloud.
     Progress {

@@ -2,9 +2,11 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::change::UploadEnd;
-use crate::id::{ConnId, DeviceId, EpisodeId, Fence, JobId, ObjectKey, RequestId, Role, WireId};
+use crate::digest::Sha256;
+use crate::id::{ConnId, DeviceId, EpisodeId, Fence, JobId, ObjectKey, RequestId, Role, SocketId, WireId};
 use crate::input::Command;
 use crate::policy::{PolicyFault, Slot};
 use crate::row::{FinalWhy, JobRow, Source};
@@ -14,7 +16,38 @@ use crate::wire::TransferMessage;
 /// What one machine tells the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    // hub → tasks
+    // roster → hub
+    /// Somebody who asks for a link has proven what must be proven.
+    KnockCleared {
+        /// The socket.
+        socket: SocketId,
+        /// Who it is.
+        device: DeviceId,
+        /// Which of its programs.
+        role: Role,
+        /// Where it comes from, for people.
+        remote: String,
+        /// From which port, if that is known.
+        port: Option<u16>,
+        /// By what.
+        proof: Proof,
+    },
+    /// Tokens of a device were taken back: close what they proved.
+    TokensRevoked {
+        /// Whose.
+        device: DeviceId,
+        /// The tokens that it still has. A link that was proven by another one goes, also by one that was rotated away.
+        left: Vec<Sha256>,
+        /// Whether all links of the device are meant, also those that were proven by their address; else only those of
+        /// its uploader.
+        all: bool,
+    },
+    /// A device may have no link any more.
+    DeviceDisabled {
+        /// Which.
+        device: DeviceId,
+    },
+    // hub → tasks, roster
     /// A link is up; if it took over, the one before it is gone already.
     LinkUp {
         /// Whose.
@@ -23,6 +56,10 @@ pub enum Fact {
         role: Role,
         /// The link.
         conn: ConnId,
+        /// Where it comes from.
+        remote: String,
+        /// What proved it.
+        proof: Proof,
     },
     /// A link is down, and none took its place.
     LinkDown {
@@ -35,8 +72,13 @@ pub enum Fact {
     RecorderReported {
         /// Whose.
         device: DeviceId,
+        /// On which link.
+        conn: ConnId,
         /// What it is.
         report: Report,
+        /// Whether no command that changes the device is out on this link: what it says is not about to change by
+        /// our own doing.
+        calm: bool,
     },
     /// A recorder says it took a configuration.
     ConfigApplied {
@@ -162,6 +204,9 @@ impl Fact {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Fact::KnockCleared { .. } => "knock_cleared",
+            Fact::TokensRevoked { .. } => "tokens_revoked",
+            Fact::DeviceDisabled { .. } => "device_disabled",
             Fact::LinkUp { .. } => "link_up",
             Fact::LinkDown { .. } => "link_down",
             Fact::RecorderReported { .. } => "recorder_reported",
@@ -188,6 +233,17 @@ impl Fact {
     }
 }
 
+/// What proved that a program is its device's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing, and nothing had to.
+    Nothing,
+    /// A token, by its SHA-256.
+    Token(Sha256),
+    /// It came from where the device's recorder proved itself.
+    Address,
+}
+
 /// A recorder's state as the tasks need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -195,6 +251,8 @@ pub struct Report {
     pub state: Reported,
     /// The task it names, by wire id. Idle never carries one.
     pub task: Option<WireId>,
+    /// The same in its own word, also if no task of ours can have that name; empty if it names none.
+    pub said: String,
 }
 
 /// What a recorder does.
@@ -227,6 +285,18 @@ impl Reported {
             Reported::Paused
         } else {
             Reported::Other
+        }
+    }
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Reported::Idle => "idle",
+            Reported::Ready => "ready",
+            Reported::Recording => "recording",
+            Reported::Paused => "paused",
+            Reported::Other => "other",
         }
     }
 
@@ -265,6 +335,13 @@ pub enum TransferFrame {
     },
     /// Tell your status.
     StatusQuery,
+    /// Upload everything you have.
+    UploadAll,
+    /// Do not upload this recording.
+    Cancel {
+        /// By wire id.
+        task: WireId,
+    },
 }
 
 /// An episode for the queue, with everything it needs to know of it.

@@ -138,6 +138,9 @@ impl TaskId {
 }
 
 impl WireId {
+    /// Stands before every wire id, and is none: where a range over the wire ids of one device begins.
+    pub(crate) const LEAST: WireId = WireId(String::new());
+
     /// Accepts a legal wire id: longer than a task id by what later attempts append.
     pub fn new(text: &str) -> Result<WireId, BadId> {
         checked(text, limits::WIRE_BYTES).map(WireId)

@@ -1,5 +1,7 @@
 //! The closed set of things that can happen to us. Nothing else changes state. Never holds a secret.
 
+mod roster;
+
 use alloc::string::String;
 use minicbor::{Decode, Encode};
 
@@ -15,6 +17,8 @@ use crate::policy::{Binding, ModuleFacts, Slot, Surroundings};
 use crate::quarantine::Subject;
 use crate::row::{RecordingFacts, TaskState};
 use crate::wire::{RecorderMessage, TransferMessage};
+
+pub use roster::RosterRequest;
 
 /// Everything that can happen to us.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -54,6 +58,13 @@ pub enum Input {
         /// SHA-256 of its bearer token, if it sent one.
         #[n(4)]
         credential: Option<Sha256>,
+        /// Port it comes from, to tell two programs at one address apart.
+        #[n(5)]
+        port: Option<u16>,
+        /// What it must prove.
+        #[n(6)]
+        #[cbor(default)]
+        demand: Demand,
     },
     /// A message of a recorder.
     #[n(3)]
@@ -177,6 +188,57 @@ impl Input {
     }
 }
 
+/// What a device's program must prove to get a link. The listener it knocks at says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Demand {
+    /// Nothing.
+    #[default]
+    #[n(0)]
+    Nothing,
+    /// A token of the device, for this role.
+    #[n(1)]
+    Token,
+    /// The same, or (uploaders) the address from which the device's recorder proved itself: known uploaders cannot
+    /// send a header.
+    #[n(2)]
+    TokenOrAddress,
+}
+
+/// How a person settles a conflict between a device and the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Resolve {
+    /// The records follow the device: tasks that it does not hold are put back.
+    #[n(0)]
+    Release,
+    /// The device ends what it records, and keeps the recording.
+    #[n(1)]
+    Finish,
+    /// The device drops what it holds. What it recorded is destroyed there.
+    #[n(2)]
+    Drop,
+}
+
+impl Resolve {
+    /// Every way.
+    pub const ALL: [Resolve; 3] = [Resolve::Release, Resolve::Finish, Resolve::Drop];
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Resolve::Release => "release",
+            Resolve::Finish => "finish",
+            Resolve::Drop => "drop",
+        }
+    }
+
+    /// Reads the word on the wire.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Resolve> {
+        Self::ALL.into_iter().find(|how| how.name() == name)
+    }
+}
+
 /// Why a link is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LostWhy {
@@ -195,6 +257,20 @@ pub enum LostWhy {
     /// It broke the rules of the protocol.
     #[n(4)]
     Protocol,
+}
+
+impl LostWhy {
+    /// A short stable word for logs and events.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            LostWhy::Closed => "closed",
+            LostWhy::Broken => "broken",
+            LostWhy::Silent => "silent",
+            LostWhy::Stuck => "stuck",
+            LostWhy::Protocol => "protocol",
+        }
+    }
 }
 
 /// A command for a recorder.
@@ -322,6 +398,9 @@ pub enum Request {
         /// Who says so.
         #[n(1)]
         device: Option<DeviceId>,
+        /// SHA-256 of the token it sent, if it sent one.
+        #[n(2)]
+        credential: Option<Sha256>,
     },
     /// A recorder says that it ended a recording.
     #[n(3)]
@@ -335,6 +414,9 @@ pub enum Request {
         /// What it says.
         #[n(2)]
         facts: RecordingFacts,
+        /// SHA-256 of the token it sent, if it sent one.
+        #[n(3)]
+        credential: Option<Sha256>,
     },
     /// Make a task.
     #[n(4)]
@@ -382,6 +464,86 @@ pub enum Request {
     /// Change modules or the set of policies.
     #[n(9)]
     Policy(#[n(0)] PolicyRequest),
+    /// Settle what a device holds against its records.
+    #[n(10)]
+    Resolve {
+        /// Whose.
+        #[n(0)]
+        device: DeviceId,
+        /// How.
+        #[n(1)]
+        how: Resolve,
+        /// The task that the caller saw the device hold, by wire id.
+        #[n(2)]
+        holds: String,
+    },
+    /// Say something to a device's uploader.
+    #[n(11)]
+    Transfer {
+        /// Whose.
+        #[n(0)]
+        device: DeviceId,
+        /// What.
+        #[n(1)]
+        ask: TransferAsk,
+    },
+    /// Settle a task whose recording does not come.
+    #[n(12)]
+    ResolveTask {
+        /// Public or wire id.
+        #[n(0)]
+        task: String,
+        /// Where to: `Failed`, or `Pending` to record it once more.
+        #[n(1)]
+        to: TaskState,
+        /// Why, for people.
+        #[n(2)]
+        reason: Option<String>,
+    },
+    /// Change registered devices or tokens.
+    #[n(13)]
+    Roster(#[n(0)] RosterRequest),
+}
+
+/// What an operator has said to an uploader.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum TransferAsk {
+    /// Upload this recording.
+    #[n(0)]
+    Upload {
+        /// Public or wire id.
+        #[n(0)]
+        task: String,
+        /// Ignored by known uploaders.
+        #[n(1)]
+        priority: u32,
+    },
+    /// Upload everything you have.
+    #[n(1)]
+    UploadAll,
+    /// Tell your status.
+    #[n(2)]
+    StatusQuery,
+    /// Do not upload this recording. Known uploaders do nothing then.
+    #[n(3)]
+    Cancel {
+        /// Public or wire id.
+        #[n(0)]
+        task: String,
+    },
+}
+
+impl TransferAsk {
+    /// The word on the wire.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            TransferAsk::Upload { .. } => "upload_request",
+            TransferAsk::UploadAll => "upload_all",
+            TransferAsk::StatusQuery => "status_query",
+            TransferAsk::Cancel { .. } => "cancel",
+        }
+    }
 }
 
 /// What somebody asks of policies. Answered by the state that came of it, once it is durable.

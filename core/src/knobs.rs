@@ -89,6 +89,54 @@ pub struct Knobs {
     #[n(21)]
     #[cbor(default)]
     pub native: bool,
+    /// How long a recorder may be away before its tasks are put back.
+    #[n(22)]
+    #[cbor(decode_with = "Decode::decode", nil = "grace")]
+    pub grace_ms: u64,
+    /// How long an idle recorder may leave a task unexplained that was begun: a callback may be under way.
+    #[n(23)]
+    #[cbor(decode_with = "Decode::decode", nil = "settle")]
+    pub settle_ms: u64,
+    /// For how long nobody may take over a link that two programs fight over, at first.
+    #[n(24)]
+    #[cbor(decode_with = "Decode::decode", nil = "contest_pause")]
+    pub contest_pause_ms: u64,
+    /// For how long after its recorder went an uploader may come without a token from the same address.
+    #[n(25)]
+    #[cbor(decode_with = "Decode::decode", nil = "bound_keep")]
+    pub bound_keep_ms: u64,
+    /// Whether callbacks must carry the `user_token` of their task.
+    #[n(26)]
+    #[cbor(default)]
+    pub callback_tokens: bool,
+    /// How long a task may wait for its recording before a person is told; `None` is for ever.
+    #[n(27)]
+    pub uploading_deadline_ms: Option<u64>,
+    /// Most links at once, of both programs together; what the machine can bear.
+    #[n(28)]
+    #[cbor(decode_with = "Decode::decode", nil = "most_links")]
+    pub links_max: u32,
+}
+
+/// What journals of versions mean that did not know the setting: the defaults.
+fn grace() -> Option<u64> {
+    Some(30_000)
+}
+
+fn settle() -> Option<u64> {
+    Some(5_000)
+}
+
+fn contest_pause() -> Option<u64> {
+    Some(10_000)
+}
+
+fn bound_keep() -> Option<u64> {
+    Some(3_600_000)
+}
+
+fn most_links() -> Option<u32> {
+    u32::try_from(2 * limits::LINKS_MAX).ok()
 }
 
 /// What journals of versions without modules mean: the defaults.
@@ -141,6 +189,13 @@ impl Default for Knobs {
             probation_ms: 600_000,
             patience_ms: 3_600_000,
             native: false,
+            grace_ms: 30_000,
+            settle_ms: 5_000,
+            contest_pause_ms: 10_000,
+            bound_keep_ms: 3_600_000,
+            callback_tokens: false,
+            uploading_deadline_ms: Some(86_400_000),
+            links_max: most_links().unwrap_or(u32::MAX),
         }
     }
 }
@@ -211,6 +266,24 @@ impl Knobs {
         if !(60_000..=most).contains(&self.patience_ms) {
             return bad("policies.patience", "between 1 min and 8 days");
         }
+        if self.grace_ms > 86_400_000 {
+            return bad("devices.link_grace", "at most 24 h");
+        }
+        if !(100..=600_000).contains(&self.settle_ms) {
+            return bad("devices.settle", "between 100 ms and 10 min");
+        }
+        if !(1_000..=60_000).contains(&self.contest_pause_ms) {
+            return bad("devices.contest_pause", "between 1 s and 60 s");
+        }
+        if self.bound_keep_ms > 30 * 86_400_000 {
+            return bad("auth.bound_keep", "at most 30 days");
+        }
+        if self.uploading_deadline_ms.is_some_and(|ms| !(60_000..=366 * 86_400_000).contains(&ms)) {
+            return bad("devices.uploading_deadline", "between 1 min and 366 days, or never");
+        }
+        if self.links_max == 0 {
+            return bad("limits.files", "enough for at least one link");
+        }
         Ok(self)
     }
 
@@ -249,6 +322,7 @@ impl Knobs {
 mod tests {
     use super::Knobs;
     use std::string::String;
+    use std::vec;
 
     fn knobs(uploads: u32, parts_in_flight: u16, part_size: u64) -> Knobs {
         let mut knobs = Knobs { parts_in_flight, part_size, ..Knobs::default() };
@@ -261,21 +335,27 @@ mod tests {
         let knobs = Knobs { auto_approve: true, ..Knobs::default() };
         let bytes = minicbor::to_vec(&knobs).expect("writing to a vector cannot fail");
         assert_eq!(minicbor::decode::<Knobs>(&bytes).ok().as_ref(), Some(&knobs));
-        assert_eq!(bytes[0], 0x96, "twenty-two places");
+        assert_eq!(bytes[..2], [0x98, 29], "twenty-nine places");
         // The array is shorter, and its last elements are not there.
         let older = |places: u8, cut: usize| -> Knobs {
-            let mut old = bytes[..bytes.len() - cut].to_vec();
-            old[0] = 0x80 | places;
+            let head = if places < 24 { vec![0x80 | places] } else { vec![0x98, places] };
+            let old = [&head[..], &bytes[2..bytes.len() - cut]].concat();
             minicbor::decode(&old).expect("it still opens")
         };
+        // Nobody was told of late recordings then.
+        let knobs = Knobs { uploading_deadline_ms: None, ..knobs };
+        // Three durations of three bytes, one of five, false, one of five, a number of three.
+        let of_devices = 3 * 3 + 5 + 1 + 5 + 3;
         // No labels, no module, three faults, three durations of five bytes, and not native.
-        let of_modules = 1 + 1 + 1 + 3 * 5 + 1;
+        let of_modules = 1 + 1 + 1 + 3 * 5 + 1 + of_devices;
         // Fifteen fields, as the last version without modules wrote them.
         assert_eq!(older(15, of_modules), knobs);
         // As they were before a site could be told to rest its modules.
-        assert_eq!(older(21, 1), knobs);
+        assert_eq!(older(21, 1 + of_devices), knobs);
+        // As they were before grace periods.
+        assert_eq!(older(22, of_devices), knobs);
         // Twelve fields, as version 1 wrote them.
-        assert_eq!(older(12, of_modules + 3), Knobs::default());
+        assert_eq!(older(12, of_modules + 3), Knobs { uploading_deadline_ms: None, ..Knobs::default() });
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub mod policy;
 pub mod quarantine;
 pub mod queue;
 pub mod refusal;
+pub mod roster;
 mod route;
 pub mod row;
 pub mod task;

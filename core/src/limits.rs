@@ -22,8 +22,9 @@ pub const PART_BYTES_MAX: u64 = 512 << 20;
 pub const OBJECT_BYTES_MAX: u64 = PARTS_MAX * PART_BYTES_MAX;
 /// Largest sidecar we read into facts: real ones are a few KiB.
 pub const SIDECAR_BYTES_MAX: u64 = 4 << 20;
-/// Links of one role; further upgrades are turned away. One edge site has hundreds of devices.
-pub const LINKS_MAX: usize = 4096;
+/// Links of one role; further upgrades are turned away. One edge site has hundreds of devices; ten thousand are what it is
+/// measured with. How many fit a process also depends on its descriptors.
+pub const LINKS_MAX: usize = 16_384;
 /// RPCs waiting for an answer on one link.
 pub const CALLS_PER_LINK: usize = 16;
 /// Requests that wait for one `get_state` of one link: a dashboard and a few scripts, not a crowd.
@@ -34,6 +35,13 @@ pub const SYNC_RETRY_MIN: Duration = Duration::from_secs(1);
 pub const SYNC_RETRY_MAX: Duration = Duration::from_secs(30);
 /// How long an uploader may owe a status before it is asked again: its answer may have been garbage.
 pub const STATUS_OWED_MAX: Duration = Duration::from_secs(60);
+/// How long a fresh uploader link may be silent before it is asked for its list: known uploaders greet at once, and a
+/// large greeting is sometimes garbage on the wire.
+pub const GREETING_MAX: Duration = Duration::from_secs(5);
+/// Longest pause between two questions to an uploader that something is waited for from.
+pub const UPLOADER_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// Objects of one name that a search tells of: more than one is as good as none.
+pub const FOUND_MAX: usize = 8;
 /// Devices whose version of the state stream is remembered: every device that can be connected at once.
 pub const VERSIONS_MAX: usize = 2 * LINKS_MAX;
 /// Bytes of a device's word for its state, or of a message's type: known ones have at most 16.
@@ -69,6 +77,51 @@ pub const RPC_DATA_BYTES: usize = 64 << 10;
 pub const STATUS_UPLOADS: usize = 1024;
 /// Bytes of an error or reason text we store.
 pub const REASON_BYTES: usize = 512;
+
+/// Devices that may be registered: twice those that can be connected at once.
+pub const DEVICES_REGISTERED_MAX: usize = 2 * LINKS_MAX;
+/// Tokens at once: two for each registered device, and those of the API are few.
+pub const TOKENS_MAX: usize = 2 * DEVICES_REGISTERED_MAX + 256;
+/// Different factories among registered devices.
+pub const FACTORIES_MAX: u32 = 64;
+/// Different types among registered devices.
+pub const ROBOT_TYPES_MAX: u32 = 256;
+/// Bytes of the name of a factory, a type or a token.
+pub const NAME_BYTES: usize = 128;
+/// Shortest time between two notes that a token was used.
+pub const TOKEN_USED_EVERY: Duration = Duration::from_secs(60);
+/// Within how long programs must displace each other to count as fighting: stock clients come back within seconds.
+pub const CONTEST_WINDOW: Duration = Duration::from_secs(30);
+/// How often an address that was displaced may come back within [`CONTEST_WINDOW`]: a robot that changes its network
+/// does so once, or twice.
+pub const CONTEST_TURNS: u32 = 3;
+/// How often one address may take over from itself within [`CONTEST_WINDOW`]: also a robot whose link breaks does so.
+pub const CONTEST_TURNS_ONE_ADDRESS: u32 = 6;
+/// Takeovers of one link that are remembered: enough to see either of the two above.
+pub const CONTEST_TURNS_KEPT: usize = 8;
+/// Longest pause of a fight: how long the right one of two programs may have to wait.
+pub const CONTEST_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A fight is over when nobody took over for so long: stock clients come back at least every two minutes.
+pub const CONTEST_QUIET: Duration = Duration::from_secs(600);
+/// Bytes of a recorder's own words that are kept for viewers; known ones have a few hundred.
+pub const RAW_BYTES: usize = 4 << 10;
+
+/// How long a recorder may take to come back after a restart of the site: the longest pause of stock programs is 60 s, a
+/// fifth more by chance, and the rest is for the handshakes of a whole fleet.
+pub const RETURN_MAX: Duration = Duration::from_secs(90);
+/// On how many links a recording that is owed may be said not to be there before it is believed: the first time it may
+/// not have been closed yet.
+pub const OWED_ASKS: u8 = 2;
+/// How long an uploader that was asked for a recording may say nothing of it before its task is put back: it reads all of
+/// it for its digest first, and that is 30 GB at 100 MB/s.
+pub const PROBE_MAX: Duration = Duration::from_secs(300);
+/// Recordings of attempts that were given up that are asked for in one go.
+pub const OWED_AT_ONCE: usize = 8;
+/// Earlier attempts that a task remembers.
+pub const ATTEMPTS_KEPT: usize = 16;
+/// Keys that an attempt gets before anything is uploaded under them, in one boot: uploaders make a new one for each day on
+/// which they queue a recording.
+pub const KEYS_PER_ATTEMPT: usize = 16;
 /// Bytes of a task's configuration as JSON.
 pub const CONFIG_BYTES: usize = 64 << 10;
 /// Candidates shown to a policy at once.
@@ -161,6 +214,6 @@ const _: () = assert!(SEND_AGAIN <= ASK_AGAIN);
 const _: () = assert!(PART_BYTES_MIN <= PART_BYTES_MAX);
 const _: () = assert!(PART_BYTES_MAX <= IN_FLIGHT_BYTES_MAX, "one part of any size must be possible");
 const _: () = assert!(INSPECT_RETRY_MIN.as_nanos() <= INSPECT_RETRY_MAX.as_nanos());
-const _: () = assert!(CALLS_PER_LINK >= 2, "one slot is kept for get_state");
+const _: () = assert!(CALLS_PER_LINK >= 3, "slots are kept for get_state and for what changes the device");
 const _: () = assert!(SYNC_RETRY_MIN.as_nanos() <= SYNC_RETRY_MAX.as_nanos());
 const _: () = assert!(OBJECT_BYTES_MAX <= 5 << 40, "S3 takes at most 5 TiB");

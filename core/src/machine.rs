@@ -22,6 +22,7 @@ use crate::policy::{Active, Policies, PolicySet, Situation, Surroundings, Swap};
 use crate::quarantine::{self, Subject};
 use crate::queue::Queue;
 use crate::refusal::{Broken, Illegal, Refusal};
+use crate::roster::{Caller, Roster};
 use crate::route;
 use crate::row::{Key, MetaRow, Row};
 use crate::task::Tasks;
@@ -45,6 +46,8 @@ pub struct Parts {
     pub uploads: Uploads,
     /// Modules and the set of policies.
     pub policies: Swap,
+    /// Registered devices and tokens.
+    pub roster: Roster,
 }
 
 /// Counters for metrics, since the boot.
@@ -116,6 +119,7 @@ impl Machine {
             (Key::Meta, Row::Meta(meta)) => {
                 self.parts.tasks.load_counter(meta.next_episode);
                 self.parts.queue.load_counter(meta.next_job);
+                self.parts.roster.load_counters(&meta);
             }
             (Key::Task(_) | Key::Episode(_) | Key::Alias(_) | Key::Binding(_), row) => {
                 self.parts.tasks.load(key, row)
@@ -123,6 +127,7 @@ impl Machine {
             (Key::Job(_), row) => self.parts.queue.load(key, row),
             (Key::Upload(_) | Key::Part(..), row) => self.parts.uploads.load(key, row),
             (Key::Policy | Key::Module(_), row) => self.parts.policies.load(key, row),
+            (Key::Device(_) | Key::Token(_), row) => self.parts.roster.load(key, row),
             (Key::Meta, row) => panic!("a {:?} record lies under the key of the counters", row.kind()),
         }
     }
@@ -131,7 +136,13 @@ impl Machine {
     #[must_use]
     pub fn is_hot(row: &Row) -> bool {
         match row {
-            Row::Meta(_) | Row::Upload(_) | Row::Part(_) | Row::Policy(_) | Row::Module(_) => true,
+            Row::Meta(_)
+            | Row::Device(_)
+            | Row::Upload(_)
+            | Row::Part(_)
+            | Row::Policy(_)
+            | Row::Token(_)
+            | Row::Module(_) => true,
             Row::Task(row) => Tasks::is_hot_task(row),
             Row::Episode(row) => Tasks::is_hot_episode(row),
             Row::Job(row) => !row.state.is_final(),
@@ -140,9 +151,9 @@ impl Machine {
     }
 
     /// Names the records this input will consult that are not in memory, given those read so far. The driver
-    /// calls it again with what it read until nothing new is named.
-    pub fn wants(&self, input: &Input, have: &Rows, keys: &mut BTreeSet<Key>) {
-        route::wants(&self.parts, input, have, keys);
+    /// calls it again with what it read until nothing new is named. `now` is that of the step.
+    pub fn wants(&self, now: Now, input: &Input, have: &Rows, keys: &mut BTreeSet<Key>) {
+        route::wants(&self.parts, self.timers.due(now.mono), input, have, keys);
         keys.retain(|key| !have.contains_key(key));
     }
 
@@ -191,6 +202,9 @@ impl Machine {
         };
         self.parts.tasks.begin_step(cold);
         self.parts.policies.begin_step();
+        if turned {
+            self.parts.uploads.turn(now.mono);
+        }
         dispatch(&mut self.parts, &mut self.stats, &mut self.stepping, &mut cx, input);
         if turned {
             self.parts.uploads.on_turned(&mut cx);
@@ -224,6 +238,7 @@ impl Machine {
         self.parts.tasks.forget_volatile();
         self.parts.queue.forget_volatile();
         self.parts.uploads.forget_volatile();
+        self.parts.roster.forget_volatile();
         self.timers = Timers::default();
         self.chance = Chance::new(seed);
         self.seeds = seeds(seed);
@@ -272,6 +287,7 @@ impl Machine {
             Change::Job(change) => self.parts.queue.apply(change),
             Change::Upload(change) => self.parts.uploads.apply(change),
             Change::Policy(change) => self.parts.policies.apply(change),
+            Change::Roster(change) => self.parts.roster.apply(change),
         }
     }
 
@@ -279,14 +295,20 @@ impl Machine {
     #[must_use]
     pub fn row(&self, key: &Key) -> Option<Row> {
         match key {
-            Key::Meta => Some(Row::Meta(MetaRow {
-                next_episode: self.parts.tasks.counter(),
-                next_job: self.parts.queue.counter(),
-            })),
+            Key::Meta => {
+                let (device, token) = self.parts.roster.counters();
+                Some(Row::Meta(MetaRow {
+                    next_episode: self.parts.tasks.counter(),
+                    next_job: self.parts.queue.counter(),
+                    next_device: (device > 1).then_some(device),
+                    next_token: (token > 1).then_some(token),
+                }))
+            }
             Key::Task(_) | Key::Episode(_) | Key::Alias(_) | Key::Binding(_) => self.parts.tasks.row(key),
             Key::Job(_) => self.parts.queue.row(key),
             Key::Upload(_) | Key::Part(..) => self.parts.uploads.row(key),
             Key::Policy | Key::Module(_) => self.parts.policies.row(key),
+            Key::Device(_) | Key::Token(_) => self.parts.roster.row(key),
         }
     }
 
@@ -373,6 +395,7 @@ impl Machine {
         self.parts.queue.check()?;
         self.parts.uploads.check()?;
         self.parts.policies.check()?;
+        self.parts.roster.check()?;
         crate::check::relations(&self.parts, &self.timers)
     }
 }
@@ -398,6 +421,7 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, stepping: &mut String, cx: &mu
     match input {
         Input::Boot { .. } => {
             cx.effect(Effect::Gate(Gate::Open));
+            parts.roster.on_boot(cx);
             parts.policies.on_boot(cx);
             parts.tasks.on_boot(cx);
             parts.uploads.on_boot(cx);
@@ -411,8 +435,19 @@ fn dispatch(parts: &mut Parts, stats: &mut Stats, stepping: &mut String, cx: &mu
                 drain(parts, stats, cx);
             }
         }
-        Input::Knock { socket, device, role, remote, credential: _ } => {
-            parts.hub.on_knock(cx, *socket, device, *role, remote);
+        Input::Knock { socket, device, role, remote, credential, port, demand } => {
+            parts.roster.on_knock(
+                cx,
+                Caller {
+                    socket: *socket,
+                    device,
+                    role: *role,
+                    remote,
+                    port: *port,
+                    credential: *credential,
+                    demand: *demand,
+                },
+            );
         }
         Input::Recorder { conn, message } if parts.hub.is_current(*conn, Role::Recorder) => {
             parts.hub.on_recorder(cx, *conn, message);
@@ -491,11 +526,16 @@ fn request_in(parts: &mut Parts, cx: &mut Cx<'_>, id: RequestId, request: &Reque
             }
         }
         Request::RefreshState { device, max_age_ms } => parts.hub.on_refresh(cx, id, device, *max_age_ms),
-        Request::CallbackStart { task, device } => {
-            parts.tasks.on_callback_start(cx, id, task, device.as_ref())
+        Request::CallbackStart { task, device, credential } => {
+            let device = device.as_ref();
+            if parts.tasks.may_call_back(cx, id, device, task, *credential) {
+                parts.tasks.on_callback_start(cx, id, task, device);
+            }
         }
-        Request::CallbackFinish { task, device, facts } => {
-            parts.tasks.on_callback_finish(cx, id, task, device, facts)
+        Request::CallbackFinish { task, device, facts, credential } => {
+            if parts.tasks.may_call_back(cx, id, Some(device), task, *credential) {
+                parts.tasks.on_callback_finish(cx, id, task, device, facts);
+            }
         }
         Request::CreateTask { task, device, config } => {
             parts.tasks.on_create(cx, id, task.as_ref(), device, config.as_deref());
@@ -507,6 +547,12 @@ fn request_in(parts: &mut Parts, cx: &mut Cx<'_>, id: RequestId, request: &Reque
         Request::Sync { episode } => parts.tasks.on_sync(cx, id, *episode),
         Request::SyncBatch => parts.tasks.on_sync_batch(cx, id),
         Request::Policy(request) => parts.policies.on_request(cx, id, request),
+        Request::Resolve { device, how, holds } => parts.tasks.on_resolve(cx, id, device, *how, holds),
+        Request::Transfer { device, ask } => parts.tasks.on_transfer_asked(cx, id, device, ask),
+        Request::ResolveTask { task, to, reason } => {
+            parts.tasks.on_resolve_task(cx, id, task, *to, reason.as_deref());
+        }
+        Request::Roster(request) => parts.roster.on_request(cx, id, request),
     }
 }
 
@@ -542,7 +588,31 @@ pub fn describe(notice: &Notice) -> alloc::string::String {
         Notice::Recorder(view) => {
             alloc::format!("{}: recorder {} ({})", view.device, view.state, view.confidence)
         }
-        Notice::Link { device, role, link } => {
+        Notice::Takeover { device, role, old, new } => {
+            alloc::format!("{device}: {} taken over by {} from {}", role.name(), new.remote, old.remote)
+        }
+        Notice::Contest { device, role, contest } => match contest {
+            Some(view) => alloc::format!(
+                "{device}: {} and {} fight over its {}",
+                view.owners[0],
+                view.owners[1],
+                role.name()
+            ),
+            None => alloc::format!("{device}: nobody fights over its {} any more", role.name()),
+        },
+        Notice::Conflict { device, conflict } => match conflict {
+            Some(view) => alloc::format!("{device}: conflict with the records: {}", view.kind.name()),
+            None => alloc::format!("{device}: no conflict with the records"),
+        },
+        Notice::Timeout { device, action, budget_ms, elapsed_ms } => {
+            alloc::format!("{device}: no answer to {} in {elapsed_ms} ms of {budget_ms}", action.name())
+        }
+        Notice::Task { row, from: _, change } => {
+            alloc::format!("task {}: {} ({change})", row.id, row.state.name())
+        }
+        Notice::Recording { row } => alloc::format!("episode {}: recorded", row.id),
+        Notice::Overdue { row } => alloc::format!("task {}: its recording is overdue", row.id),
+        Notice::Link { device, role, link, .. } => {
             alloc::format!("{device}: {} {}", role.name(), if link.is_some() { "up" } else { "down" })
         }
         Notice::Transfer { device, .. } => alloc::format!("{device}: uploader status"),

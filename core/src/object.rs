@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
 use crate::digest::Sha256;
-use crate::id::{ETag, ObjectKey, PartNo, UploadId};
+use crate::id::{DeviceId, ETag, ObjectKey, PartNo, UploadId, WireId};
 use crate::time::Wall;
 
 /// Which store an operation names.
@@ -99,6 +99,23 @@ pub enum Verb {
     ListUploads,
     /// Remove it; one that is gone already is `Done`. → [`ObjectReply::Deleted`]
     Delete,
+    /// Which objects are named as this recording is ([`is_recording_of`])? Only the edge store is asked; the key of the
+    /// operation is for people. → [`ObjectReply::Found`]
+    Find {
+        /// Whose.
+        device: DeviceId,
+        /// Which attempt.
+        wire: WireId,
+    },
+}
+
+/// Whether a key is one under which uploaders put this recording: it ends in `/{wire}.mcap`, below a folder named as the
+/// device is (`{factory}/{device}/{date}/{wire}.mcap`).
+#[must_use]
+pub fn is_recording_of(key: &str, device: &DeviceId, wire: &WireId) -> bool {
+    let mut folders = key.split('/');
+    let name = folders.next_back().and_then(|name| name.strip_suffix(".mcap"));
+    name == Some(wire.as_str()) && folders.any(|folder| folder == device.as_str())
 }
 
 impl Verb {
@@ -116,6 +133,7 @@ impl Verb {
             Verb::ListParts { .. } => "list_parts",
             Verb::ListUploads => "list_uploads",
             Verb::Delete => "delete",
+            Verb::Find { .. } => "find",
         }
     }
 }
@@ -174,6 +192,9 @@ pub enum ObjectReply {
     /// To `Delete`.
     #[n(9)]
     Deleted,
+    /// To `Find`: in order of their names, at most [`FOUND_MAX`](crate::limits::FOUND_MAX).
+    #[n(10)]
+    Found(#[n(0)] Vec<ObjectKey>),
 }
 
 /// What a `Get` came to.

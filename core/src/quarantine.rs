@@ -125,6 +125,8 @@ pub fn likeness(input: &Input, about: &str) -> Sha256 {
         Input::Transfer { message, .. } => add(&mut bytes, message),
         Input::Lost { why, .. } => add(&mut bytes, why),
         Input::Request { request: Request::Command(command), .. } => add(&mut bytes, &bare(command)),
+        // Tokens are drawn anew for each.
+        Input::Request { request: Request::Roster(request), .. } => add(&mut bytes, &request.name()),
         Input::Request { request, .. } => add(&mut bytes, request),
         // Names of multipart uploads are made up anew for each.
         Input::Object { outcome: Outcome::Done(ObjectReply::Created(_)), .. } => {
@@ -219,6 +221,10 @@ fn about_request(request: &Request, text: &mut String) {
         Request::Sync { .. } => ["sync", ""],
         Request::SyncBatch => ["sync batch", ""],
         Request::Policy(request) => [request.name(), ""],
+        Request::Resolve { device, .. } => ["resolve", device.as_str()],
+        Request::Transfer { device, ask } => [ask.name(), device.as_str()],
+        Request::ResolveTask { task, .. } => ["resolve task", task],
+        Request::Roster(request) => [request.name(), ""],
     };
     text.push_str(words[0]);
     match request {
@@ -229,8 +235,11 @@ fn about_request(request: &Request, text: &mut String) {
         | Request::CallbackFinish { .. }
         | Request::CreateTask { .. }
         | Request::CancelTask { .. }
-        | Request::SyncBatch => add_text(text, &words[1]),
-        Request::Policy(_) => {}
+        | Request::SyncBatch
+        | Request::Resolve { .. }
+        | Request::Transfer { .. }
+        | Request::ResolveTask { .. } => add_text(text, &words[1]),
+        Request::Policy(_) | Request::Roster(_) => {}
     }
 }
 
@@ -252,11 +261,28 @@ pub(crate) fn about_timer(parts: &Parts, key: &TimerKey, text: &mut String) {
             add_text(text, device);
             add_text(text, wire);
         }
+        TimerKey::Contest(conn) => {
+            text.push_str("contest of ");
+            about_link(parts, *conn, text);
+        }
         TimerKey::Remove => text.push_str("removal of edge copies"),
         TimerKey::Inspect => text.push_str("check of recordings"),
         TimerKey::Queue => text.push_str("queue"),
         TimerKey::Scan => text.push_str("scan"),
         TimerKey::Policy => text.push_str("policies"),
+        TimerKey::Grace(device) => {
+            text.push_str("grace of");
+            add_text(text, device);
+        }
+        TimerKey::Settle(task) => {
+            text.push_str("settling of");
+            add_text(text, task);
+        }
+        TimerKey::Uploader(device) => {
+            text.push_str("question to the uploader of");
+            add_text(text, device);
+        }
+        TimerKey::Overdue => text.push_str("overdue recordings"),
         TimerKey::Upload(job) => {
             text.push_str("upload of job");
             add_text(text, job);
@@ -306,7 +332,9 @@ pub(crate) fn decide(parts: &mut Parts, cx: &mut Cx<'_>, subject: &Subject, reas
         Subject::Timer(key) => {
             cx.disarm(key);
             match key {
-                TimerKey::Sync(conn) => return parts.hub.on_quarantined(cx, *conn, reason),
+                TimerKey::Sync(conn) | TimerKey::Contest(conn) => {
+                    return parts.hub.on_quarantined(cx, *conn, reason);
+                }
                 TimerKey::Call(ticket) => {
                     let Some(conn) = parts.hub.link_of_call(*ticket) else { return false };
                     return parts.hub.on_quarantined(cx, conn, reason);
@@ -318,6 +346,11 @@ pub(crate) fn decide(parts: &mut Parts, cx: &mut Cx<'_>, subject: &Subject, reas
                 | TimerKey::Queue
                 | TimerKey::Scan
                 | TimerKey::Policy
+                // Tasks stand still until the next report or boot.
+                | TimerKey::Grace(_)
+                | TimerKey::Settle(_)
+                | TimerKey::Uploader(_)
+                | TimerKey::Overdue
                 | TimerKey::Janitor(_) => {}
             }
         }

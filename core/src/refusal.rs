@@ -1,10 +1,11 @@
 //! Every reason we say no to an operator or a device. The edge turns a reason into a status and a body, in one table.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 
 use crate::digest::Sha256;
-use crate::effect::RecorderView;
-use crate::id::EpisodeId;
+use crate::effect::{ConflictView, RecorderView};
+use crate::id::{DeviceId, EpisodeId};
 use crate::input::Action;
 use crate::policy::Slot;
 use crate::row::{JobState, Qa, TaskState};
@@ -21,6 +22,8 @@ pub enum Refusal {
     },
     /// The uploader is not connected, and `config` wants it.
     TransferOffline,
+    /// The device's uploader is not connected, and something is to be said to it.
+    NoUploader(DeviceId),
     /// The recorder's state is not confirmed yet.
     StateSyncing,
     /// The recorder's state could not be refreshed.
@@ -28,7 +31,7 @@ pub enum Refusal {
         /// Whether it did not answer in time.
         timeout: bool,
         /// What we believe of it.
-        view: RecorderView,
+        view: Box<RecorderView>,
         /// Whether a command was refused for it, or only the state was asked for.
         command: bool,
     },
@@ -37,6 +40,13 @@ pub enum Refusal {
         /// Its state.
         state: String,
         /// Its task.
+        task: String,
+    },
+    /// The command names a task, and the recorder holds another one: it would drop that.
+    HoldsAnother {
+        /// Its state.
+        state: String,
+        /// What it holds, in its own word.
         task: String,
     },
     /// The command must name a task. Holds the name of the field.
@@ -64,6 +74,11 @@ pub enum Refusal {
     RpcTimeout(Action),
     /// No more links.
     TooManyLinks,
+    /// Two programs fight over this id: for a while nobody takes over from the one that has the link.
+    Contested {
+        /// For how many milliseconds more.
+        retry_after_ms: u64,
+    },
     /// The site stops.
     Stopping,
     /// No such task.
@@ -72,6 +87,8 @@ pub enum Refusal {
     TaskExists(String),
     /// The task is past being called off.
     NotCancellable(TaskState),
+    /// The task does not wait for its recording: there is nothing to settle.
+    NotResolvable(TaskState),
     /// A finish callback for a task that is not the device's, or not there.
     NotUploadable {
         /// Whether the device owns it.
@@ -84,6 +101,12 @@ pub enum Refusal {
         /// What it must be.
         must: &'static str,
     },
+    /// The device holds nothing against its records.
+    NoConflict(DeviceId),
+    /// The device holds something else than the caller saw.
+    ConflictChanged(Box<ConflictView>),
+    /// The records cannot follow the device: it must be told to end or to drop what it holds.
+    ConflictNeedsCommand(Box<ConflictView>),
     /// No such episode.
     EpisodeNotFound(EpisodeId),
     /// The episode is not approved.
@@ -98,6 +121,18 @@ pub enum Refusal {
     Quarantined(String),
     /// An internal rule was broken; nothing was changed.
     Internal(&'static str),
+    /// What was sent does not prove what must be proven: no token, a wrong one, or one of another.
+    Unauthorized,
+    /// Nobody may register now.
+    RegistrationClosed,
+    /// No such registered device.
+    DeviceNotFound(DeviceId),
+    /// The device may have no link, so it gets no token.
+    DeviceDisabled(DeviceId),
+    /// No such token.
+    TokenNotFound(u64),
+    /// No more devices, tokens, factories or types.
+    RosterFull,
     /// A wish about policies cannot be met; nothing was changed.
     Policy(PolicyRefusal),
 }

@@ -3,7 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use minicbor::{Decode, Encode};
 
-use crate::id::{ConnId, DeviceId, JobId, Ticket, WireId};
+use crate::id::{ConnId, DeviceId, JobId, TaskId, Ticket, WireId};
 use crate::time::Mono;
 
 /// Whom a deadline wakes, and why.
@@ -39,6 +39,21 @@ pub enum TimerKey {
     /// A probation of policies is over, or what the host did not answer is to be asked again.
     #[n(9)]
     Policy,
+    /// Nobody fought over this link for a long time.
+    #[n(10)]
+    Contest(#[n(0)] ConnId),
+    /// This device's recorder was away for as long as it may.
+    #[n(11)]
+    Grace(#[n(0)] DeviceId),
+    /// Nobody explained in time why a device does not do what this task's record says.
+    #[n(12)]
+    Settle(#[n(0)] TaskId),
+    /// Ask this uploader what became of its recordings.
+    #[n(13)]
+    Uploader(#[n(0)] DeviceId),
+    /// A recording is overdue.
+    #[n(14)]
+    Overdue,
 }
 
 /// Armed deadlines.

@@ -2,9 +2,10 @@
 //! Decides nothing and is never durable: after a restart it fills again from what happens.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidegate_core::effect::{LinkView, Notice, QueueCounts, RecorderView};
+use tidegate_core::effect::{ConflictView, ContestView, LinkView, Notice, QueueCounts, RecorderView};
 use tidegate_core::id::{DeviceId, EpisodeId, JobId, Role};
 use tidegate_core::knobs::Room;
 use tidegate_core::limits::{LINKS_MAX, UPLOADS_MAX};
@@ -41,6 +42,31 @@ pub struct TransferSeen {
     pub at: Wall,
 }
 
+impl TransferSeen {
+    /// The same without the list of uploads, which may be long.
+    #[must_use]
+    pub fn without_uploads(&self) -> TransferSeen {
+        let said = &self.status;
+        let status = Status {
+            connected: said.connected,
+            version: said.version.clone(),
+            pending: said.pending,
+            active: said.active,
+            uploading: said.uploading,
+            retry_wait: said.retry_wait,
+            waiting_ack: said.waiting_ack,
+            completed: said.completed,
+            failed: said.failed,
+            pending_bytes: said.pending_bytes,
+            bytes_per_sec: said.bytes_per_sec,
+            waiting_ack_tasks: said.waiting_ack_tasks.clone(),
+            uploads: None,
+            left_out: None,
+        };
+        TransferSeen { status, at: self.at }
+    }
+}
+
 /// What is known of one device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceSeen {
@@ -48,10 +74,18 @@ pub struct DeviceSeen {
     pub recorder_link: Option<LinkSeen>,
     /// Its uploader's link, while it is up.
     pub transfer_link: Option<LinkSeen>,
+    /// Who fights over its recorder's link, if anybody does.
+    pub recorder_contest: Option<ContestView>,
+    /// Who fights over its uploader's link, if anybody does.
+    pub transfer_contest: Option<ContestView>,
     /// Its recorder's state, as last told.
     pub recorder: Option<RecorderView>,
+    /// What its recorder holds against its records.
+    pub conflict: Option<ConflictView>,
     /// Its uploader's status, as told on the link that is up.
     pub transfer: Option<TransferSeen>,
+    /// The number of the last change that viewers were told of; 0 is none.
+    pub version: u64,
     touched: u64,
 }
 
@@ -69,6 +103,15 @@ impl DeviceSeen {
         match role {
             Role::Recorder => &mut self.recorder_link,
             Role::Transfer => &mut self.transfer_link,
+        }
+    }
+
+    /// Who fights over the link of one of its programs.
+    #[must_use]
+    pub fn contest(&self, role: Role) -> Option<&ContestView> {
+        match role {
+            Role::Recorder => self.recorder_contest.as_ref(),
+            Role::Transfer => self.transfer_contest.as_ref(),
         }
     }
 
@@ -117,10 +160,18 @@ pub struct Counted {
     pub recorders: u64,
     /// Links that are up: uploaders.
     pub transfers: u64,
+    /// Recorders whose link is up, by how far their state is believed.
+    pub confidence: BTreeMap<&'static str, u64>,
+    /// Links that took the place of older ones, by role.
+    pub takeovers: BTreeMap<&'static str, u64>,
+    /// Links that programs fight over: recorders, and uploaders.
+    pub contests: [u64; 2],
     /// Messages of devices that were refused, by word.
     pub refused: BTreeMap<&'static str, u64>,
     /// Commands whose end nobody knows, by action.
     pub unknown: BTreeMap<&'static str, u64>,
+    /// Devices that hold something against their records, by kind.
+    pub conflicts: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +185,7 @@ struct Inner {
     space: Option<Space>,
     refused: BTreeMap<&'static str, u64>,
     unknown: BTreeMap<&'static str, u64>,
+    takeovers: BTreeMap<&'static str, u64>,
     touches: u64,
 }
 
@@ -153,18 +205,34 @@ impl Board {
     pub fn apply(&self, now: Wall, notice: &Notice) {
         let mut inner = self.inner();
         match notice {
-            Notice::Recorder(view) => inner.device(&view.device).recorder = Some(view.clone()),
-            Notice::Link { device, role, link } => {
+            Notice::Recorder(view) => {
+                let seen = inner.device(&view.device);
+                seen.recorder = Some(view.clone());
+                seen.version = view.version;
+            }
+            Notice::Link { device, role, link, version, .. } => {
                 let seen = inner.device(device);
+                seen.version = *version;
                 let last_seen = now.max(link.as_ref().map_or(now, |link| link.connected_at));
                 *seen.link_mut(*role) = link.clone().map(|link| LinkSeen { link, last_seen });
                 if *role == Role::Transfer {
                     seen.transfer = None;
                 }
             }
-            Notice::Transfer { device, status } => {
-                inner.device(device).transfer = Some(TransferSeen { status: status.clone(), at: now });
+            Notice::Takeover { role, .. } => *inner.takeovers.entry(role.name()).or_default() += 1,
+            Notice::Contest { device, role, contest } => {
+                let seen = inner.device(device);
+                match role {
+                    Role::Recorder => seen.recorder_contest = contest.clone(),
+                    Role::Transfer => seen.transfer_contest = contest.clone(),
+                }
             }
+            Notice::Transfer { device, status, version } => {
+                let seen = inner.device(device);
+                seen.transfer = Some(TransferSeen { status: status.clone(), at: now });
+                seen.version = *version;
+            }
+            Notice::Conflict { device, conflict } => inner.device(device).conflict.clone_from(conflict),
             Notice::Progress { episode, job, uploaded, total, at } => {
                 let seen = ProgressSeen { job: *job, uploaded: *uploaded, total: *total, at: *at };
                 inner.progress.insert(*episode, seen);
@@ -181,9 +249,15 @@ impl Board {
             Notice::Queue(counts) => inner.queue = *counts,
             // For the log alone: it is about no device and no upload that runs.
             Notice::Policy { news: _, view } => inner.policies = Some(view.clone()),
-            Notice::StrayUnseen { .. } => {}
+            // For the log and for viewers of changes alone: rows are read from the store.
+            Notice::StrayUnseen { .. }
+            | Notice::Timeout { .. }
+            | Notice::Task { .. }
+            | Notice::Recording { .. }
+            | Notice::Overdue { .. } => {}
             Notice::Refused { code, .. } => *inner.refused.entry(code).or_default() += 1,
-            Notice::OperationUnknown { action, .. } => {
+            Notice::OperationUnknown { device, action, version, .. } => {
+                inner.device(device).version = *version;
                 *inner.unknown.entry(action.name()).or_default() += 1;
             }
         }
@@ -234,10 +308,75 @@ impl Board {
         linked.map(|(id, seen)| (id.clone(), seen.clone())).collect()
     }
 
+    /// Whether a device's recorder and its uploader are linked.
+    #[must_use]
+    pub fn links_of(&self, device: &DeviceId) -> (bool, bool) {
+        let inner = self.inner();
+        inner
+            .devices
+            .get(device)
+            .map_or((false, false), |seen| (seen.recorder_link.is_some(), seen.transfer_link.is_some()))
+    }
+
+    /// The devices after one, in order of id, without their lists of uploads: those that are wanted among the next
+    /// `most`, and the last one looked at. `None` in its place is the end.
+    #[must_use]
+    pub fn after(
+        &self,
+        after: Option<&DeviceId>,
+        most: usize,
+        wanted: impl Fn(&DeviceId) -> bool,
+    ) -> (Vec<(DeviceId, DeviceSeen)>, Option<DeviceId>) {
+        let inner = self.inner();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut found, mut last) = (Vec::new(), None);
+        for (id, seen) in inner.devices.range((from, Bound::Unbounded)).take(most) {
+            last = Some(id);
+            if wanted(id) {
+                let seen = DeviceSeen {
+                    recorder_link: seen.recorder_link.clone(),
+                    transfer_link: seen.transfer_link.clone(),
+                    recorder: seen.recorder.clone(),
+                    conflict: seen.conflict.clone(),
+                    transfer: seen.transfer.as_ref().map(TransferSeen::without_uploads),
+                    recorder_contest: seen.recorder_contest.clone(),
+                    transfer_contest: seen.transfer_contest.clone(),
+                    version: seen.version,
+                    touched: seen.touched,
+                };
+                found.push((id.clone(), seen));
+            }
+        }
+        (found, last.cloned())
+    }
+
+    /// Every device that holds something against its records, and what, in order of id.
+    #[must_use]
+    pub fn conflicts(&self) -> Vec<(DeviceId, ConflictView)> {
+        let inner = self.inner();
+        let all = inner.devices.iter();
+        all.filter_map(|(id, seen)| Some((id.clone(), seen.conflict.clone()?))).collect()
+    }
+
+    /// Every device whose links programs fight over, and what is known of it, in order of id.
+    #[must_use]
+    pub fn contested(&self) -> Vec<(DeviceId, DeviceSeen)> {
+        let inner = self.inner();
+        let fights = |seen: &DeviceSeen| seen.recorder_contest.is_some() || seen.transfer_contest.is_some();
+        let all = inner.devices.iter().filter(|(_, seen)| fights(seen));
+        all.map(|(id, seen)| (id.clone(), seen.clone())).collect()
+    }
+
     /// How far the upload of an episode is; `None` if none runs.
     #[must_use]
     pub fn progress(&self, episode: EpisodeId) -> Option<ProgressSeen> {
         self.inner().progress.get(&episode).copied()
+    }
+
+    /// Every upload that runs, and how far it is, in order of episode.
+    #[must_use]
+    pub fn uploads(&self) -> Vec<(EpisodeId, ProgressSeen)> {
+        self.inner().progress.iter().map(|(episode, seen)| (*episode, *seen)).collect()
     }
 
     /// How the way to the cloud is.
@@ -256,12 +395,30 @@ impl Board {
     #[must_use]
     pub fn counted(&self) -> Counted {
         let inner = self.inner();
-        let links = |role| inner.devices.values().filter(|seen| seen.link(role).is_some()).count() as u64;
+        let count =
+            |is: &dyn Fn(&DeviceSeen) -> bool| inner.devices.values().filter(|seen| is(seen)).count() as u64;
+        let links = |role| count(&|seen| seen.link(role).is_some());
+        let contests = |role| count(&|seen| seen.contest(role).is_some());
+        let mut confidence = BTreeMap::new();
+        for seen in inner.devices.values().filter(|seen| seen.recorder_link.is_some()) {
+            let word = seen.recorder.as_ref().map_or("unknown", |view| view.confidence);
+            *confidence.entry(word).or_default() += 1;
+        }
         Counted {
+            confidence,
             recorders: links(Role::Recorder),
             transfers: links(Role::Transfer),
+            takeovers: inner.takeovers.clone(),
+            contests: [contests(Role::Recorder), contests(Role::Transfer)],
             refused: inner.refused.clone(),
             unknown: inner.unknown.clone(),
+            conflicts: {
+                let mut counts = BTreeMap::new();
+                for view in inner.devices.values().filter_map(|seen| seen.conflict.as_ref()) {
+                    *counts.entry(view.kind.name()).or_default() += 1;
+                }
+                counts
+            },
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Puts a site together and takes it apart: the one way the binary, the tests and the simulator start a site. Owns
 //! the order of things, no rule about them.
 
+mod encrypt;
 mod keys;
+mod ports;
 #[cfg(test)]
 mod tests;
 
@@ -20,12 +22,17 @@ use tidegate_policies::{Ceilings, Host, Shelf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
+use self::ports::{address_of, listen, own_port};
 use crate::api;
 use crate::board::Board;
-use crate::config::{Config, Secret};
+use crate::capacity::{self, Capacity};
+use crate::config::{Config, Door, Listen, Secret};
 use crate::crash::Crash;
+use crate::door::Complaints;
 use crate::driver::{Driver, DriverError};
+use crate::feed::{Feed, Window};
 use crate::figures::Gauge;
+use crate::grants::{Grants, Mint};
 use crate::inbox::Inbox;
 use crate::ingest::{self, AccessKey, Endpoint, EndpointConfig, Spool};
 use crate::link::{self, Links};
@@ -35,11 +42,13 @@ use crate::object::executor::{Stores, execute};
 use crate::object::{ObjectStore, SourceRead};
 use crate::policies::{self, Loader, Watch, Watched};
 use crate::release::Release;
-use crate::seam::{Blocking, Clock, Listener, Net, Seams};
+use crate::seam::{Blocking, Clock, Listener, Seams};
 use crate::server::{self, Bounds, Clocks};
 use crate::space::{self, Measure};
 use crate::store::{Blobs, OpenError, Store, StoreError, View};
 use crate::surroundings::Look;
+use crate::timeouts::Timeouts;
+use crate::tls::Acceptor;
 
 /// Why a site did not start.
 #[derive(Debug, thiserror::Error)]
@@ -155,17 +164,24 @@ pub struct Site {
     pub transfer_addr: Option<SocketAddr>,
     /// Keys that devices upload with.
     pub edge_keys: EdgeKeys,
+    /// A token for the API that was made in this very start: the one time it is shown.
+    pub admin_token: Option<Secret>,
     /// Number of this start.
     pub boot: Boot,
     /// Committed records.
     pub view: View,
     /// What viewers were told last.
     pub board: Board,
+    /// What viewers are told.
+    pub feed: Feed,
     /// The way to the driver.
     pub inbox: Inbox,
     /// Figures of the driver.
     pub gauge: Gauge,
+    listen: Listen,
+    timeouts: Timeouts,
     links: Option<Links>,
+    capacity: Capacity,
     drain: Duration,
     stage: watch::Sender<api::Stage>,
     stop: watch::Sender<bool>,
@@ -177,19 +193,24 @@ pub struct Site {
 }
 
 /// Starts a site: lock, store, recordings, listeners, keys, driver; then it serves. `cloud` makes the destination
-/// out of a reader of the recordings, if one is configured; its error is one of the configuration.
+/// out of a reader of the recordings, if one is configured; its timeouts are told with those of the site, and its error is one
+/// of the configuration.
 ///
 /// # Errors
 /// [`BootError`]; nothing of the site is left running.
 pub async fn start<S: Seams>(
     seams: S,
     config: Config,
-    cloud: impl FnOnce(Arc<dyn SourceRead>) -> Result<Option<Arc<dyn ObjectStore>>, String>,
+    cloud: impl FnOnce(Arc<dyn SourceRead>, Timeouts) -> Result<Option<Arc<dyn ObjectStore>>, String>,
 ) -> Result<Site, BootError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let mut knobs = config.knobs().map_err(|bad| BootError::Config(bad.to_string()))?;
+    let mut knobs = crate::bug::in_core(config.knobs().map_err(|bad| BootError::Config(bad.to_string()))?);
+    let capacity = capacity::arrange(&seams, &config);
+    knobs.links_max = u32::try_from(capacity.links).unwrap_or(u32::MAX).max(1);
+    let acceptor = encrypt::acceptor(&seams, &config).await?;
+    let tls = |door: Door| acceptor.clone().filter(|_| config.listen.encrypts(door));
     let (store, boot) = open_store(&seams, &config).await?;
     let loader = loader(&seams, &config, store.view()).await?;
     if loader.host().is_none() {
@@ -209,17 +230,22 @@ pub async fn start<S: Seams>(
     })?;
     let edge = EdgeStore::new(spool.clone(), bucket.clone());
     let rooms = knobs.clone();
-    let cloud = cloud(Arc::new(edge.clone())).map_err(BootError::Config)?;
+    let timeouts = Timeouts::default();
+    let cloud = cloud(Arc::new(edge.clone()), timeouts.clone()).map_err(BootError::Config)?;
 
-    let api_socket = listen(&seams, "listen.api", Some(config.listen.api)).await?;
-    let s3_socket = listen(&seams, "listen.s3", Some(config.listen.s3)).await?;
-    let recorder_socket = listen(&seams, "listen.recorder", config.listen.recorder).await?;
-    let transfer_socket = listen(&seams, "listen.transfer", config.listen.transfer).await?;
+    let (board, gauge) = (Board::new(), Gauge::default());
+    gauge.update(|figures| figures.links_capacity = capacity.links);
+    let complaints = Complaints::new(gauge.clone());
+    let listen = |key, address| listen(&seams, key, address, &complaints);
+    let api_socket = listen("listen.api", Some(config.listen.api)).await?;
+    let s3_socket = listen("listen.s3", Some(config.listen.s3)).await?;
+    let recorder_socket = listen("listen.recorder", config.listen.recorder).await?;
+    let transfer_socket = listen("listen.transfer", config.listen.transfer).await?;
     // After everything that an operator may have to mend first: keys that are made are shown once.
     let edge_keys = keys::edge_keys(&seams, &config).await?;
 
     let (inbox, letters) = Inbox::new();
-    let (board, gauge) = (Board::new(), Gauge::default());
+    let (feed, grants) = (Feed::new(boot, board.clone(), window(&config)), Grants::default());
     let (gate, gate_watch) = watch::channel(ingest::Gate::Open);
     let frozen = ingest::Frozen::new(&bucket);
     let (operations, operations_out) = mpsc::unbounded_channel();
@@ -235,13 +261,16 @@ pub async fn start<S: Seams>(
     let decided = shelf.figures();
     let driver = Driver {
         clock: seams.clock().clone(),
+        blocking: seams.blocking().clone(),
         store,
         boot,
         seed: u64::from_le_bytes(seed),
         knobs,
         drain: config.shutdown.drain,
         letters,
-        release: Release::new(operations, on_policies, board.clone(), gate, frozen.clone(), gauge.clone()),
+        release: Release::new(operations, on_policies, feed.clone(), gate, frozen.clone(), gauge.clone())
+            .granting(grants.clone())
+            .timing(timeouts.clone()),
         loader: loader.clone(),
         shelf,
         gauge: gauge.clone(),
@@ -260,12 +289,17 @@ pub async fn start<S: Seams>(
         recorder_addr: config.listen.recorder.map(|wanted| address_of(&recorder_socket, wanted)),
         transfer_addr: config.listen.transfer.map(|wanted| address_of(&transfer_socket, wanted)),
         edge_keys,
+        admin_token: None,
         boot,
         view,
+        feed,
         board,
         inbox,
         gauge,
+        listen: config.listen.clone(),
+        timeouts: timeouts.clone(),
         links: None,
+        capacity,
         drain: config.shutdown.drain,
         stage,
         stop,
@@ -335,6 +369,9 @@ pub async fn start<S: Seams>(
             frozen: Some(frozen),
             stored: Some(stored),
             shutdown_budget: config.shutdown.drain,
+            connections_max: capacity.uploads,
+            tls: tls(Door::S3),
+            timeouts: timeouts.clone(),
             ..EndpointConfig::default()
         },
     );
@@ -342,21 +379,35 @@ pub async fn start<S: Seams>(
         let closed = until(close_watch.clone());
         site.spawn("the S3 endpoint", async move { endpoint.serve(socket, closed).await });
     }
-    let (routes, links) = routes(&seams, &config, &site, on_policy, stage_watch);
-    site.serve("the HTTP API", api_socket, routes, &config, &close_watch);
+    let access = keys::access(&config, grants, Mint::new(seams.blocking().clone()));
+    site.admin_token = keys::admin_token(&config, &site.inbox, &access).await?;
+    let (state, links) = routes(&seams, &config, &site, on_policy, access, stage_watch, &timeouts);
+    let api = api::router(state.clone(), links.router(|role| config.demand(role, config.listen.api)));
+    let recorders =
+        api::device_router(state.clone(), own_port(&links, Role::Recorder, &config, config.listen.recorder));
+    let uploaders =
+        api::device_router(state, own_port(&links, Role::Transfer, &config, config.listen.transfer));
+    let bounds = Bounds {
+        connections: site.capacity.connections,
+        shutdown: config.shutdown.drain,
+        ..Bounds::default()
+    };
+    site.serve("the HTTP API", api_socket, api, bounds, &close_watch, tls(Door::Api));
     site.serve(
         "the listener of recorders",
         recorder_socket,
-        links.router_of(Role::Recorder),
-        &config,
+        recorders,
+        bounds,
         &close_watch,
+        tls(Door::Recorder),
     );
     site.serve(
         "the listener of uploaders",
         transfer_socket,
-        links.router_of(Role::Transfer),
-        &config,
+        uploaders,
+        bounds,
         &close_watch,
+        tls(Door::Transfer),
     );
     site.links = Some(links);
     site.stage.send_replace(api::Stage::Serving);
@@ -376,6 +427,12 @@ impl std::fmt::Debug for Site {
 }
 
 impl Site {
+    /// Whether a listener speaks TLS.
+    #[must_use]
+    pub fn encrypts(&self, door: Door) -> bool {
+        self.listen.encrypts(door)
+    }
+
     /// Waits until the driver or any task of the site ends by itself, which they do only if the site cannot go on.
     /// Call [`Site::shutdown`] afterwards all the same. May be dropped and called again.
     ///
@@ -437,12 +494,12 @@ impl Site {
         name: &'static str,
         socket: Option<L>,
         routes: Router,
-        config: &Config,
+        bounds: Bounds,
         close: &watch::Receiver<bool>,
+        tls: Option<Acceptor>,
     ) {
         let Some(socket) = socket else { return };
-        let bounds = Bounds { shutdown: config.shutdown.drain, ..Bounds::default() };
-        self.spawn(name, server::serve(socket, routes, bounds, close.clone()));
+        self.spawn(name, server::serve(socket, routes, bounds, close.clone(), tls, self.timeouts.clone()));
     }
 
     /// Starts a task that must not end before the site is told to stop.
@@ -497,20 +554,9 @@ async fn loader<S: Seams>(seams: &S, config: &Config, rows: View) -> Result<Load
     Ok(loader)
 }
 
-async fn listen<S: Seams>(
-    seams: &S,
-    key: &'static str,
-    address: Option<SocketAddr>,
-) -> Result<Option<<S::Net as Net>::Listener>, BootError> {
-    let Some(address) = address else { return Ok(None) };
-    match seams.net().bind(address).await {
-        Ok(listener) => Ok(Some(listener)),
-        Err(error) => Err(BootError::Listen { key, address, error }),
-    }
-}
-
-fn address_of<L: Listener>(socket: &Option<L>, wanted: SocketAddr) -> SocketAddr {
-    socket.as_ref().and_then(|socket| socket.local_addr().ok()).unwrap_or(wanted)
+fn window(config: &Config) -> Window {
+    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    Window { events: size(config.stream.events), bytes: size(config.stream.bytes) }
 }
 
 fn routes<S: Seams>(
@@ -518,12 +564,14 @@ fn routes<S: Seams>(
     config: &Config,
     site: &Site,
     policies: api::OnPolicies,
+    access: api::Access,
     stage: watch::Receiver<api::Stage>,
-) -> (Router, Links) {
+    timeouts: &Timeouts,
+) -> (api::ApiState, Links) {
     let clock = seams.clock().clone();
     let clocks: Clocks = Arc::new(move || clock.now());
-    let (gauge, decided) = (site.gauge.clone(), policies.figures.clone());
-    let metrics = Metrics::new(
+    let (gauge, decided, feed) = (site.gauge.clone(), policies.figures.clone(), site.feed.clone());
+    let metrics = Metrics::with_timeouts(
         site.board.clone(),
         Arc::new(move || {
             let figures = gauge.read();
@@ -534,11 +582,18 @@ fn routes<S: Seams>(
                 commit_seconds: figures.commit_ns as f64 / 1e9,
                 journal_bytes: figures.journal_bytes,
                 quarantined: figures.quarantined,
+                overdue: figures.overdue,
                 clamps: figures.clamps,
                 unrecorded: figures.unrecorded,
+                links_stuck: figures.links_stuck,
+                frames_dropped: figures.frames_dropped,
                 policies: decided.read(),
+                links_capacity: figures.links_capacity,
+                accept_errors: figures.accept_errors,
+                stream: feed.figures(),
             }
         }),
+        timeouts.clone(),
     );
     let defaults = link::Bounds::default();
     let bounds = link::Bounds {
@@ -548,14 +603,20 @@ fn routes<S: Seams>(
         recorder_ping: config.devices.ping_interval.unwrap_or(defaults.recorder_ping),
         transfer_ping: config.devices.ping_interval.unwrap_or(defaults.transfer_ping),
         pong: config.devices.ping_timeout,
+        busy: config.devices.busy_patience,
+        messages: link::message_rate(config.devices.message_rate),
         ..defaults
     };
-    let links = Links::new(site.inbox.clone(), site.board.clone(), metrics.clone(), clocks.clone(), bounds);
+    let (reads, runner) = (Arc::new(site.view.clone()), api::runner(seams.blocking().clone()));
+    let rows = link::Rows { reads: reads.clone(), runner: runner.clone() };
+    let links =
+        Links::new(site.inbox.clone(), site.board.clone(), metrics.clone(), clocks.clone(), bounds, rows);
     let state = api::ApiState::new(api::Parts {
         inbox: site.inbox.clone(),
-        reads: Arc::new(site.view.clone()),
-        runner: api::runner(seams.blocking().clone()),
+        reads,
+        runner,
         board: site.board.clone(),
+        feed: site.feed.clone(),
         summary: api::Summary {
             site: config.site.clone(),
             public_url: config.public_url.clone(),
@@ -563,14 +624,18 @@ fn routes<S: Seams>(
             auto_scan_enabled: config.sync.auto_scan,
             max_retries: config.sync.attempts,
             rpc_timeout: config.devices.rpc_timeout,
+            uploading_deadline: config.devices.uploading_deadline,
             policy_bytes_max: config.policies.max_bytes,
+            ways: ports::ways(config, site),
         },
         metrics,
+        access,
         policies,
         clock: clocks,
         stage,
+        callers: api::callers(),
     });
-    (api::router(state, links.router()), links)
+    (state, links)
 }
 
 /// Passes the endpoint's hints on to the driver.

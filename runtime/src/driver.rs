@@ -11,7 +11,10 @@
 //! often is not stepped, and [`Input::Quarantined`] is in its place.
 //!
 //! A batch that changes no record says nothing that a crash could take back. Its effects leave at once, and its
-//! journal entries wait for the next commit, [`FLUSH_AFTER`] at most.
+//! journal entries wait for the next commit, [`FLUSH_AFTER`] at most; if none comes, they are written behind the steps
+//! ([`behind`]).
+
+mod behind;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -29,12 +32,13 @@ use tidegate_core::timers::TimerKey;
 use tidegate_policies::Shelf;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::behind::Behind;
 use crate::crash::{self, Crash, Crashes, Panicked};
 use crate::figures::Gauge;
 use crate::inbox::Letter;
 use crate::policies::{Loader, Ready, Recorder};
 use crate::release::Release;
-use crate::seam::Clock;
+use crate::seam::{Blocking, Clock};
 use crate::store::{Batch, Store, StoreError};
 
 /// Letters of one batch. 256 small steps take about as long as one flush of a good disk: a larger batch would not
@@ -63,9 +67,11 @@ pub enum DriverError {
 
 /// Everything a driver needs.
 #[derive(Debug)]
-pub struct Driver<C: Clock> {
+pub struct Driver<C: Clock, B: Blocking> {
     /// The clocks.
     pub clock: C,
+    /// Where the journal is written while steps go on.
+    pub blocking: B,
     /// The store. It is closed when the driver ends.
     pub store: Store,
     /// Number of this boot.
@@ -92,7 +98,7 @@ pub struct Driver<C: Clock> {
     pub ready: oneshot::Sender<()>,
 }
 
-impl<C: Clock> Driver<C> {
+impl<C: Clock, B: Blocking> Driver<C, B> {
     /// Loads the records, boots the core and drives it until it is asked to stop and drained, or the store fails.
     ///
     /// # Errors
@@ -100,6 +106,7 @@ impl<C: Clock> Driver<C> {
     pub async fn run(self) -> Result<(), DriverError> {
         let Driver {
             clock,
+            blocking,
             store,
             boot,
             seed,
@@ -124,7 +131,9 @@ impl<C: Clock> Driver<C> {
         let set = machine.parts().policies.set_under(knobs);
         let mut engine = Engine {
             clock,
+            blocking,
             store,
+            behind: None,
             machine,
             crashes,
             shelf,
@@ -145,16 +154,24 @@ impl<C: Clock> Driver<C> {
             figures.quarantined = quarantined;
         });
         engine.step(engine.clock.now(), begin)?;
-        engine.settle()?;
+        engine.settle().await?;
         // Nobody may be waiting for it.
         let _ = ready.send(());
-        engine.drive(letters, stop, drain).await
+        let ended = engine.drive(letters, stop, drain).await;
+        if let Some(behind) = engine.behind.as_mut() {
+            // Only after an error, which is what counts. The store is closed when nobody writes to it any more.
+            let _ = behind.ended().await;
+        }
+        ended
     }
 }
 
-struct Engine<C: Clock> {
+struct Engine<C: Clock, B: Blocking> {
     clock: C,
+    blocking: B,
     store: Store,
+    /// What is being written. The store knows nothing of it yet.
+    behind: Option<Behind>,
     machine: Machine,
     crashes: Crashes,
     shelf: Shelf,
@@ -173,7 +190,7 @@ struct Engine<C: Clock> {
     effects: Vec<Effect>,
 }
 
-impl<C: Clock> Engine<C> {
+impl<C: Clock, B: Blocking> Engine<C, B> {
     /// Has the set that the boot is decided with ready before it is stepped. Where that fails the site starts all the
     /// same: the built-in rules stand in, and the core hears why when it asks for the set itself.
     fn prepare_first(&mut self, loader: &Loader, set: &PolicySet) {
@@ -208,14 +225,14 @@ impl<C: Clock> Engine<C> {
     }
 
     async fn drive(
-        mut self,
+        &mut self,
         mut letters: mpsc::Receiver<Letter>,
         mut stop: watch::Receiver<bool>,
         drain: Duration,
     ) -> Result<(), DriverError> {
         let mut drained_by: Option<Mono> = None;
         loop {
-            let first = self.next_letter(&mut letters, &mut stop, drained_by).await;
+            let first = self.next_letter(&mut letters, &mut stop, drained_by).await?;
             let now = self.clock.now();
             let mut room = BATCH_MAX;
             if drained_by.is_none() && is_stopped(&stop) {
@@ -236,11 +253,11 @@ impl<C: Clock> Engine<C> {
                 room = room.saturating_sub(1);
                 next = if room > 0 { letters.try_recv().ok() } else { None };
             }
-            self.settle()?;
+            self.settle().await?;
             if let Some(by) = drained_by {
                 let in_time = self.machine.is_drained() && !self.release.has_own_input();
                 if in_time || self.clock.now().mono >= by {
-                    self.commit()?;
+                    self.commit().await?;
                     tracing::info!(in_time, "stopped");
                     return Ok(());
                 }
@@ -254,27 +271,39 @@ impl<C: Clock> Engine<C> {
         letters: &mut mpsc::Receiver<Letter>,
         stop: &mut watch::Receiver<bool>,
         drained_by: Option<Mono>,
-    ) -> Option<Letter> {
+    ) -> Result<Option<Letter>, StoreError> {
         if self.release.has_own_input() {
-            return None;
+            return Ok(None);
         }
         let now = self.clock.now().mono;
         let wake = self.machine.next_wake().map(|(at, _)| at);
-        let flush = self.waiting_since.map(|since| since.after(FLUSH_AFTER));
+        // While something is being written, nothing more is: its end is waited for instead.
+        let flush =
+            self.waiting_since.filter(|_| self.behind.is_none()).map(|since| since.after(FLUSH_AFTER));
         let until = [wake, flush, drained_by].into_iter().flatten().min();
+        let (clock, behind) = (&self.clock, self.behind.as_mut());
         let pause = async {
             match until {
-                Some(at) => self.clock.sleep(now.until(at)).await,
+                Some(at) => clock.sleep(now.until(at)).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let written = async {
+            match behind {
+                Some(behind) => behind.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let written = tokio::select! {
             biased;
             // An error is a sender that is gone: the site is being dropped.
-            _ = stop.wait_for(|stop| *stop), if drained_by.is_none() => None,
-            Some(letter) = letters.recv() => Some(letter),
-            () = pause => None,
-        }
+            _ = stop.wait_for(|stop| *stop), if drained_by.is_none() => return Ok(None),
+            written = written => written,
+            Some(letter) = letters.recv() => return Ok(Some(letter)),
+            () = pause => return Ok(None),
+        };
+        self.take_written(written)?;
+        Ok(None)
     }
 
     fn take(&mut self, now: Now, letter: Letter) -> Result<(), DriverError> {
@@ -355,7 +384,7 @@ impl<C: Clock> Engine<C> {
         self.durable |= !self.out.rows.is_empty() || !self.out.changes.is_empty();
         self.batch.rows.extend(self.out.rows.drain(..));
         self.batch.entries.push(JournalEntry {
-            seq: Seq(self.store.next_seq().0 + self.batch.entries.len() as u64),
+            seq: Seq(self.store.next_seq().0 + self.entries_behind() + self.batch.entries.len() as u64),
             now,
             boot: self.machine.boot(),
             input,
@@ -376,7 +405,7 @@ impl<C: Clock> Engine<C> {
         let mut wanted = BTreeSet::new();
         loop {
             let (machine, keys) = (&self.machine, &mut wanted);
-            if let Err(panicked) = crash::guarded(|| machine.wants(input, &have, keys)) {
+            if let Err(panicked) = crash::guarded(|| machine.wants(now, input, &have, keys)) {
                 let about = self.machine.about(input);
                 return Err(self.crashed(now, input, about, panicked));
             }
@@ -427,16 +456,19 @@ impl<C: Clock> Engine<C> {
         error
     }
 
-    /// Ends a batch: commits if it must or if entries have waited long enough, then releases.
-    fn settle(&mut self) -> Result<(), StoreError> {
+    /// Ends a batch: commits if it must, has it written behind if entries have waited long enough, then releases.
+    async fn settle(&mut self) -> Result<(), StoreError> {
         let now = self.clock.now();
         let waited = self.waiting_since.is_some_and(|since| since.after(FLUSH_AFTER) <= now.mono);
-        if self.durable || waited || self.batch.entries.len() >= FLUSH_ENTRIES {
-            self.commit()?;
+        if self.durable {
+            self.commit().await?;
+        } else if waited || self.batch.entries.len() >= FLUSH_ENTRIES {
+            self.write_behind().await?;
         }
         for effect in self.effects.drain(..) {
             self.release.perform(now.wall, effect);
         }
+        self.release.flush();
         let (machine, store, links) = (&self.machine, &self.store, self.release.links());
         self.gauge.update(|figures| {
             figures.batches += 1;
@@ -444,27 +476,36 @@ impl<C: Clock> Engine<C> {
             figures.journal_bytes = store.journal_bytes();
             figures.journal_next = store.next_seq().0;
             figures.links = links as u64;
+            figures.overdue = machine.parts().tasks.overdue() as u64;
         });
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), StoreError> {
+    /// Commits what was stepped, after what is being written.
+    async fn commit(&mut self) -> Result<(), StoreError> {
+        self.catch_up().await?;
         if self.batch.entries.is_empty() {
             return Ok(());
         }
-        self.batch.decisions = self.recorder.lines(&self.gauge);
+        let batch = self.take_batch();
         let begun = self.clock.now().mono;
-        self.store.commit(&self.batch)?;
-        let took = begun.until(self.clock.now().mono);
-        let steps = self.batch.entries.len() as u64;
+        self.store.commit(&batch)?;
+        self.count_commit(batch.entries.len() as u64, begun.until(self.clock.now().mono));
+        Ok(())
+    }
+
+    /// What was stepped, on its way to the disk.
+    fn take_batch(&mut self) -> Batch {
+        self.durable = false;
+        self.waiting_since = None;
+        Batch { decisions: self.recorder.lines(&self.gauge), ..std::mem::take(&mut self.batch) }
+    }
+
+    fn count_commit(&self, steps: u64, took: Duration) {
         self.gauge.update(|figures| {
             figures.count_commit(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
             figures.batch_largest = figures.batch_largest.max(steps);
         });
-        self.batch = Batch::default();
-        self.durable = false;
-        self.waiting_since = None;
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Figures of the driver for metrics: written after each batch, read at any time. Nothing is decided by them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_core::machine::Stats;
@@ -43,6 +44,10 @@ pub struct Figures {
     pub links_stuck: u64,
     /// Links with a mailbox.
     pub links: u64,
+    /// Links that there are descriptors for.
+    pub links_capacity: u64,
+    /// Connections that could not be accepted, by what was in the way.
+    pub accept_errors: BTreeMap<&'static str, u64>,
     /// Object operations handed to the stores.
     pub object_operations: u64,
     /// How often the core did otherwise than the active set said.
@@ -51,6 +56,8 @@ pub struct Figures {
     pub unrecorded: u64,
     /// Inputs that are quarantined, by their crashes before this boot.
     pub quarantined: u64,
+    /// Tasks of whose recordings people were told that they do not come.
+    pub overdue: u64,
 }
 
 /// Shares the figures. Cheap to clone.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tidegate_core::digest::Sha256;
 use tidegate_core::effect::Response;
 use tidegate_core::id::{ConnId, DeviceId, RequestId, Role, SecretRef, SocketId};
-use tidegate_core::input::{Input, Request};
+use tidegate_core::input::{Demand, Input, Request};
 use tidegate_core::refusal::Refusal;
 use tokio::sync::{mpsc, oneshot};
 
@@ -101,6 +101,32 @@ pub struct Inbox {
     numbers: Arc<AtomicU64>,
 }
 
+/// A device's program that asks for a link.
+#[derive(Clone, Debug)]
+pub struct Stranger {
+    /// Who it says it is.
+    pub device: DeviceId,
+    /// Which of the device's programs.
+    pub role: Role,
+    /// Address it comes from, for people.
+    pub remote: String,
+    /// Port it comes from.
+    pub port: Option<u16>,
+    /// SHA-256 of its token, if it sent one.
+    pub credential: Option<Sha256>,
+    /// What it must prove.
+    pub demand: Demand,
+}
+
+impl Stranger {
+    /// One that has nothing to prove and proves nothing.
+    #[must_use]
+    pub fn unproven(device: DeviceId, role: Role, remote: &str) -> Stranger {
+        let remote = remote.to_owned();
+        Stranger { device, role, remote, port: None, credential: None, demand: Demand::Nothing }
+    }
+}
+
 impl Inbox {
     /// An inbox and its other end.
     #[must_use]
@@ -136,16 +162,11 @@ impl Inbox {
     }
 
     /// Asks for a link.
-    pub async fn knock(
-        &self,
-        device: DeviceId,
-        role: Role,
-        remote: String,
-        credential: Option<Sha256>,
-    ) -> Result<Result<Admitted, Refusal>, Gone> {
+    pub async fn knock(&self, stranger: Stranger) -> Result<Result<Admitted, Refusal>, Gone> {
+        let Stranger { device, role, remote, port, credential, demand } = stranger;
         let socket = SocketId(self.number());
         let (admission, answer) = oneshot::channel();
-        let input = Input::Knock { socket, device, role, remote, credential };
+        let input = Input::Knock { socket, device, role, remote, credential, port, demand };
         self.letters.send(Letter::Knock { input, socket, admission }).await.map_err(|_| Gone)?;
         answer.await.map_err(|_| Gone)
     }

@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt;
 use jiff::tz::TimeZone;
+use socket2::{SockRef, TcpKeepalive};
 use tidegate_core::time::{Mono, Now, Wall};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
-use crate::seam::{Blocking, Clock, Disk, DiskFile, Listener, Meta, Net, Open, Seams};
+use crate::seam::{Blocking, Clock, Descriptors, Disk, DiskFile, Listener, Meta, Net, Open, Seams, Trouble};
 
 /// The seams of a running site. Cheap to clone; all clones share one monotonic origin.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +70,18 @@ impl Seams for RealSeams {
     fn local_zone(&self) -> Option<TimeZone> {
         TimeZone::try_system().ok()
     }
+
+    #[cfg(unix)]
+    fn descriptors(&self, wanted: Option<u64>) -> Option<Descriptors> {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let now = getrlimit(Resource::Nofile);
+        let allowed = now.maximum.unwrap_or(FILES_MAX);
+        let soft = wanted.unwrap_or(FILES_MAX).min(allowed);
+        // Where the system refuses, what held before holds on, and that is what is told.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: now.maximum });
+        let now = getrlimit(Resource::Nofile);
+        now.current.map(|soft| Descriptors { soft, hard: now.maximum })
+    }
 }
 
 /// TCP of the operating system, without Nagle's delay: frames and answers are small and waited for.
@@ -76,14 +90,24 @@ pub struct RealNet;
 
 /// A bound TCP socket.
 #[derive(Debug)]
-pub struct RealListener(TcpListener);
+pub struct RealListener {
+    socket: TcpListener,
+    /// Kept so that a connection can be taken, and closed, when there is no other descriptor: left in the queue of the
+    /// kernel its client would wait for an answer for ever.
+    spare: Option<File>,
+}
 
 impl Net for RealNet {
     type Stream = TcpStream;
     type Listener = RealListener;
 
     async fn bind(&self, addr: SocketAddr) -> io::Result<RealListener> {
-        Ok(RealListener(TcpListener::bind(addr).await?))
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Connections of the last process linger; on Windows the same word would let others take the port.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        Ok(RealListener { socket: socket.listen(BACKLOG)?, spare: spare() })
     }
 
     async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
@@ -99,14 +123,80 @@ impl Listener for RealListener {
     type Stream = TcpStream;
 
     async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, peer) = self.0.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok((stream, peer))
+        if self.spare.is_none() {
+            self.spare = spare();
+        }
+        match self.socket.accept().await {
+            Ok((stream, peer)) => {
+                // It fails on a connection that is gone already; whoever reads from it will see that.
+                let _ = stream.set_nodelay(true);
+                let _ = give_up_on_the_dead(&stream);
+                Ok((stream, peer))
+            }
+            Err(error) => {
+                if matches!(RealListener::trouble(&error), Trouble::ProcessFull | Trouble::SystemFull) {
+                    self.turn_away().await;
+                }
+                Err(error)
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
+
+    #[cfg(unix)]
+    fn trouble(error: &io::Error) -> Trouble {
+        use rustix::io::Errno;
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE) => Trouble::ProcessFull,
+            Some(Errno::NFILE) => Trouble::SystemFull,
+            Some(Errno::CONNABORTED) => Trouble::Aborted,
+            _ => Trouble::Other,
+        }
+    }
+}
+
+impl RealListener {
+    /// Takes the next connection in place of the spare descriptor, and closes it.
+    async fn turn_away(&mut self) {
+        match self.spare.take() {
+            Some(spare) => {
+                drop(spare);
+                drop(self.socket.accept().now_or_never());
+                self.spare = self::spare();
+            }
+            // Another thread was quicker. It gives one back when it is done with its file.
+            None => tokio::time::sleep(SPARE_PAUSE).await,
+        }
+    }
+}
+
+/// Has the system end a connection whose peer is gone without a word, after [`SILENT_MAX`]. Left to itself it tries for a
+/// quarter of an hour to send what is small enough for its buffers, and never ends what only listens.
+fn give_up_on_the_dead(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    let probes = TcpKeepalive::new().with_time(SILENT_MAX / 2).with_interval(PROBE_EVERY);
+    #[cfg(unix)]
+    let probes = probes.with_retries(PROBES);
+    socket.set_tcp_keepalive(&probes)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(SILENT_MAX))?;
+    Ok(())
+}
+
+/// How long an accepted connection may be without a sign of life of its peer's system: longer than a robot needs to get
+/// from one access point to the next.
+const SILENT_MAX: Duration = Duration::from_secs(60);
+/// Between two questions to a peer that was silent for half of that.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// So many questions fill the other half.
+#[cfg(unix)]
+const PROBES: u32 = 3;
+
+fn spare() -> Option<File> {
+    File::open(if cfg!(windows) { "NUL" } else { "/dev/null" }).ok()
 }
 
 /// The file system.
@@ -363,6 +453,17 @@ impl Blocking for RealBlocking {
     }
 }
 
+/// More descriptors than a site has a use for, where the system has no limit of its own.
+const FILES_MAX: u64 = 1 << 20;
+
+/// Connections that may wait to be accepted: as many as there can be links. The system takes less of it, Linux
+/// `net.core.somaxconn`, by default 4,096. Where a fleet that comes back at once finds the queue full, it tries again after 1, 3
+/// and 7 seconds.
+const BACKLOG: u32 = 32_768;
+
+/// How long a listener without a spare descriptor waits for one.
+const SPARE_PAUSE: Duration = Duration::from_millis(20);
+
 /// The table of routes of a router is a few hundred kilobytes; nothing else that is read is as long as a page.
 const SYSTEM_BYTES_MAX: u64 = 1 << 20;
 
@@ -469,6 +570,71 @@ mod tests {
             theirs.read_exact(&mut got).await.unwrap();
             assert_eq!(&got, b"ping");
         });
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_system_ends_accepted_connections_whose_peer_is_gone_within_a_minute() {
+        block_on(async {
+            let mut listener = RealNet.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let (_client, accepted) =
+                tokio::try_join!(RealNet.connect("localhost", port), listener.accept()).unwrap();
+            let socket = SockRef::from(&accepted.0);
+            assert!(socket.keepalive().unwrap());
+            let silent = socket.tcp_keepalive_time().unwrap()
+                + socket.tcp_keepalive_interval().unwrap() * socket.tcp_keepalive_retries().unwrap();
+            assert_eq!(silent, SILENT_MAX);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(SILENT_MAX));
+        });
+    }
+
+    /// In a process of its own: the limit of this one is everybody's.
+    #[cfg(unix)]
+    #[test]
+    fn without_a_descriptor_left_clients_are_turned_away_at_once_and_later_they_are_taken_again() {
+        const CHILD: &str = "TIDEGATE_TEST_FEW_DESCRIPTORS";
+        if std::env::var_os(CHILD).is_some() {
+            return block_on(few_descriptors());
+        }
+        let name = "real::tests::without_a_descriptor_left_clients_are_turned_away_at_once_and_later_they_are_taken_again";
+        let ended = std::process::Command::new("sh")
+            .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
+            .args([name, "--exact", "--test-threads=1"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&ended.stdout);
+        assert!(ended.status.success() && text.contains("1 passed"), "{text}");
+    }
+
+    #[cfg(unix)]
+    async fn few_descriptors() {
+        let seams = RealSeams::new();
+        assert_eq!(seams.descriptors(Some(50)), Some(Descriptors { soft: 50, hard: Some(64) }));
+        assert_eq!(seams.descriptors(None), Some(Descriptors { soft: 64, hard: Some(64) }));
+        assert_eq!(seams.descriptors(Some(1000)).unwrap().soft, 64, "no more than the system allows");
+        let mut listener = seams.net().bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..5 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut taken = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            taken.push(file);
+        }
+        for client in &mut clients {
+            let error = listener.accept().await.unwrap_err();
+            assert_eq!(RealListener::trouble(&error), Trouble::ProcessFull, "{error}");
+            let read = client.read(&mut [0]).await;
+            assert!(matches!(read, Ok(0) | Err(_)), "it is closed, and not kept waiting");
+        }
+        drop((taken, clients));
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        client.unwrap();
+        accepted.unwrap();
     }
 
     #[test]

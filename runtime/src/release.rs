@@ -2,6 +2,7 @@
 //! admissions and requests, and secrets. Never waits and decides nothing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use tidegate_core::effect::{CloseWhy, Effect, Frame, Gate, Notice, PolicyOp, Response};
 use tidegate_core::id::{ConnId, RequestId, SocketId, Ticket};
@@ -13,10 +14,12 @@ use tidegate_core::time::Wall;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::board::Board;
+use crate::feed::Feed;
 use crate::figures::Gauge;
+use crate::grants::Grants;
 use crate::inbox::{Admitted, OUTBOUND, Outbound, Secret};
 use crate::ingest;
+use crate::timeouts::{Op, Timeouts};
 
 /// Where an admission is answered.
 pub type Admission = oneshot::Sender<Result<Admitted, Refusal>>;
@@ -38,9 +41,11 @@ pub struct Release {
     objects: mpsc::UnboundedSender<(Ticket, ObjectOp)>,
     // Neither this one: the core has at most a few of them under way.
     policies: mpsc::UnboundedSender<(Ticket, PolicyOp)>,
-    board: Board,
+    feed: Feed,
     gate: watch::Sender<ingest::Gate>,
     frozen: ingest::Frozen,
+    grants: Grants,
+    timeouts: Timeouts,
     gauge: Gauge,
     /// What performing effects came to, for the next batch. Not sent through the inbox: that may be full, and the one
     /// who empties it is the one who would wait.
@@ -53,7 +58,7 @@ impl Release {
     pub fn new(
         objects: mpsc::UnboundedSender<(Ticket, ObjectOp)>,
         policies: mpsc::UnboundedSender<(Ticket, PolicyOp)>,
-        board: Board,
+        feed: Feed,
         gate: watch::Sender<ingest::Gate>,
         frozen: ingest::Frozen,
         gauge: Gauge,
@@ -66,12 +71,28 @@ impl Release {
             secret_of: BTreeMap::new(),
             objects,
             policies,
-            board,
+            feed,
             gate,
             frozen,
+            grants: Grants::default(),
+            timeouts: Timeouts::default(),
             gauge,
             own: VecDeque::new(),
         }
+    }
+
+    /// Tells these of tokens.
+    #[must_use]
+    pub fn granting(mut self, grants: Grants) -> Release {
+        self.grants = grants;
+        self
+    }
+
+    /// Tells these of devices that did not answer in time.
+    #[must_use]
+    pub fn timing(mut self, timeouts: Timeouts) -> Release {
+        self.timeouts = timeouts;
+        self
     }
 
     /// Keeps where an admission is answered.
@@ -141,8 +162,16 @@ impl Release {
                 }
             }
             Effect::Publish(notice) => {
-                log(&notice);
-                self.board.apply(now, &notice);
+                match &notice {
+                    Notice::Timeout { device, action, budget_ms, elapsed_ms } => {
+                        let target = format!("recorder {device} {}", action.name());
+                        let (budget, elapsed) =
+                            (Duration::from_millis(*budget_ms), Duration::from_millis(*elapsed_ms));
+                        self.timeouts.out(Op::Rpc, &target, budget, elapsed);
+                    }
+                    notice => log(notice),
+                }
+                self.feed.publish(now, &notice);
             }
             Effect::Gate(gate) => {
                 let gate = match gate {
@@ -160,11 +189,18 @@ impl Release {
                     }
                     _ => {}
                 }
-                self.board.gate(gate);
+                self.feed.board().gate(gate);
             }
             Effect::Freeze { key } => self.frozen.freeze(key.as_str()),
             Effect::Thaw { key } => self.frozen.thaw(key.as_str()),
+            Effect::Grant { token, scope } => self.grants.add(token, scope),
+            Effect::Bar { token } => self.grants.remove(token),
         }
+    }
+
+    /// Wakes those who follow what was published. Once per batch: they are many, and what they do then is little.
+    pub fn flush(&self) {
+        self.feed.flush();
     }
 
     fn admit(&mut self, socket: SocketId, conn: ConnId) {
@@ -209,6 +245,7 @@ impl Release {
         let (code, reason) = match why {
             CloseWhy::Replaced => (4001, "replaced by a newer connection"),
             CloseWhy::GoingAway => (1001, "site is stopping"),
+            CloseWhy::Revoked => (4003, "token revoked"),
             CloseWhy::Quarantined => (4002, "quarantined: a message of this program crashed the site"),
         };
         // Dropping the mailbox ends the link even if there was no room to say why.
@@ -241,13 +278,45 @@ fn log(notice: &Notice) {
             device = %view.device, state = view.state, task = view.task, confidence = view.confidence,
             version = view.version, "recorder"
         ),
-        Notice::Link { device, role, link } => tracing::info!(
+        Notice::Link { device, role, link, why, .. } => tracing::info!(
             device = %device, role = role.name(), generation = link.as_ref().map(|link| link.generation),
-            remote = link.as_ref().map(|link| link.remote.as_str()),
+            remote = link.as_ref().map(|link| link.remote.as_str()), why,
             "{}", if link.is_some() { "link up" } else { "link down" }
         ),
-        Notice::OperationUnknown { device, action, task } => tracing::warn!(
+        Notice::OperationUnknown { device, action, task, .. } => tracing::warn!(
             device = %device, action = action.name(), task = task.as_deref(), "nobody knows how a command ended"
+        ),
+        Notice::Takeover { device, role, old, new } => tracing::info!(
+            device = %device, role = role.name(), old = old.remote, new = new.remote,
+            generation = new.generation, "a newer connection took over"
+        ),
+        Notice::Contest { device, role, contest } => match contest {
+            Some(view) => tracing::warn!(
+                device = %device, role = role.name(), one = view.owners[0], other = view.owners[1],
+                takeovers = view.takeovers, "two programs fight over one device id"
+            ),
+            None => {
+                tracing::info!(device = %device, role = role.name(), "the fight over a device id is over")
+            }
+        },
+        Notice::Conflict { device, conflict } => match conflict {
+            Some(view) => tracing::warn!(
+                device = %device, kind = view.kind.name(), state = view.device_state, task = view.device_task,
+                "a recorder contradicts its records: a person should decide"
+            ),
+            None => tracing::info!(device = %device, "a recorder agrees with its records again"),
+        },
+        // Told with all other timeouts, and counted.
+        Notice::Timeout { .. } => {}
+        Notice::Task { row, from, change } => tracing::info!(
+            task = %row.id, device = %row.device, attempt = row.attempt, state = row.state.name(),
+            from = from.map(tidegate_core::row::TaskState::name), error = row.error.as_deref(), change, "task"
+        ),
+        Notice::Recording { row } => tracing::info!(
+            episode = row.id.0, task = %row.task, device = %row.device, len = row.len, "recording verified"
+        ),
+        Notice::Overdue { row } => tracing::warn!(
+            task = %row.id, device = %row.device, "a task waits for its recording for too long"
         ),
         Notice::Transfer { device, .. } => tracing::debug!(device = %device, "uploader status"),
         Notice::Progress { episode, job, uploaded, total, .. } => {

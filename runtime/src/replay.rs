@@ -365,7 +365,7 @@ impl Replay<'_> {
             self.report.stepped += 1;
             let cold: Rows = entry.cold.iter().cloned().collect();
             let mut unasked = BTreeSet::new();
-            machine.wants(&entry.input, &cold, &mut unasked);
+            machine.wants(entry.now, &entry.input, &cold, &mut unasked);
             if let Some(key) = unasked.pop_first() {
                 return Err(Divergence::Unasked { seq: entry.seq, input, key });
             }

@@ -48,6 +48,20 @@ pub trait Seams: Clone + Send + Sync + 'static {
     fn local_zone(&self) -> Option<TimeZone> {
         None
     }
+    /// Lets the process have so many files and sockets open, or as many as the system allows it, and tells what holds from
+    /// now on; `None` where there is no such limit.
+    fn descriptors(&self, _wanted: Option<u64>) -> Option<Descriptors> {
+        None
+    }
+}
+
+/// How many files and sockets the process may have open at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// The limit that holds.
+    pub soft: u64,
+    /// How far it could be raised; `None` is without end.
+    pub hard: Option<u64>,
 }
 
 /// A byte stream between two programs.
@@ -75,6 +89,39 @@ pub trait Listener: Send + 'static {
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
     /// The address that was bound, with the real port.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+    /// What was in the way of a connection.
+    fn trouble(error: &io::Error) -> Trouble {
+        match error.kind() {
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => Trouble::Aborted,
+            _ => Trouble::Other,
+        }
+    }
+}
+
+/// Why a connection was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// This process has no descriptor left. The listener has turned a connection away already.
+    ProcessFull,
+    /// No process of the machine has. The listener has turned a connection away already.
+    SystemFull,
+    /// The client went before it was accepted.
+    Aborted,
+    /// Anything else: callers pause briefly.
+    Other,
+}
+
+impl Trouble {
+    /// As metrics and logs name it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Trouble::ProcessFull => "emfile",
+            Trouble::SystemFull => "enfile",
+            Trouble::Aborted => "aborted",
+            Trouble::Other => "other",
+        }
+    }
 }
 
 /// How a file is opened.

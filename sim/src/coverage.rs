@@ -3,8 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_core::change::{Change, EpisodeChange, JobChange, PolicyChange, TaskChange, UploadChange};
+use tidegate_core::change::{
+    Change, EpisodeChange, JobChange, PolicyChange, TaskCause, TaskChange, UploadChange,
+};
 use tidegate_core::effect::{CloseWhy, Effect, Notice, Response};
+use tidegate_core::id::WireId;
 use tidegate_core::input::{Input, LostWhy};
 use tidegate_core::object::{Got, ObjectReply};
 use tidegate_core::outcome::{Fault, Outcome};
@@ -31,7 +34,11 @@ pub const MARKS: &[(&str, &str)] = &[
     ("call-timeout", "a command times out, and its caller is told that nobody knows"),
     ("commit-kept", "a flush survives a crash though nobody was told"),
     ("commit-lost", "a crash undoes what was not flushed"),
+    ("callback-found", "the end of a recording whose callback was lost is found"),
     ("complete-found", "a lost answer to Complete is found by looking at the object"),
+    ("conflict-shown", "what a device holds against its records is shown"),
+    ("conflict-resolved", "a person lets the records follow the device"),
+    ("contested", "a program is turned away because two fight over an id"),
     ("crash-in-recovery", "a site goes down again within a second of coming up"),
     ("destination-back", "the way to the cloud is fine after failures in a row"),
     ("destination-down", "a job waits because the way is down"),
@@ -49,6 +56,7 @@ pub const MARKS: &[(&str, &str)] = &[
     ("orderly-stop", "a site stops in an orderly way"),
     ("parked-auth", "a job is parked because credentials are refused"),
     ("parked-no-cloud", "a job is parked because no cloud is configured"),
+    ("owed-arrived", "a recording that was owed of an earlier attempt or a task that is over arrives"),
     ("part-lost", "the store does not hold a part that was acknowledged"),
     ("part-untrue", "the recording at the edge is whole, and a part that was sent is not of it"),
     ("parts-found", "parts whose answers were lost are found in the store's list"),
@@ -66,8 +74,11 @@ pub const MARKS: &[(&str, &str)] = &[
     ("policy-unready", "the host does not say whether a set is ready, and is asked again"),
     ("policy-unreadable", "a module whose bytes rotted cannot be made ready"),
     ("power-lost", "a site loses power with its links open"),
+    ("put-back-absent", "a task is put back because its device stayed away"),
+    ("put-back-idle", "a task is put back because its device says that it does not hold it"),
     ("put-aside", "a site puts an episode aside for a person, because its check found something"),
     ("reclaimed", "a job that was claimed in an earlier life is taken up again"),
+    ("resumed", "a device still records an attempt that was given up, and it goes on"),
     ("retry", "a job waits after a failed attempt"),
     ("shutdown-returns", "a claimed job is put back because the site stops"),
     ("source-lost", "the recording at the edge is not what was verified"),
@@ -128,7 +139,9 @@ fn word(row: &Row) -> Option<&'static str> {
         Row::Policy(row) if row.probation.is_some() => "set(probation)",
         Row::Policy(row) if row.slots.is_empty() => "set(default)",
         Row::Policy(_) => "set(chosen)",
-        Row::Meta(_) | Row::Part(_) | Row::Alias(_) | Row::Binding(_) => return None,
+        Row::Meta(_) | Row::Device(_) | Row::Part(_) | Row::Token(_) | Row::Alias(_) | Row::Binding(_) => {
+            return None;
+        }
     })
 }
 
@@ -266,10 +279,23 @@ impl Coverage {
             _ => false,
         };
         match change {
-            Change::Task(TaskChange::Returned { attempt, .. }) => self.sometimes("attempt-n", *attempt > 1),
+            Change::Task(TaskChange::Returned { attempt, cause, .. }) => {
+                self.sometimes("attempt-n", *attempt > 1);
+                self.sometimes("put-back-absent", *cause == TaskCause::Absent);
+                self.sometimes("put-back-idle", *cause == TaskCause::Report);
+            }
+            Change::Task(TaskChange::Resumed { .. }) => self.mark("resumed"),
+            Change::Task(TaskChange::Finished { cause, .. }) => {
+                self.sometimes("callback-found", *cause == TaskCause::Answer);
+            }
             Change::Episode(EpisodeChange::Recorded(row)) => {
                 self.sometimes("bare", row.sidecar.is_none());
                 self.sometimes("late-episode", row.late);
+                let owed = matches!(seen.was(&Key::Task(row.task.clone())), Some(Row::Task(task))
+                if task.earlier.iter().flatten().any(|entry| {
+                    entry.owed && WireId::of_attempt(&task.id, entry.attempt) == row.wire
+                }));
+                self.sometimes("owed-arrived", owed);
             }
             Change::Episode(EpisodeChange::Judged { qa, .. }) => {
                 self.mark("judged");
@@ -371,6 +397,9 @@ impl Coverage {
                 };
                 self.sometimes("takeover-busy", seen.out.effects.iter().any(lost));
             }
+            Effect::TurnAway { refusal: Refusal::Contested { .. }, .. } => self.mark("contested"),
+            Effect::Publish(Notice::Conflict { conflict: Some(_), .. }) => self.mark("conflict-shown"),
+            Effect::Reply { answer: Ok(Response::Resolved { .. }), .. } => self.mark("conflict-resolved"),
             Effect::Reply { answer: Err(refusal), .. } => match refusal {
                 Refusal::LinkLost { .. } => self.mark("call-lost"),
                 Refusal::RpcTimeout(_) => self.mark("call-timeout"),

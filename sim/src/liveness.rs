@@ -94,6 +94,7 @@ fn everything(condition: &Condition<'_>) -> Vec<Unfinished> {
         }
         jobs(condition, site, &mut all);
         tasks(condition, site, &mut all);
+        claims(condition, site, &mut all);
         checks(condition, site, &mut all);
     }
     for device in 0..condition.links.len() {
@@ -221,11 +222,22 @@ fn tasks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
         let wire = row.wire.as_str();
         let holds = device.held().any(|(held, _)| held == wire);
         if row.state != TaskState::Uploading {
-            // The word of its end was lost, and nobody says it twice. Finding that out is the device plane's business
-            // (docs/decisions/0005); until it is built, such a recording stays where it is, and is told of here.
+            // The word of its end was lost, and nobody says it twice: the site finds it out from the device.
             if holds {
-                let why = format!("the site never heard of its end and counts it as {}", row.state.name());
-                all.push(Unfinished { property: "L1", what, stuck: Some(why) });
+                let linked = &condition.links[n];
+                let idle = linked.view.as_ref().is_some_and(|view| view.synced && view.state == "idle");
+                let stuck = if let Some(why) = condition.cut_off[n] {
+                    Some(format!("the device is {why}"))
+                } else if !device.honest {
+                    Some("the device does not tell the truth".to_string())
+                } else if !linked.recorder || !linked.uploader || !idle {
+                    Some(format!("its device is not there, or not idle; it counts as {}", row.state.name()))
+                } else if condition.denied[site].is_some() {
+                    Some("a store is denied".to_string())
+                } else {
+                    None
+                };
+                all.push(Unfinished { property: "L7", what, stuck });
             }
             continue;
         }
@@ -235,8 +247,6 @@ fn tasks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
             Some(format!("the device is {why}"))
         } else if !device.honest {
             Some("the device does not tell the truth".to_string())
-        } else if device.spec.firmware == scenario::Firmware::Old {
-            Some("its program never says under which key it uploads".to_string())
         } else if gave_up {
             Some("the device gave up".to_string())
         } else if !holds {
@@ -249,6 +259,74 @@ fn tasks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
             None
         };
         all.push(Unfinished { property: "L1", what, stuck });
+    }
+}
+
+/// L7: no record claims of a device what it does not do, and what it holds of any task arrives.
+fn claims(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
+    let rows = || {
+        condition.truth.images[site]
+            .values()
+            .filter_map(|row| if let Row::Task(row) = row { Some(row) } else { None })
+    };
+    for (n, device) in condition.truth.devices.iter().enumerate().filter(|(_, it)| it.spec.site == site) {
+        let linked = &condition.links[n];
+        let untrue = (!device.honest).then(|| "the device does not tell the truth".to_string());
+        let shown = linked.view.as_ref().filter(|view| linked.recorder && view.synced);
+        for row in rows().filter(|row| row.device == device.id) {
+            let claimed = match row.state {
+                TaskState::Ready | TaskState::InProgress => true,
+                TaskState::Pending => row.begun,
+                _ => false,
+            };
+            let what = format!("task {} is {} as {}", row.id, row.state.name(), row.wire);
+            if claimed && !linked.recorder {
+                let what = format!("{what}, and {} is away", device.id);
+                // A second program with its id may hold its place for ever: to the site it is there.
+                let held = linked.view.as_ref().is_some_and(|view| view.connected);
+                all.push(Unfinished { property: "L7", what, stuck: untrue.clone().filter(|_| held) });
+            } else if claimed && shown.is_some_and(|view| view.state == "idle") {
+                let what = format!("{what}, and {} is idle", device.id);
+                all.push(Unfinished { property: "L7", what, stuck: untrue.clone() });
+            }
+            let earlier = |wire: &str| {
+                let mut all = row.earlier.iter().flatten();
+                all.any(|entry| {
+                    tidegate_core::id::WireId::of_attempt(&row.id, entry.attempt).as_str() == wire
+                })
+            };
+            let records = shown.filter(|view| view.state == "recording" || view.state == "paused");
+            let open = matches!(row.state, TaskState::Pending | TaskState::Ready) && !row.begun;
+            if open && records.is_some_and(|view| earlier(&view.task)) {
+                let what = format!("{what}, and {} records an attempt before it", device.id);
+                all.push(Unfinished { property: "L7", what, stuck: untrue.clone() });
+            }
+            for (wire, _) in device.held() {
+                let over = row.state.is_final() && row.wire.as_str() == wire;
+                if !over && !earlier(wire) {
+                    continue;
+                }
+                let gave_up =
+                    device.log.iter().any(|(_, deed)| matches!(deed, Deed::GaveUp { wire: w } if w == wire));
+                let stuck = if let Some(why) = condition.cut_off[n] {
+                    Some(format!("the device is {why}"))
+                } else if untrue.is_some() {
+                    untrue.clone()
+                } else if gave_up {
+                    Some("the device gave up".to_string())
+                } else if device.sulks(tidegate_core::id::Role::Transfer) {
+                    Some("its uploader is of no use".to_string())
+                } else if condition.denied[site].is_some() {
+                    Some("a store is denied".to_string())
+                } else if tampered(condition, site, device, wire) {
+                    Some("somebody changed what the device stored, and it stores nothing twice".to_string())
+                } else {
+                    None
+                };
+                let what = format!("{} holds {wire} of a task that is {}", device.id, row.state.name());
+                all.push(Unfinished { property: "L7", what, stuck });
+            }
+        }
     }
 }
 
@@ -315,6 +393,10 @@ fn links(condition: &Condition<'_>, n: usize, all: &mut Vec<Unfinished>) {
         let what = format!("{} is {state} {task}, and the site shows {shown:?}", device.id);
         // A late answer is no answer, so nothing may be believed of it; and then nothing is.
         let doubted = linked.view.as_ref().is_some_and(|view| view.confidence != "confirmed");
+        let stuck = stuck.or_else(|| {
+            let sulks = device.sulks(tidegate_core::id::Role::Recorder);
+            (sulks && doubted).then(|| "it refuses to say what it does".to_string())
+        });
         let stuck = stuck.or_else(|| {
             (linked.late && doubted).then(|| "its answers take longer than its site waits".to_string())
         });

@@ -10,12 +10,17 @@ macro_rules! named {
 
 named![
     "clock-step",
+    "conflict",
+    "contest",
     "credentials-expire",
+    "grace",
     "half-open",
+    "lost-callback",
     "null",
     "policies",
     "power-loss",
     "reconnect",
+    "restart-absent",
     "rpc-timeout",
     "s3-outage",
     "takeover",

@@ -181,13 +181,7 @@ fn a_key_that_is_no_recording_is_not_acknowledged() {
         let take = Take::new(DEVICE, "odd-keys", 9, 50_000).mcap_only();
         begin(&site, &mut uploader, &take).await;
         take.upload(&site).await;
-        for key in [
-            json!(""),
-            json!(null),
-            json!(17),
-            json!("it/robot-1/2026-03-06/odd-keys.bag"),
-            json!("../../etc/passwd.mcap"),
-        ] {
+        for key in [json!("it/robot-1/2026-03-06/odd-keys.bag"), json!("../../etc/passwd.mcap")] {
             let mut announced = take.complete();
             announced["s3_key"] = key;
             announced.as_object_mut().expect("an object").remove("object_key");

@@ -13,14 +13,15 @@ use crate::rig::{Plan, STEP, Site, free_port, run, signal, until};
 use crate::script::{Take, Uploader};
 
 /// Runs a command that ends by itself; one that goes on for too long is killed and fails the test.
-async fn output(command: std::process::Command) -> Output {
+pub async fn output(command: std::process::Command) -> Output {
     let mut command = tokio::process::Command::from(command);
     command.kill_on_drop(true);
     let ended = tokio::time::timeout(STEP, command.output()).await;
     ended.expect("the command ends by itself").expect("the binary under test")
 }
 
-fn text(output: &Output) -> String {
+/// What it printed, both ways.
+pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
@@ -161,7 +162,7 @@ fn a_wrong_command_line_is_a_usage_error() {
 fn help_of_every_command_tells_its_flags() {
     run(async {
         let commands: [(&[&str], &[&str]); 7] = [
-            (&["--help"], &["run", "status", "sync", "demo", "replay"]),
+            (&["--help"], &["run", "status", "sync", "watch", "demo", "replay"]),
             (
                 &["run", "--help"],
                 &["--config", "--data-dir", "--listen", "--s3-listen", "--public-url", "--insecure", "--set"],
@@ -188,7 +189,7 @@ fn help_of_every_command_tells_its_flags() {
 fn listening_beyond_loopback_needs_a_word_of_consent() {
     run(async {
         let port = free_port();
-        let site = Plan::new().set("listen.api", format!("0.0.0.0:{port}")).prepare();
+        let site = Plan::new().set("listen.api", format!("0.0.0.0:{port}")).set("auth.api", "off").prepare();
         let refused = output(site.command()).await;
         assert_eq!(refused.status.code(), Some(3), "{}", text(&refused));
         assert!(text(&refused).contains("--insecure"), "{}", text(&refused));

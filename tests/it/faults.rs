@@ -259,12 +259,8 @@ impl World {
 }
 
 fn all(name: &'static str, cases: &[Case]) {
-    all_with(name, |plan| plan, cases);
-}
-
-fn all_with(name: &'static str, set: impl FnOnce(Plan) -> Plan, cases: &[Case]) {
     run(async {
-        let mut world = World::with(name, set).await;
+        let mut world = World::start(name).await;
         for case in cases {
             world.meets(case).await;
         }
@@ -346,21 +342,31 @@ fn what_somebody_else_answers_in_the_stores_place_is_never_believed() {
 
 #[test]
 fn a_store_that_says_nothing_is_asked_again_and_then_waited_for() {
-    all_with(
-        "mute",
-        |plan| plan.set("cloud.attempt_timeout", "1s").set("cloud.connect_timeout", "500ms"),
-        &[
-            case("no answer at all", LARGE, "UploadPart", Act::HoldRequest, ComesTo::Way("offline")),
-            // A success that lacks what it must have says nothing either.
-            case(
+    run(async {
+        let set = |plan: Plan| plan.set("cloud.attempt_timeout", "1s").set("cloud.connect_timeout", "500ms");
+        let mut world = World::with("mute", set).await;
+        world
+            .meets(&case("no answer at all", LARGE, "UploadPart", Act::HoldRequest, ComesTo::Way("offline")))
+            .await;
+        let log = world.site.log();
+        assert!(log.contains("timed out") && log.contains("store_silence"), "it is told what was waited for");
+        let metrics = world.site.send(http::Method::GET, "/metrics").await;
+        let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+        let silences =
+            metrics.lines().find(|l| l.starts_with("tidegate_timeouts_total{operation=\"store_silence\"}"));
+        assert!(silences.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
+        // A success that lacks what it must have says nothing either.
+        let act = Act::Answer(Answer::status(200).body("ok"));
+        world
+            .meets(&case(
                 "200 that lacks what it must have",
                 SMALL,
                 "HeadObject",
-                Act::Answer(Answer::status(200).body("ok")),
+                act,
                 ComesTo::Way("offline"),
-            ),
-        ],
-    );
+            ))
+            .await;
+    });
 }
 
 #[test]

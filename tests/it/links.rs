@@ -1,10 +1,14 @@
 //! Links and their limits: takeover, timeouts, large and broken frames, and requests that are no links.
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_device::{Incoming, Opcode, WsError};
 use tidegate_runtime::real::RealNet;
+use tidegate_runtime::seam::Net;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::rig::{Plan, Raw, STEP, Site, free_port, run, until};
 use crate::script::{Recorder, Take, Uploader, status, synced};
@@ -13,6 +17,226 @@ const DEVICE: &str = "robot-1";
 
 async fn state(site: &Site) -> Value {
     site.read(&format!("/api/v1/recorder/{DEVICE}/state")).await
+}
+
+/// Connects from an address of its own.
+#[derive(Clone, Copy)]
+struct Source(&'static str);
+
+impl Net for Source {
+    type Stream = TcpStream;
+    type Listener = <RealNet as Net>::Listener;
+
+    async fn bind(&self, addr: SocketAddr) -> io::Result<Self::Listener> {
+        RealNet.bind(addr).await
+    }
+
+    async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let own = format!("{}:0", self.0).parse().map_err(io::Error::other)?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(own)?;
+        socket.connect(format!("{host}:{port}").parse().map_err(io::Error::other)?).await
+    }
+}
+
+const TWINS: [&str; 2] = ["127.0.0.1", "127.0.0.2"];
+
+/// One of two programs dials the recorder link of the device.
+async fn twin(site: &Site, n: usize) -> Result<Raw, WsError> {
+    let path = format!("/recorder/{DEVICE}");
+    Raw::dial(&Source(TWINS[n % 2]), "127.0.0.1", site.api, &path, &[]).await
+}
+
+/// What is told to whoever is turned away because of a fight.
+fn contested(answer: Result<Raw, WsError>) -> (Option<String>, Value) {
+    match answer {
+        Err(WsError::Declined { status: 503, headers, body }) => {
+            let wait = headers.into_iter().find(|(name, _)| name == "retry-after").map(|(_, value)| value);
+            (wait, serde_json::from_str(&body).unwrap_or_default())
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("the newest wins in the midst of a fight"),
+    }
+}
+
+async fn metrics(site: &Site) -> String {
+    let answer = site.send(http::Method::GET, "/metrics").await;
+    String::from_utf8_lossy(&answer.body).into_owned()
+}
+
+/// The predecessor let two programs displace each other for as long as both dialled, and nobody was told.
+#[test]
+fn w33_two_programs_that_fight_over_one_id_are_shown_with_both_addresses_and_slowed() {
+    run(async {
+        let site = Plan::new().set("devices.contest_pause", "1m").start().await;
+        let mut third = Recorder::connect(&site, "robot-2").await;
+        let mut links = Vec::new();
+        let refused = loop {
+            match twin(&site, links.len()).await {
+                Ok(link) => links.push(link),
+                refused @ Err(_) => break refused,
+            }
+            assert!(links.len() < 40, "nobody is ever turned away");
+        };
+        let (wait, body) = contested(refused);
+        assert_eq!(body["code"], "contested_id", "{body}");
+        assert!(!body.to_string().contains("127.0.0."), "who else is there is for the operator: {body}");
+        let wait: u32 = wait.expect("it says when to come back").parse().expect("seconds");
+        assert!((1..=60).contains(&wait), "{wait}");
+
+        let shown = site.read(&format!("/api/v1/devices/{DEVICE}/connection")).await;
+        let contest = &shown["contests"][0];
+        assert_eq!((&contest["role"], &shown["contests"][1]), (&json!("recorder"), &Value::Null), "{shown}");
+        let of = |twin: &str| {
+            let addresses = contest["addresses"].as_array().expect("both addresses");
+            addresses
+                .iter()
+                .filter(|a| a.as_str().is_some_and(|a| a.starts_with(&format!("{twin}:"))))
+                .count()
+        };
+        assert_eq!(TWINS.map(of), [1, 1], "{contest}");
+        let takeovers = links.len() - 1;
+        assert!(contest["takeovers"].as_u64() >= Some(4), "{contest}");
+        assert!(contest["closed_until"].is_string(), "{contest}");
+        assert!(site.log().contains("two programs fight over one device id"));
+        let text = metrics(&site).await;
+        for line in [
+            "tidegate_contests{role=\"recorder\"} 1".to_owned(),
+            "tidegate_contests{role=\"transfer\"} 0".to_owned(),
+            format!("tidegate_takeovers_total{{role=\"recorder\"}} {takeovers}"),
+        ] {
+            assert!(text.contains(&line), "{line} is not in {text}");
+        }
+
+        // Whoever has the link keeps it, and neither the uploader nor another device has anything to do with it.
+        for n in 0..4 {
+            contested(twin(&site, n).await);
+        }
+        let mut winner = links.pop().expect("somebody has it");
+        let request = winner.next_json(STEP).await.expect("an open link");
+        assert_eq!(request["action"], "get_state", "{request}");
+        assert_eq!(state(&site).await["connected"], true);
+        let _uploader = Uploader::connect(&site, DEVICE).await;
+        let (status, body, _) = third.obey(&site, "quit", &json!({}), "idle").await;
+        assert_eq!((status, &body["success"]), (200, &json!(true)), "{body}");
+
+        // Nobody has the link: whoever comes gets it at once, long before the pause is over.
+        winner.send_close(1000, "bye").await.expect("an open link");
+        until("the link to be free", STEP, async || twin(&site, 1).await.ok()).await;
+        let shown = site.read(&format!("/api/v1/devices/{DEVICE}/connection")).await;
+        assert_eq!(shown["contests"], json!([]), "{shown}");
+    });
+}
+
+/// The predecessor kept the calls of all links in one table: whoever knew the id of one could end it.
+#[test]
+fn w20_an_answer_counts_only_on_the_link_that_was_asked() {
+    run(async {
+        let site = Plan::new().start().await;
+        let mut asked = Recorder::connect(&site, DEVICE).await;
+        let mut other = Recorder::connect(&site, "robot-2").await;
+        let path = format!("/api/v1/recorder/{DEVICE}/pause");
+        let empty = json!({});
+        let play = async {
+            let request = asked.request("pause").await;
+            other.answer(&request, false, "not yours", json!({"state": "recording"})).await;
+            // What came on the other link before this push was read.
+            other.push_state("maintenance").await;
+            until("the push of the other recorder", STEP, async || {
+                let state = site.read("/api/v1/recorder/robot-2/state").await;
+                (state["current_state"] == "maintenance").then_some(())
+            })
+            .await;
+            asked.answer(&request, true, "mine", json!({})).await;
+        };
+        let ((status, body), ()) = tokio::join!(site.post(&path, &empty), play);
+        assert_eq!((status, &body["message"]), (200, &json!("mine")), "{body}");
+
+        // Nor does it on the link that took over from the one that was asked.
+        let waiting = site.post(&path, &empty);
+        let takeover = async {
+            let request = asked.request("pause").await;
+            (request, Recorder::dial(&site, DEVICE).await)
+        };
+        let ((status, body), (pause, mut new)) = tokio::join!(waiting, takeover);
+        assert_eq!((status, &body["result_unknown"]), (404, &json!(true)), "{body}");
+        let get_state = new.request("get_state").await;
+        new.answer(&pause, true, "late", json!({"state": "paused", "task_id": "somebodys"})).await;
+        new.answer_state(&get_state).await;
+        synced(&site, DEVICE).await;
+        assert_eq!(state(&site).await["current_state"], "idle");
+    });
+}
+
+#[test]
+fn k36_an_answer_with_an_id_that_nobody_asked_with_is_ignored() {
+    run(async {
+        let site = Plan::new().start().await;
+        let mut recorder = Recorder::connect(&site, DEVICE).await;
+        let before = state(&site).await;
+        for id in [json!("no-such-request"), json!(""), json!(7), Value::Null] {
+            let bogus = json!({"request_id": id});
+            recorder.answer(&bogus, true, "done", json!({"state": "recording", "task_id": "t"})).await;
+        }
+        let (status, body, _) = recorder.obey(&site, "quit", &json!({}), "idle").await;
+        assert_eq!((status, &body["success"]), (200, &json!(true)), "the link serves as before: {body}");
+        let after = state(&site).await;
+        for field in ["current_state", "task_id", "state_synced", "generation"] {
+            assert_eq!(after[field], before[field], "{field}: {after}");
+        }
+    });
+}
+
+#[test]
+fn k40_a_recorder_that_refuses_get_state_is_asked_again_and_its_greeting_counts() {
+    run(async {
+        let site = Plan::new().start().await;
+        site.create_task(DEVICE, "asked-twice").await;
+        let _uploader = Uploader::connect(&site, DEVICE).await;
+        let config = json!({"task_config": {"task_id": "asked-twice", "device_id": DEVICE}});
+        let path = format!("/api/v1/recorder/{DEVICE}/config");
+
+        // One that says nothing of itself is asked until it answers.
+        let mut recorder = Recorder::dial(&site, DEVICE).await;
+        for _ in 0..2 {
+            let request = recorder.next().await;
+            assert_eq!(request["action"], "get_state", "{request}");
+            recorder.answer(&request, false, "not now", json!({})).await;
+            let (status, body) = site.post(&path, &config).await;
+            assert_eq!((status, &body["code"]), (409, &json!("recorder_state_syncing")), "{body}");
+        }
+        until("what it said to be shown", STEP, async || {
+            let list = site.read("/api/v1/recorder/devices").await;
+            let shown = &list["devices"][0];
+            let error = shown["state"]["last_sync_error"] == "not now";
+            let asked = shown["state"]["last_sync_attempt_at"] != "0001-01-01T00:00:00Z";
+            (error && asked && shown["syncing"] == true && shown["confidence"] == "stale").then_some(())
+        })
+        .await;
+        let request = recorder.next().await;
+        recorder.answer_state(&request).await;
+        synced(&site, DEVICE).await;
+        let list = site.read("/api/v1/recorder/devices").await;
+        let told = &list["devices"][0]["state"];
+        assert_eq!(
+            (&told["raw"]["state"], &told["raw"]["version"]),
+            (&json!("idle"), &json!("0.4.0")),
+            "{told}"
+        );
+        assert_eq!(told["last_sync_attempt_at"], "0001-01-01T00:00:00Z", "{told}");
+
+        // One that greeted before it refused has said enough.
+        let mut recorder = Recorder::dial(&site, DEVICE).await;
+        let request = recorder.next().await;
+        recorder.push_state("idle").await;
+        recorder.answer(&request, false, "never", json!({})).await;
+        synced(&site, DEVICE).await;
+        assert_eq!(state(&site).await["source"], "state_update");
+        // The site asks for a fresh state before it sends a configuration, unless it was told one just now.
+        recorder.push_state("idle").await;
+        let (status, body, _) = recorder.obey(&site, "config", &config, "ready").await;
+        assert_eq!((status, &body["success"]), (200, &json!(true)), "{body}");
+    });
 }
 
 #[test]
@@ -285,6 +509,8 @@ fn a_silent_device_is_noticed_and_forgotten() {
             // Long enough for one that answers, however busy the machine.
             .set("devices.ping_interval", "1s")
             .set("devices.ping_timeout", "4s")
+            // It owes the answer to `get_state` as well.
+            .set("devices.busy_patience", "4s")
             .start()
             .await;
         let mut mute = site.dial("/recorder/mute").await.expect("a link");

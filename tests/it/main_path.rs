@@ -40,7 +40,7 @@ fn check_request(text: &str, action: &str, with_params: bool) -> Value {
     frame
 }
 
-fn finish_callback(device: &str, task: &str) -> Value {
+pub fn finish_callback(device: &str, task: &str) -> Value {
     json!({
         "task_id": task,
         "device_id": device,

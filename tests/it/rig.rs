@@ -29,6 +29,9 @@ pub const PART: u64 = 5 << 20;
 /// Parts that a site may have under way.
 pub const IN_FLIGHT: u64 = 2;
 
+/// The variable that names a planted bug for the binary under test, in a build that has them (tests/weaknesses.sh).
+const PLANT: &str = "TIDEGATE_TEST_PLANT";
+
 /// How long one step may take. Generous: two cores carry the whole run, and a correct product never comes near it.
 pub const STEP: Duration = Duration::from_secs(45);
 /// How long silence must last before it counts as "nothing comes".
@@ -146,12 +149,20 @@ impl Plan {
             };
         }
         std::fs::write(dir.path().join("tidegate.toml"), file.to_string()).expect("the configuration file");
-        Site { dir, api, s3, arguments: self.arguments, child: None }
+        Site { dir, api, s3, arguments: self.arguments, files: None, child: None }
     }
 
     /// Starts the site and waits until it is ready.
     pub async fn start(self) -> Site {
         let mut site = self.prepare();
+        site.start().await;
+        site
+    }
+
+    /// The same for a site that may have only so many files and sockets open.
+    pub async fn start_with_files(self, files: u32) -> Site {
+        let mut site = self.prepare();
+        site.files = Some(files);
         site.start().await;
         site
     }
@@ -165,15 +176,17 @@ pub struct Site {
     /// Port of the embedded S3 endpoint.
     pub s3: u16,
     arguments: Vec<String>,
+    /// The limit of open files that it is started with; `None` is that of the test.
+    files: Option<u32>,
     child: Option<Child>,
 }
 
 impl Site {
-    /// The binary with nothing of the environment that could configure it.
+    /// The binary with nothing of the environment that could configure it, but for a planted bug.
     pub fn program() -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-under-test"));
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("TIDEGATE_") {
+            if name.to_string_lossy().starts_with("TIDEGATE_") && name != PLANT {
                 command.env_remove(name);
             }
         }
@@ -199,6 +212,15 @@ impl Site {
     /// The command that starts it.
     pub fn command(&self) -> Command {
         let mut command = Site::program();
+        if let Some(files) = self.files {
+            let mut limited = Command::new("sh");
+            limited.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
+            limited.arg(command.get_program()).stdin(Stdio::null());
+            for (name, _) in command.get_envs() {
+                limited.env_remove(name);
+            }
+            command = limited;
+        }
         command.arg("run").arg("--config").arg(self.file()).args(&self.arguments).current_dir(self.dir());
         command
     }

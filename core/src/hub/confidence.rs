@@ -7,11 +7,14 @@ use crate::fact::{Report, Reported};
 use crate::id::WireId;
 use crate::input::Action;
 use crate::limits;
-use crate::time::Now;
+use crate::time::{Now, Wall};
+use crate::wire::quoted;
 
 /// How far the state of one link's recorder can be trusted.
 ///
 /// ```text
+///                  Greeted ──answer, no answer──┐
+///           greeting │ ▲ │ doubt                 ▼
 /// Unknown ──asked──► Syncing ──answer──► Confirmed ◄──────────────────┐
 ///                       │                 │     ▲                     │
 ///                       │           doubt │     │ answer              │ answer,
@@ -22,12 +25,15 @@ use crate::time::Now;
 /// *asked*: a `get_state` went out. *answer*: one of this link was answered with a usable state. *no answer*: one was
 /// refused, unusable, or not answered in time; that leads to `Stale(NoAnswer)` from everywhere. *snapshot*: a
 /// well-formed push or command answer; a recorder that reconnects sends what it queued for the old link first, so a
-/// snapshot alone confirms nothing unless asking has failed. *doubt*: a command whose end is unknown (also from
+/// snapshot alone confirms nothing unless asking has failed. *greeting*: the push with `previous` equal to `current` that
+/// a recorder sends when it connects; what it queued for the old link came before it, so if asking fails, the last word
+/// on this link is the state. For whatever is not `Syncing` or `Greeted` it is a snapshot like any other. *doubt*: a command whose end is unknown (also from
 /// `Stale(NoAnswer)`), or a push without a state or without its task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     Unknown,
     Syncing,
+    Greeted,
     Confirmed,
     Stale(Why),
 }
@@ -48,6 +54,7 @@ enum Event {
     Answer,
     NoAnswer,
     Snapshot,
+    Greeting,
     Unusable,
     Doubt,
 }
@@ -56,11 +63,23 @@ enum Event {
 fn next(standing: Standing, event: Event) -> Standing {
     match (event, standing) {
         (Event::Asked, Standing::Unknown) => Standing::Syncing,
-        (Event::Asked, Standing::Syncing | Standing::Confirmed | Standing::Stale(_)) => standing,
-        (Event::Answer, _) => Standing::Confirmed,
-        (Event::NoAnswer, _) => Standing::Stale(Why::NoAnswer),
-        (Event::Snapshot, Standing::Confirmed | Standing::Stale(Why::NoAnswer)) => Standing::Confirmed,
-        (Event::Snapshot, Standing::Unknown | Standing::Syncing | Standing::Stale(Why::Doubt)) => standing,
+        (Event::Asked, Standing::Syncing | Standing::Greeted | Standing::Confirmed | Standing::Stale(_)) => {
+            standing
+        }
+        (Event::Answer, _) | (Event::NoAnswer, Standing::Greeted) => Standing::Confirmed,
+        (
+            Event::NoAnswer,
+            Standing::Unknown | Standing::Syncing | Standing::Confirmed | Standing::Stale(_),
+        ) => Standing::Stale(Why::NoAnswer),
+        (Event::Greeting, Standing::Syncing) => Standing::Greeted,
+        (Event::Snapshot | Event::Greeting, Standing::Confirmed | Standing::Stale(Why::NoAnswer)) => {
+            Standing::Confirmed
+        }
+        (
+            Event::Snapshot | Event::Greeting,
+            Standing::Unknown | Standing::Syncing | Standing::Greeted | Standing::Stale(Why::Doubt),
+        ) => standing,
+        (Event::Unusable | Event::Doubt, Standing::Greeted) => Standing::Syncing,
         (Event::Unusable, Standing::Confirmed) => Standing::Stale(Why::Doubt),
         (Event::Unusable, Standing::Unknown | Standing::Syncing | Standing::Stale(_)) => standing,
         (Event::Doubt, Standing::Confirmed | Standing::Stale(_)) => Standing::Stale(Why::Doubt),
@@ -107,6 +126,31 @@ pub(super) struct Said<'a> {
     pub task: Option<&'a str>,
     /// Its clock, milliseconds since 1970; only pushes carry one.
     pub timestamp_ms: Option<i64>,
+    /// The answer's `data` as JSON.
+    pub data: Option<&'a str>,
+}
+
+impl Said<'_> {
+    /// Whether it says that nothing changed: what a recorder says when it connects.
+    fn greets(&self) -> bool {
+        self.previous
+            .zip(self.state)
+            .is_some_and(|(previous, state)| previous.trim().eq_ignore_ascii_case(state.trim()))
+    }
+
+    /// What it said as a JSON object, if it is not too much.
+    fn raw(&self) -> Option<String> {
+        let text = self.data.map_or_else(
+            || {
+                let word = |word: Option<&str>| quoted(word.unwrap_or_default());
+                let (previous, current) = (word(self.previous), word(self.state));
+                let task = word(self.task);
+                alloc::format!("{{\"current\":{current},\"previous\":{previous},\"task_id\":{task}}}")
+            },
+            ToString::to_string,
+        );
+        (text.len() <= limits::RAW_BYTES).then_some(text)
+    }
 }
 
 /// What became of it.
@@ -135,6 +179,8 @@ pub(super) struct Confidence {
     error: Option<String>,
     pushed_ms: Option<i64>,
     failures: u32,
+    asked_at: Option<Wall>,
+    raw: Option<String>,
 }
 
 impl Confidence {
@@ -151,12 +197,15 @@ impl Confidence {
             error: None,
             pushed_ms: None,
             failures: 0,
+            asked_at: None,
+            raw: None,
         }
     }
 
     /// A `get_state` went out.
-    pub(super) fn asked(&mut self) {
+    pub(super) fn asked(&mut self, now: Now) {
         self.move_by(Event::Asked);
+        self.asked_at = Some(now.wall);
     }
 
     /// A recorder said its state in a push or a command's answer.
@@ -171,8 +220,8 @@ impl Confidence {
             return Heard::Unusable;
         };
         self.pushed_ms = said.timestamp_ms.or(self.pushed_ms);
-        self.take(now, origin, state, said.previous, task);
-        self.move_by(Event::Snapshot);
+        self.take(now, origin, state, said, task);
+        self.move_by(if said.greets() { Event::Greeting } else { Event::Snapshot });
         self.settle()
     }
 
@@ -180,10 +229,13 @@ impl Confidence {
     pub(super) fn answered(&mut self, now: Now, said: Said<'_>) -> Option<Report> {
         let Some((state, task)) = self.usable(Origin::GetState, said) else {
             let error = self.error.take().unwrap_or_default();
-            self.unanswered(&error);
+            // A recorder that answers nonsense contradicts its own greeting.
+            self.move_by(Event::Unusable);
+            let greeted = self.unanswered(&error);
+            debug_assert!(greeted.is_none(), "I05: nonsense confirms nothing");
             return None;
         };
-        self.take(now, Origin::GetState, state, said.previous, task);
+        self.take(now, Origin::GetState, state, said, task);
         self.move_by(Event::Answer);
         match self.settle() {
             Heard::Accepted(report) => Some(report),
@@ -193,12 +245,16 @@ impl Confidence {
         }
     }
 
-    /// `get_state` was refused, or not answered in time.
-    pub(super) fn unanswered(&mut self, error: &str) {
+    /// `get_state` was refused, or not answered in time. Some if what it said of itself before is confirmed by that.
+    pub(super) fn unanswered(&mut self, error: &str) -> Option<Report> {
         self.move_by(Event::NoAnswer);
+        if let Heard::Accepted(report) = self.settle() {
+            return Some(report);
+        }
         self.error = Some(error.to_string());
         self.origin = Origin::GetState;
         self.failures = self.failures.saturating_add(1);
+        None
     }
 
     /// A command was not answered in time: it may have changed the state.
@@ -268,10 +324,20 @@ impl Confidence {
     pub(super) fn word(&self) -> &'static str {
         match self.standing {
             Standing::Unknown => "unknown",
-            Standing::Syncing => "syncing",
+            Standing::Syncing | Standing::Greeted => "syncing",
             Standing::Confirmed => "confirmed",
             Standing::Stale(_) => "stale",
         }
+    }
+
+    /// When it was last asked, if it was not confirmed since.
+    pub(super) fn asked_at(&self) -> Option<Wall> {
+        self.asked_at
+    }
+
+    /// What it said, as a JSON object.
+    pub(super) fn raw(&self) -> Option<&str> {
+        self.raw.as_deref()
     }
 
     fn move_by(&mut self, event: Event) {
@@ -305,9 +371,10 @@ impl Confidence {
         }
     }
 
-    fn take(&mut self, now: Now, origin: Origin, state: &str, previous: Option<&str>, task: String) {
+    fn take(&mut self, now: Now, origin: Origin, state: &str, said: Said<'_>, task: String) {
         let told_before = self.origin != Origin::Nothing;
-        match previous {
+        self.raw = said.raw();
+        match said.previous {
             Some(previous) => self.previous = previous.to_string(),
             None if told_before && self.state != state => self.previous = core::mem::take(&mut self.state),
             None => {}
@@ -325,7 +392,12 @@ impl Confidence {
         }
         self.error = None;
         self.failures = 0;
-        Heard::Accepted(Report { state: self.kind, task: WireId::new(&self.task).ok() })
+        self.asked_at = None;
+        Heard::Accepted(Report {
+            state: self.kind,
+            task: WireId::new(&self.task).ok(),
+            said: self.task.clone(),
+        })
     }
 }
 
@@ -333,9 +405,10 @@ impl Confidence {
 mod tests {
     use super::*;
 
-    const ALL: [Standing; 5] = [
+    const ALL: [Standing; 6] = [
         Standing::Unknown,
         Standing::Syncing,
+        Standing::Greeted,
         Standing::Confirmed,
         Standing::Stale(Why::Doubt),
         Standing::Stale(Why::NoAnswer),
@@ -343,27 +416,32 @@ mod tests {
 
     #[test]
     fn the_table_of_standings_is_the_one_in_the_diagram() {
-        use Standing::{Confirmed, Stale, Syncing, Unknown};
+        use Standing::{Confirmed, Greeted, Stale, Syncing, Unknown};
         let (doubt, silent) = (Stale(Why::Doubt), Stale(Why::NoAnswer));
-        let check = |event, expected: [Standing; 5]| {
+        let check = |event, expected: [Standing; 6]| {
             assert_eq!(ALL.map(|standing| next(standing, event)), expected, "{event:?}");
         };
-        check(Event::Asked, [Syncing, Syncing, Confirmed, doubt, silent]);
-        check(Event::Answer, [Confirmed; 5]);
-        check(Event::NoAnswer, [silent; 5]);
-        check(Event::Snapshot, [Unknown, Syncing, Confirmed, doubt, Confirmed]);
-        check(Event::Unusable, [Unknown, Syncing, doubt, doubt, silent]);
-        check(Event::Doubt, [Unknown, Syncing, doubt, doubt, doubt]);
+        check(Event::Asked, [Syncing, Syncing, Greeted, Confirmed, doubt, silent]);
+        check(Event::Answer, [Confirmed; 6]);
+        check(Event::NoAnswer, [silent, silent, Confirmed, silent, silent, silent]);
+        check(Event::Snapshot, [Unknown, Syncing, Greeted, Confirmed, doubt, Confirmed]);
+        check(Event::Greeting, [Unknown, Greeted, Greeted, Confirmed, doubt, Confirmed]);
+        check(Event::Unusable, [Unknown, Syncing, Syncing, doubt, doubt, silent]);
+        check(Event::Doubt, [Unknown, Syncing, Syncing, doubt, doubt, doubt]);
     }
 
     #[test]
-    fn only_an_answer_or_a_snapshot_after_a_failure_confirms() {
+    fn only_an_answer_a_snapshot_after_a_failure_or_a_greeting_before_one_confirms() {
         for standing in ALL.into_iter().filter(|standing| *standing != Standing::Confirmed) {
-            for event in [Event::Asked, Event::NoAnswer, Event::Unusable, Event::Doubt] {
+            for event in [Event::Asked, Event::Unusable, Event::Doubt] {
                 assert_ne!(next(standing, event), Standing::Confirmed, "{standing:?} {event:?}");
             }
-            let by_snapshot = next(standing, Event::Snapshot) == Standing::Confirmed;
-            assert_eq!(by_snapshot, standing == Standing::Stale(Why::NoAnswer), "{standing:?}");
+            for event in [Event::Snapshot, Event::Greeting] {
+                let confirms = next(standing, event) == Standing::Confirmed;
+                assert_eq!(confirms, standing == Standing::Stale(Why::NoAnswer), "{standing:?} {event:?}");
+            }
+            let confirms = next(standing, Event::NoAnswer) == Standing::Confirmed;
+            assert_eq!(confirms, standing == Standing::Greeted, "{standing:?}");
         }
     }
 

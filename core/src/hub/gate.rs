@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 use alloc::string::ToString;
 
 use crate::fact::Reported;
+use crate::hub::confidence::Confidence;
 use crate::hub::link::Recorder;
 use crate::input::{Action, Command};
 use crate::refusal::Refusal;
@@ -43,18 +44,26 @@ pub(super) fn judge(view: &View<'_>, command: &Command) -> Verdict {
     let Some(recorder) = view.recorder else {
         return no(Refusal::RecorderOffline);
     };
+    let known = &recorder.confidence;
     match command.action {
         Action::Config | Action::Begin => {}
+        // Recorders drop whatever they hold, whichever task these two name.
+        Action::Cancel | Action::Clear => {
+            return if holds_another(known, command) {
+                let (state, task) = (known.state().to_string(), known.task().to_string());
+                no(Refusal::HoldsAnother { state, task })
+            } else {
+                Verdict::Pass
+            };
+        }
+        // `finish` is refused by the recorder if it names another task; the others name none to it.
         Action::GetState
         | Action::GetStats
         | Action::Finish
         | Action::Pause
         | Action::Resume
-        | Action::Cancel
-        | Action::Clear
         | Action::Quit => return Verdict::Pass,
     }
-    let known = &recorder.confidence;
     if !known.is_confirmed() {
         return no(Refusal::StateSyncing);
     }
@@ -62,7 +71,8 @@ pub(super) fn judge(view: &View<'_>, command: &Command) -> Verdict {
         return Verdict::Refresh;
     }
     let fits = if command.action == Action::Config {
-        known.kind() == Reported::Idle
+        // One that is ready may hold an earlier attempt of the very task: the tasks know.
+        matches!(known.kind(), Reported::Idle | Reported::Ready)
     } else {
         known.kind() == Reported::Ready && command.task.as_deref() == Some(known.task())
     };
@@ -79,6 +89,13 @@ pub(super) fn judge(view: &View<'_>, command: &Command) -> Verdict {
             recorder_task: known.task().to_string(),
         }
     })
+}
+
+/// Whether the recorder says that it holds something else than the command names. Also believed unconfirmed: what it
+/// records may be lost for ever, and a command that names no task stops it all the same.
+fn holds_another(known: &Confidence, command: &Command) -> bool {
+    let holds = known.kind().holds_task() && !known.task().is_empty();
+    holds && command.task.as_deref().is_some_and(|task| task != known.task())
 }
 
 fn no(refusal: Refusal) -> Verdict {

@@ -4,7 +4,9 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 
 use crate::effect::{LinkView, RecorderView};
+use crate::fact::Proof;
 use crate::hub::confidence::Confidence;
+use crate::hub::contest::{Contest, Owner};
 use crate::hub::rpc::Calls;
 use crate::id::{ConnId, DeviceId};
 use crate::limits;
@@ -18,11 +20,22 @@ pub(super) struct Link {
     pub conn: ConnId,
     /// Where it comes from, for people.
     pub remote: String,
+    /// From which port, if that is known.
+    pub port: Option<u16>,
     /// Since when.
     pub since: Wall,
+    /// What proved it.
+    pub proof: Proof,
+    /// Whether it is fought over.
+    pub contest: Contest,
 }
 
 impl Link {
+    /// Whose it is.
+    pub(super) fn owner(&self) -> Owner<'_> {
+        Owner { remote: &self.remote, port: self.port }
+    }
+
     /// As viewers see it.
     pub(super) fn view(&self) -> LinkView {
         LinkView { generation: self.conn.generation(), remote: self.remote.clone(), connected_at: self.since }
@@ -38,6 +51,8 @@ pub(super) struct Recorder {
     pub confidence: Confidence,
     /// What waits for its answer.
     pub calls: Calls,
+    /// Its last accepted report came while a command was out that changes it, so nothing was concluded from it.
+    pub unsettled: bool,
 }
 
 impl Recorder {
@@ -66,6 +81,8 @@ impl Recorder {
             version,
             age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             error: known.error().map(ToString::to_string),
+            asked_at: known.asked_at(),
+            raw: known.raw().map(ToString::to_string),
         }
     }
 }
@@ -87,6 +104,8 @@ pub(super) fn disconnected(device: &DeviceId, now: Now, version: u64) -> Recorde
         version,
         age_ms: 0,
         error: None,
+        asked_at: None,
+        raw: None,
     }
 }
 

@@ -2,8 +2,10 @@
 //! is forgotten with the link or the boot.
 
 mod confidence;
+mod contest;
 mod gate;
 mod link;
+mod revoked;
 mod rpc;
 #[cfg(test)]
 mod tests;
@@ -13,11 +15,12 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use crate::bug::{Replaced, planted};
+use crate::bug::{Haunted, Replaced, planted};
 use crate::cx::Cx;
 use crate::effect::{CloseWhy, Effect, Frame, LinkView, Notice, RecorderView, Response};
-use crate::fact::{Fact, Report, TransferFrame};
+use crate::fact::{Fact, Proof, Report, TransferFrame};
 use crate::hub::confidence::{Confidence, Heard, Origin, Said};
+use crate::hub::contest::Contest;
 use crate::hub::gate::Verdict;
 use crate::hub::link::{Link, Recorder, Transfer, Versions};
 use crate::hub::rpc::{Answer, Asks, Calls, Over, Waiter, refuse};
@@ -28,6 +31,23 @@ use crate::quarantine::Subject;
 use crate::refusal::{Broken, Refusal};
 use crate::timers::TimerKey;
 use crate::wire::{RecorderMessage, TransferMessage};
+
+/// Somebody who asks for a link.
+#[derive(Clone, Copy, Debug)]
+pub struct Knock<'a> {
+    /// The socket.
+    pub socket: SocketId,
+    /// Who it says it is.
+    pub device: &'a DeviceId,
+    /// Which of its programs.
+    pub role: Role,
+    /// Where it comes from, for people.
+    pub remote: &'a str,
+    /// From which port, if that is known.
+    pub port: Option<u16>,
+    /// What proved it.
+    pub proof: Proof,
+}
 
 /// The links of one site and what hangs on them.
 #[derive(Debug, Default)]
@@ -45,20 +65,16 @@ pub struct Hub {
     versions: Versions,
     unmatched: u64,
     replaced: Replaced,
+    haunted: Haunted,
     #[cfg(tidegate_bugs)]
     pub(crate) bug: Option<crate::bug::Bug>,
 }
 
 impl Hub {
-    /// A device's program asks for a link. The newest wins at once: half-open sockets live for minutes.
-    pub fn on_knock(
-        &mut self,
-        cx: &mut Cx<'_>,
-        socket: SocketId,
-        device: &DeviceId,
-        role: Role,
-        remote: &str,
-    ) {
+    /// A device's program asks for a link. The newest wins at once: half-open sockets live for minutes. Only if programs
+    /// displace each other again and again, the one that has the link keeps it for a while.
+    pub fn on_knock(&mut self, cx: &mut Cx<'_>, knock: Knock<'_>) {
+        let Knock { socket, device, role, remote, port, proof } = knock;
         if cx.stopping {
             return cx.effect(Effect::TurnAway { socket, refusal: Refusal::Stopping });
         }
@@ -66,42 +82,73 @@ impl Hub {
             Role::Recorder => (self.recorders.len(), self.recorders.contains_key(device)),
             Role::Transfer => (self.transfers.len(), self.transfers.contains_key(device)),
         };
-        let full = links >= limits::LINKS_MAX && !known;
+        // The bound of a role is ours; that of both together is what the machine can bear.
+        let all = u32::try_from(self.recorders.len() + self.transfers.len()).unwrap_or(u32::MAX);
+        let full = !known && (links >= limits::LINKS_MAX || all >= cx.knobs.links_max);
         if planted!(cx.knobs, B03) && known {
             return cx.effect(Effect::TurnAway { socket, refusal: Refusal::TooManyLinks });
         }
         let Some(n) = self.admitted.checked_add(1).filter(|_| !full) else {
             return cx.effect(Effect::TurnAway { socket, refusal: Refusal::TooManyLinks });
         };
+        if let Some(retry_after_ms) = self.closed_for(cx, device, role) {
+            return cx.effect(Effect::TurnAway { socket, refusal: Refusal::Contested { retry_after_ms } });
+        }
         self.admitted = n;
         let conn = ConnId { boot: cx.boot(), n };
         cx.effect(Effect::Admit { socket, conn });
-        let link = Link { conn, remote: remote.to_string(), since: cx.now.wall };
+        let contest = Contest::default();
+        let mut link = Link { conn, remote: remote.to_string(), port, since: cx.now.wall, proof, contest };
         let view = link.view();
+        let (mut fought, mut old) = (false, None);
         match role {
             Role::Recorder => {
-                if let Some(mut old) = self.recorders.remove(device) {
-                    self.supersede(cx, old.link.conn, conn);
-                    self.end_calls(cx, device, &mut old, Over::Lost);
+                old = self.recorders.remove(device);
+                if let Some(old) = &mut old {
+                    fought = self.succeed(cx, device, role, &mut old.link, &mut link);
                     self.recording.remove(device);
                 }
-                let recorder =
-                    Recorder { link, confidence: Confidence::new(cx.now), calls: Calls::default() };
+                let recorder = Recorder {
+                    link,
+                    confidence: Confidence::new(cx.now),
+                    calls: Calls::default(),
+                    unsettled: false,
+                };
                 self.recorders.insert(device.clone(), recorder);
             }
             Role::Transfer => {
-                if let Some(old) = self.transfers.insert(device.clone(), Transfer::new(link)) {
-                    self.supersede(cx, old.link.conn, conn);
+                if let Some(mut old) = self.transfers.remove(device) {
+                    fought = self.succeed(cx, device, role, &mut old.link, &mut link);
                 }
+                self.transfers.insert(device.clone(), Transfer::new(link));
             }
         }
         self.lines.insert(conn, (device.clone(), role));
-        cx.tell(Fact::LinkUp { device: device.clone(), role, conn });
-        self.publish_link(cx, device, role, Some(view));
+        // Only now: those who wait for a state are told of the new link.
+        if let Some(mut old) = old {
+            self.end_calls(cx, device, &mut old, Over::Lost);
+        }
+        cx.tell(Fact::LinkUp { device: device.clone(), role, conn, remote: remote.to_string(), proof });
+        self.publish_link(cx, device, role, Some(view), None);
+        if fought {
+            self.publish_contest(cx, device, role);
+        }
         if role == Role::Recorder {
             self.ask_state(cx, device, None);
             self.publish_recorder(cx, device, false);
         }
+    }
+
+    fn link(&self, device: &DeviceId, role: Role) -> Option<&Link> {
+        match role {
+            Role::Recorder => self.recorders.get(device).map(|recorder| &recorder.link),
+            Role::Transfer => self.transfers.get(device).map(|transfer| &transfer.link),
+        }
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        let recorders = self.recorders.values().map(|recorder| &recorder.link);
+        recorders.chain(self.transfers.values().map(|transfer| &transfer.link))
     }
 
     fn supersede(&mut self, cx: &mut Cx<'_>, old: ConnId, new: ConnId) {
@@ -134,10 +181,14 @@ impl Hub {
                     previous: previous.as_deref(),
                     task: task.as_deref(),
                     timestamp_ms: *timestamp_ms,
+                    data: None,
                 };
                 self.hear(cx, &device, Origin::Push, said);
             }
-            RecorderMessage::ConfigApplied { task: Some(task) } => {
+            // A recorder that comes back says what it queued for its old link first.
+            RecorderMessage::ConfigApplied { task: Some(task) }
+                if self.is_confirmed(&device) || planted!(cx.knobs, X43) =>
+            {
                 cx.tell(Fact::ConfigApplied { device, task: task.clone() });
             }
             RecorderMessage::Response { request_id, success, message, state, task, data } => {
@@ -154,7 +205,7 @@ impl Hub {
             RecorderMessage::Other(kind) if planted!(cx.knobs, X26) => {
                 unreachable!("no recorder says {kind}");
             }
-            RecorderMessage::ConfigApplied { task: None } | RecorderMessage::Other(_) => {}
+            RecorderMessage::ConfigApplied { .. } | RecorderMessage::Other(_) => {}
         }
     }
 
@@ -165,27 +216,38 @@ impl Hub {
             if let Some(transfer) = self.transfers.get_mut(&device) {
                 transfer.told(status);
             }
-            cx.publish(Notice::Transfer { device: device.clone(), status: status.clone() });
+            let version = self.next_version(&device);
+            cx.publish(Notice::Transfer { device: device.clone(), status: status.clone(), version });
         }
         cx.tell(Fact::TransferSaid { device, conn, message: Box::new(message.clone()) });
     }
 
     /// A link is gone. False if it is not a current one: then nothing changed.
-    pub fn on_lost(&mut self, cx: &mut Cx<'_>, conn: ConnId, _why: LostWhy) -> bool {
+    pub fn on_lost(&mut self, cx: &mut Cx<'_>, conn: ConnId, why: LostWhy) -> bool {
         let conn = if planted!(cx.knobs, B01) { self.newest(conn) } else { conn };
+        self.take_down(cx, conn, why.name())
+    }
+
+    fn take_down(&mut self, cx: &mut Cx<'_>, conn: ConnId, why: &'static str) -> bool {
         let Some((device, role)) = self.lines.remove(&conn) else { return false };
-        match role {
+        let link = match role {
             Role::Recorder => {
                 let mut recorder = self.recorders.remove(&device).expect("I01: its link is current");
                 self.end_calls(cx, &device, &mut recorder, Over::Lost);
                 self.recording.remove(&device);
+                recorder.link
             }
-            Role::Transfer => {
-                self.transfers.remove(&device).expect("I01: its link is current");
-            }
-        }
+            Role::Transfer => self.transfers.remove(&device).expect("I01: its link is current").link,
+        };
         cx.tell(Fact::LinkDown { device: device.clone(), role });
-        self.publish_link(cx, &device, role, None);
+        self.publish_link(cx, &device, role, None, Some(why));
+        if link.contest.is_fight() {
+            if planted!(cx.knobs, X41) {
+                self.haunted.put(&device, role, cx.now.mono.after(limits::CONTEST_PAUSE_MAX));
+            }
+            cx.disarm(&TimerKey::Contest(conn));
+            self.publish_contest(cx, &device, role);
+        }
         if role == Role::Recorder {
             self.publish_recorder(cx, &device, false);
         }
@@ -302,7 +364,10 @@ impl Hub {
         let Some(transfer) = self.transfers.get_mut(device) else { return };
         let send = match frame {
             TransferFrame::StatusQuery => transfer.ask_status(cx.now.mono),
-            TransferFrame::UploadRequest { .. } | TransferFrame::UploadAck { .. } => true,
+            TransferFrame::UploadRequest { .. }
+            | TransferFrame::UploadAck { .. }
+            | TransferFrame::UploadAll
+            | TransferFrame::Cancel { .. } => true,
         };
         if send {
             let text = crate::wire::transfer::encode(frame);
@@ -350,8 +415,26 @@ impl Hub {
     }
 
     /// Tasks that facts of this input may name although the input does not: those of commands in flight, and the one
-    /// the recorder named last. The tasks need their records in memory before the step.
-    pub(crate) fn names(&self, input: &Input) -> Vec<&str> {
+    /// the recorder named last. The tasks need their records in memory before the step. `due` are the deadlines that a
+    /// wake would deliver: of ten thousand calls that wait for their answers few ever time out.
+    pub(crate) fn names<'k>(&self, input: &Input, due: impl Iterator<Item = &'k TimerKey>) -> Vec<&str> {
+        let of_call = |key: &TimerKey| match key {
+            TimerKey::Call(ticket) => self.waiting.get(ticket).copied(),
+            TimerKey::Contest(_)
+            | TimerKey::Grace(_)
+            | TimerKey::Settle(_)
+            | TimerKey::Sync(_)
+            | TimerKey::Verify(..)
+            | TimerKey::Remove
+            | TimerKey::Inspect
+            | TimerKey::Queue
+            | TimerKey::Scan
+            | TimerKey::Upload(_)
+            | TimerKey::Janitor(_)
+            | TimerKey::Uploader(_)
+            | TimerKey::Overdue
+            | TimerKey::Policy => None,
+        };
         let of_device = |device: &DeviceId| self.recorders.get(device).into_iter().collect::<Vec<_>>();
         let of_link = |conn: &ConnId| match self.lines.get(conn) {
             None if planted!(self, B02) => {
@@ -368,9 +451,11 @@ impl Hub {
             | Input::Quarantined { subject: Subject::Frame { conn }, .. } => of_link(conn),
             Input::Knock { device, role: Role::Recorder, .. } => of_device(device),
             Input::Request { request: Request::Command(command), .. } => of_device(&command.device),
-            Input::Wake
-            | Input::Shutdown
-            | Input::Quarantined { subject: Subject::Timer(_) | Subject::Shutdown, .. } => {
+            Input::Wake => due.filter_map(of_call).flat_map(|conn| of_link(&conn)).collect(),
+            Input::Quarantined { subject: Subject::Timer(key), .. } => {
+                of_call(key).iter().flat_map(of_link).collect()
+            }
+            Input::Shutdown | Input::Quarantined { subject: Subject::Shutdown, .. } => {
                 self.waiting.values().flat_map(of_link).collect()
             }
             Input::Boot { .. }
@@ -396,6 +481,11 @@ impl Hub {
         recorders.into_iter().flat_map(Recorder::names).collect()
     }
 
+    /// Tasks that facts may name when the links of this device go, as [`Hub::names`].
+    pub(crate) fn names_of(&self, device: &DeviceId) -> impl Iterator<Item = &str> {
+        self.recorders.get(device).into_iter().flat_map(Recorder::names)
+    }
+
     fn device(&self, conn: ConnId) -> Option<DeviceId> {
         if planted!(self, B02)
             && let Some((device, _)) = self.replaced.whose(conn)
@@ -405,10 +495,15 @@ impl Hub {
         self.lines.get(&conn).map(|(device, _)| device.clone())
     }
 
+    fn is_confirmed(&self, device: &DeviceId) -> bool {
+        self.recorders.get(device).is_some_and(|recorder| recorder.confidence.is_confirmed())
+    }
+
     /// A recorder said its state without being asked for it.
     fn hear(&mut self, cx: &mut Cx<'_>, device: &DeviceId, origin: Origin, said: Said<'_>) {
         let Some(recorder) = self.recorders.get_mut(device) else { return };
         let said = if planted!(cx.knobs, X16) { Said { timestamp_ms: None, ..said } } else { said };
+        let said = if planted!(cx.knobs, X42) { Said { previous: None, ..said } } else { said };
         match recorder.confidence.hear(cx.now, origin, said) {
             Heard::Accepted(report) => self.accepted(cx, device, report),
             Heard::Provisional if planted!(cx.knobs, X01) => {
@@ -434,11 +529,16 @@ impl Hub {
     }
 
     fn accepted(&mut self, cx: &mut Cx<'_>, device: &DeviceId, report: Report) {
-        if let Some(recorder) = self.recorders.get(device) {
-            cx.disarm(&TimerKey::Sync(recorder.link.conn));
-        }
+        let Some(recorder) = self.recorders.get_mut(device) else { return };
+        let conn = recorder.link.conn;
+        let calm = recorder.calls.iter().all(|call| match &call.asks {
+            Asks::Command(command) => !command.action.mutates(),
+            Asks::State(_) => true,
+        });
+        recorder.unsettled = !calm;
+        cx.disarm(&TimerKey::Sync(conn));
         self.note_recording(device);
-        cx.tell(Fact::RecorderReported { device: device.clone(), report });
+        cx.tell(Fact::RecorderReported { device: device.clone(), conn, report, calm });
         self.publish_recorder(cx, device, true);
     }
 
@@ -461,9 +561,9 @@ impl Hub {
         link::disconnected(device, cx.now, self.versions.of(device))
     }
 
-    fn next_version(&mut self, device: &DeviceId) {
+    fn next_version(&mut self, device: &DeviceId) -> u64 {
         let Hub { versions, recorders, transfers, .. } = self;
-        versions.next(device, |known| recorders.contains_key(known) || transfers.contains_key(known));
+        versions.next(device, |known| recorders.contains_key(known) || transfers.contains_key(known))
     }
 
     fn publish_recorder(&mut self, cx: &mut Cx<'_>, device: &DeviceId, fresh: bool) {
@@ -472,9 +572,16 @@ impl Hub {
         cx.publish(Notice::Recorder(view));
     }
 
-    fn publish_link(&mut self, cx: &mut Cx<'_>, device: &DeviceId, role: Role, link: Option<LinkView>) {
-        self.next_version(device);
-        cx.publish(Notice::Link { device: device.clone(), role, link });
+    fn publish_link(
+        &mut self,
+        cx: &mut Cx<'_>,
+        device: &DeviceId,
+        role: Role,
+        link: Option<LinkView>,
+        why: Option<&'static str>,
+    ) {
+        let version = self.next_version(device);
+        cx.publish(Notice::Link { device: device.clone(), role, link, why, version });
     }
 
     /// Checks the invariants of links, confidence and calls.
@@ -503,6 +610,7 @@ impl Hub {
                 alloc::format!("{last:?} was never admitted, the last was {}", self.admitted),
             );
         }
+        self.links().try_for_each(|link| link.contest.check())?;
         let mut calls = 0;
         for (device, recorder) in &self.recorders {
             calls += self.check_recorder(device, recorder)?;

@@ -1,12 +1,13 @@
 //! RPCs on a recorder's link: each is sent once and ends exactly once. Does not judge whether one may be sent.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::bug::planted;
 use crate::cx::Cx;
-use crate::effect::{Frame, Notice, Response};
-use crate::fact::{CallEnd, Fact};
+use crate::effect::{Frame, Notice, RecorderView, Response};
+use crate::fact::{CallEnd, Fact, Report, Reported};
 use crate::hub::Hub;
 use crate::hub::confidence::{Origin, Said};
 use crate::hub::link::Recorder;
@@ -14,6 +15,7 @@ use crate::id::{DeviceId, RequestId, SecretRef, Ticket};
 use crate::input::{Action, Command};
 use crate::limits;
 use crate::refusal::Refusal;
+use crate::time::Mono;
 use crate::timers::TimerKey;
 use crate::wire::Unusable;
 use crate::wire::recorder::{encode_rpc, naming};
@@ -40,6 +42,22 @@ pub(super) struct Call {
     pub request_id: String,
     /// Who wants it.
     pub asks: Asks,
+    /// When it was sent.
+    pub sent: Mono,
+}
+
+/// How late an answer is, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    budget_ms: u64,
+    elapsed_ms: u64,
+}
+
+impl Late {
+    fn of(cx: &Cx<'_>, call: &Call) -> Late {
+        let elapsed = call.sent.until(cx.now.mono).as_millis();
+        Late { budget_ms: cx.knobs.rpc_timeout_ms, elapsed_ms: u64::try_from(elapsed).unwrap_or(u64::MAX) }
+    }
 }
 
 /// What an RPC is for.
@@ -49,6 +67,16 @@ pub(super) enum Asks {
     State(Vec<Waiter>),
     /// Any other command.
     Command(Command),
+}
+
+impl Asks {
+    /// What is asked.
+    fn action(&self) -> Action {
+        match self {
+            Asks::State(_) => Action::GetState,
+            Asks::Command(command) => command.action,
+        }
+    }
 }
 
 /// Who waits for a fresh state.
@@ -96,6 +124,15 @@ impl Answer<'_> {
             message: self.message.map(Into::into),
             data: self.data.map(Into::into),
         }
+    }
+
+    /// Whether it says that the recorder dropped what it held, and in the same breath that it holds it still: then
+    /// nobody knows which is true.
+    fn takes_back(&self, command: &Command) -> bool {
+        let drops = matches!(command.action, Action::Cancel | Action::Clear);
+        let holds = self.state.is_some_and(|state| Reported::of(state).holds_task());
+        let same = self.task.is_none_or(|task| command.task.as_deref().is_none_or(|own| own == task));
+        self.success && drops && holds && same
     }
 
     fn end(&self) -> CallEnd {
@@ -185,8 +222,10 @@ impl Hub {
         if let Some(out) = recorder.calls.mutating().filter(|_| alone) {
             return refuse(cx, &command, Refusal::CommandInFlight(out));
         }
-        // One slot is kept for `get_state`: without it a link full of commands could not be confirmed.
-        if recorder.calls.commands().count() >= limits::CALLS_PER_LINK - 1 && !planted!(cx.knobs, B30) {
+        // One slot is kept for `get_state`: without it a link full of commands could not be confirmed. And one for what
+        // changes the device, of which one is out at a time: a recording can always be stopped.
+        let kept = if command.action.mutates() { 1 } else { 2 };
+        if recorder.calls.commands().count() >= limits::CALLS_PER_LINK - kept && !planted!(cx.knobs, B30) {
             return refuse(cx, &command, Refusal::TooManyCalls);
         }
         let gated = !planted!(cx.knobs, B05 | B06);
@@ -205,6 +244,11 @@ impl Hub {
                 return refuse(cx, &command, refusal);
             }
         };
+        if command.action == Action::Cancel && command.task.is_none() && recorder.confidence.is_confirmed() {
+            // What it drops need not be asked for.
+            let held = recorder.confidence.task();
+            command.task = (!held.is_empty()).then(|| held.into());
+        }
         let (device, action, secret) = (command.device.clone(), command.action, command.token);
         cx.tell(Fact::CommandSent(command.clone()));
         self.transmit(cx, &device, action, params.as_deref(), secret, Asks::Command(command));
@@ -228,7 +272,7 @@ impl Hub {
         match out {
             Some(waiters) => waiters.extend(waiter),
             None => {
-                recorder.confidence.asked();
+                recorder.confidence.asked(cx.now);
                 cx.disarm(&TimerKey::Sync(recorder.link.conn));
                 let asks = Asks::State(waiter.into_iter().collect());
                 self.transmit(cx, device, Action::GetState, None, None, asks);
@@ -249,7 +293,7 @@ impl Hub {
         let (conn, ticket) = (recorder.link.conn, cx.number());
         let request_id = cx.chance().uuid();
         let text = encode_rpc(&request_id, action.name(), params, cx.now.wall.0);
-        recorder.calls.open.push(Call { ticket, request_id, asks });
+        recorder.calls.open.push(Call { ticket, request_id, asks, sent: cx.now.mono });
         let bounded = recorder.calls.open.len() <= limits::CALLS_PER_LINK || planted!(cx.knobs, B30);
         assert!(bounded, "I10: too many calls on {conn:?}");
         self.waiting.insert(ticket, conn);
@@ -274,17 +318,28 @@ impl Hub {
         match call.asks {
             Asks::State(waiters) => self.on_state(cx, device, answer, waiters),
             Asks::Command(command) => {
-                end(cx, command.clone(), answer.end(), Ok(answer.response()));
+                let how = if answer.takes_back(&command) { CallEnd::Unknown } else { answer.end() };
+                end(cx, command.clone(), how, Ok(answer.response()));
                 if answer.success && answer.state.is_some() && command.action.mutates() {
                     // Only these name their task to the device, which refuses them for another one. What it answers to
                     // the others says nothing of the task that the caller had in mind.
                     let told = matches!(command.action, Action::Config | Action::Begin | Action::Finish)
                         || planted!(cx.knobs, H19);
                     let task = answer.task.or(command.task.as_deref().filter(|_| told));
-                    let said = Said { state: answer.state, task, ..Said::default() };
+                    let said = Said { state: answer.state, task, data: answer.data, ..Said::default() };
                     self.hear(cx, device, Origin::Answer(command.action), said);
                 }
+                self.settle(cx, device);
             }
+        }
+    }
+
+    /// Asks a recorder again whose last report came while a command was out, when none is out any more: nothing was
+    /// concluded from it, and there may be no other.
+    fn settle(&mut self, cx: &mut Cx<'_>, device: &DeviceId) {
+        let open = |recorder: &Recorder| recorder.unsettled && recorder.calls.mutating().is_none();
+        if !cx.stopping && self.recorders.get(device).is_some_and(open) {
+            self.ask_state(cx, device, None);
         }
     }
 
@@ -301,38 +356,52 @@ impl Hub {
 
     fn on_state(&mut self, cx: &mut Cx<'_>, device: &DeviceId, answer: Answer<'_>, waiters: Vec<Waiter>) {
         let recorder = self.recorders.get_mut(device).expect("the call was taken from this recorder");
-        let mut said = Said { state: answer.state, task: answer.task, ..Said::default() };
+        let mut said = Said { state: answer.state, task: answer.task, data: answer.data, ..Said::default() };
         if planted!(cx.knobs, B04) && said.state.is_none_or(|state| state.trim().is_empty()) {
             said.state = Some("idle");
         }
-        let report = if answer.success {
-            recorder.confidence.answered(cx.now, said)
-        } else {
-            recorder.confidence.unanswered(answer.message.unwrap_or("recorder get_state failed"));
-            None
-        };
-        let asked = match report {
+        if !answer.success {
+            let error = answer.message.unwrap_or("recorder get_state failed");
+            let greeted = recorder.confidence.unanswered(error);
+            self.after_failure(cx, device, greeted);
+            return self.serve(cx, device, waiters, Asked::Useless(answer));
+        }
+        match recorder.confidence.answered(cx.now, said) {
             Some(report) => {
                 self.accepted(cx, device, report);
-                Asked::Told(answer)
+                self.serve(cx, device, waiters, Asked::Told(answer));
             }
             None => {
                 self.ask_later(cx, device);
-                Asked::Useless(answer)
+                self.serve(cx, device, waiters, Asked::Useless(answer));
             }
-        };
-        self.serve(cx, device, waiters, asked);
+        }
+    }
+
+    /// Asking for a state failed: what the recorder said of itself when it came counts then, or it is asked again.
+    fn after_failure(&mut self, cx: &mut Cx<'_>, device: &DeviceId, greeted: Option<Report>) {
+        match greeted {
+            Some(report) => self.accepted(cx, device, report),
+            None => self.ask_later(cx, device),
+        }
     }
 
     /// A recorder did not answer in time: nobody knows whether it did what it was told.
     pub fn on_call_due(&mut self, cx: &mut Cx<'_>, ticket: Ticket) {
         let Some((device, call)) = self.overdue(ticket) else { return };
         self.close(cx, ticket);
+        let late = Late::of(cx, &call);
+        cx.publish(Notice::Timeout {
+            device: device.clone(),
+            action: call.asks.action(),
+            budget_ms: late.budget_ms,
+            elapsed_ms: late.elapsed_ms,
+        });
         let recorder = self.recorders.get_mut(&device).expect("the call was taken from this recorder");
         match call.asks {
             Asks::State(waiters) => {
-                recorder.confidence.unanswered(SILENT);
-                self.ask_later(cx, &device);
+                let greeted = recorder.confidence.unanswered(SILENT);
+                self.after_failure(cx, &device, greeted);
                 self.serve(cx, &device, waiters, Asked::Silent);
             }
             Asks::Command(command) if planted!(cx.knobs, B06) => {
@@ -351,8 +420,17 @@ impl Hub {
                 end(cx, command, CallEnd::Unknown, Err(Refusal::RpcTimeout(action)));
                 if action.mutates() {
                     self.publish_recorder(cx, &device, false);
-                    self.next_version(&device);
-                    cx.publish(Notice::OperationUnknown { device: device.clone(), action, task });
+                    let version = self.next_version(&device);
+                    let Late { budget_ms, elapsed_ms } = late;
+                    let whose = device.clone();
+                    cx.publish(Notice::OperationUnknown {
+                        device: whose,
+                        action,
+                        task,
+                        budget_ms,
+                        elapsed_ms,
+                        version,
+                    });
                     self.ask_state(cx, &device, None);
                 }
             }
@@ -392,13 +470,17 @@ impl Hub {
     }
 
     fn leave(&self, cx: &mut Cx<'_>, device: &DeviceId, waiter: Waiter, over: Over) {
-        let mut view = self.disconnected(cx, device);
         match (waiter, over) {
             (Waiter::Plain(command), Over::Lost | Over::Stopping) => lost(cx, command),
-            (Waiter::Refresh(reply), Over::Lost) => cx.reply(reply, Ok(Response::State(view))),
+            // The state of the link that took over, if one did.
+            (Waiter::Refresh(reply), Over::Lost) => {
+                let view = self.view(cx, device, false);
+                cx.reply(reply, Ok(Response::State(view)));
+            }
             (Waiter::Refresh(reply), Over::Stopping) => cx.reply(reply, Err(Refusal::Stopping)),
             (Waiter::Gate(command), Over::Lost) => {
-                view.error = Some("recorder not connected".into());
+                let error = Some("recorder not connected".into());
+                let view = Box::new(RecorderView { error, ..self.disconnected(cx, device) });
                 refuse(cx, &command, Refusal::RefreshFailed { timeout: false, view, command: true });
             }
             (Waiter::Gate(command), Over::Stopping) => refuse(cx, &command, Refusal::Stopping),
@@ -413,10 +495,12 @@ impl Hub {
             match (waiter, asked) {
                 (Waiter::Refresh(reply), Asked::Told(_)) => cx.reply(reply, Ok(Response::State(view))),
                 (Waiter::Refresh(reply), Asked::Useless(_) | Asked::Silent) => {
+                    let view = Box::new(view);
                     cx.reply(reply, Err(Refusal::RefreshFailed { timeout, view, command: false }));
                 }
                 (Waiter::Gate(command), Asked::Told(_)) => self.go_on(cx, command),
                 (Waiter::Gate(command), Asked::Useless(_) | Asked::Silent) => {
+                    let view = Box::new(view);
                     refuse(cx, &command, Refusal::RefreshFailed { timeout, view, command: true });
                 }
                 (Waiter::Plain(command), Asked::Told(answer) | Asked::Useless(answer)) => {

@@ -131,7 +131,7 @@ impl Site {
         let mut knobs = Knobs::default();
         change(&mut knobs);
         let mut machine = Machine::new();
-        machine.load(&Key::Meta, Row::Meta(MetaRow { next_episode: episodes + 1, next_job: 1 }));
+        machine.load(&Key::Meta, Row::Meta(MetaRow { next_episode: episodes + 1, ..MetaRow::default() }));
         for n in 1..=episodes {
             machine.load(&Key::Episode(EpisodeId(n)), Row::Episode(approved(n)));
         }
@@ -257,6 +257,38 @@ fn a_policy_is_asked_at_once_when_what_it_judges_by_turned() {
     site.policies.uploads = Some(1);
     site.input(&Input::Surroundings(Surroundings { metered: Known::No, ..ethernet }));
     assert_eq!(site.machine.parts().queue.counts(site.now).uploading, 1);
+}
+
+#[test]
+fn a_part_whose_turn_has_come_waits_for_the_word_of_whoever_rules_now() {
+    let mut site = Site::with(2, |knobs| {
+        knobs.destination = true;
+        knobs.builtin.bytes_per_second = Some(1);
+    });
+    seated(&mut site, 0);
+    for n in [1, 2] {
+        site.ask(Request::Sync { episode: EpisodeId(n) });
+        while let Some(ticket) = asked_of_cloud(&site) {
+            let reply = crate::object::ObjectReply::Head(None);
+            site.input(&Input::Object { ticket, outcome: crate::outcome::Outcome::Done(reply) });
+        }
+    }
+    let turn = site.machine.next_wake().expect("one of them waits for its turn").0;
+    site.pass(turn.0.saturating_sub(site.now.mono.0).div_ceil(1_000_000));
+    let set = site.machine.active_policy();
+    site.ask(Request::Policy(PolicyRequest::Quarantine { module: Sha256([2; 32]), reason: "odd".into() }));
+    assert_ne!(site.machine.active_policy(), set);
+    site.input(&Input::Wake);
+    let ruled = |decision: &crate::policy::Decision| matches!(decision.verdict, Verdict::Bandwidth(_));
+    assert!(site.out.decisions.iter().any(ruled), "{:?}", site.out.effects);
+}
+
+/// What the last step asked of the cloud and is answered with nothing being there.
+fn asked_of_cloud(site: &Site) -> Option<crate::id::Ticket> {
+    site.out.effects.iter().find_map(|effect| match effect {
+        crate::effect::Effect::Object { ticket, op } if op.verb == crate::object::Verb::Head => Some(*ticket),
+        _ => None,
+    })
 }
 
 #[test]

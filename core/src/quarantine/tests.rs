@@ -120,6 +120,8 @@ fn deadlines_and_operations_are_named_by_words_that_stay() {
         (TimerKey::Upload(JobId(4)), "upload of job 4"),
         (TimerKey::Janitor(JobId(4)), "janitor of job 4"),
         (TimerKey::Queue, "queue"),
+        (TimerKey::Uploader(DeviceId::new("r").unwrap()), "question to the uploader of r"),
+        (TimerKey::Overdue, "overdue recordings"),
         (TimerKey::Scan, "scan"),
         (TimerKey::Remove, "removal of edge copies"),
         (TimerKey::Policy, "policies"),

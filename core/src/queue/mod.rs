@@ -102,6 +102,8 @@ impl Queue {
             | Key::Upload(_)
             | Key::Part(..)
             | Key::Policy
+            | Key::Device(_)
+            | Key::Token(_)
             | Key::Module(_)
             | Key::Alias(_)
             | Key::Binding(_) => None,

@@ -241,4 +241,24 @@ pub struct BindingRow {
     /// The episode, once verified.
     #[n(2)]
     pub episode: Option<EpisodeId>,
+    /// How many bytes the uploader announced last, while there is no episode.
+    #[n(3)]
+    pub len: Option<u64>,
+    /// Which SHA-256 the uploader announced last, while there is no episode.
+    #[n(4)]
+    pub sha256: Option<Sha256>,
+}
+
+impl BindingRow {
+    /// A key that belongs to this attempt, of which nobody said anything more.
+    #[must_use]
+    pub fn new(task: TaskId, wire: WireId) -> BindingRow {
+        BindingRow { task, wire, episode: None, len: None, sha256: None }
+    }
+
+    /// Whether it belongs to this attempt.
+    #[must_use]
+    pub fn is_of(&self, task: &TaskId, wire: &WireId) -> bool {
+        (&self.task, &self.wire) == (task, wire)
+    }
 }

@@ -6,6 +6,7 @@
 mod episode;
 mod job;
 mod policy;
+mod roster;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,8 @@ pub use job::{Cause, FinalWhy, JobRow, JobState, ParkWhy};
 pub use policy::{
     Blame, FaultMark, ModuleRow, ModuleState, PolicyRow, Probation, Quarantine, Shadow, Turn, TurnWhat,
 };
-pub use task::{AliasRow, RecordingFacts, TaskRow, TaskState};
+pub use roster::{DeviceRow, Named, Scope, TokenRow};
+pub use task::{AliasRow, EarlierAttempt, RecordingFacts, TaskRow, TaskState};
 pub use upload::{Phase, Plan, SidecarSource, Source, UploadRow};
 
 use crate::digest::Sha256;
@@ -34,6 +36,8 @@ use crate::object::PartFacts;
 pub enum Kind {
     /// Counters of the site.
     Meta = 1,
+    /// Registered devices.
+    Device = 2,
     /// Tasks.
     Task = 3,
     /// Episodes.
@@ -46,6 +50,8 @@ pub enum Kind {
     Part = 8,
     /// Who sits in which slot of policies.
     Policy = 11,
+    /// Tokens.
+    Token = 13,
     /// Wire ids of later attempts → their task.
     Alias = 14,
     /// Keys at the edge → the task they belong to.
@@ -56,14 +62,16 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of ordinals.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Meta,
+        Kind::Device,
         Kind::Task,
         Kind::Episode,
         Kind::Job,
         Kind::Upload,
         Kind::Part,
         Kind::Policy,
+        Kind::Token,
         Kind::Alias,
         Kind::Binding,
         Kind::Module,
@@ -76,6 +84,9 @@ pub enum Key {
     /// The one meta row.
     #[n(1)]
     Meta,
+    /// A registered device.
+    #[n(2)]
+    Device(#[n(0)] DeviceId),
     /// A task.
     #[n(3)]
     Task(#[n(0)] TaskId),
@@ -94,6 +105,9 @@ pub enum Key {
     /// The one row of the set of policies.
     #[n(11)]
     Policy,
+    /// A token, by its SHA-256.
+    #[n(13)]
+    Token(#[n(0)] Sha256),
     /// A wire id of a later attempt.
     #[n(14)]
     Alias(#[n(0)] WireId),
@@ -111,12 +125,14 @@ impl Key {
     pub fn kind(&self) -> Kind {
         match self {
             Key::Meta => Kind::Meta,
+            Key::Device(_) => Kind::Device,
             Key::Task(_) => Kind::Task,
             Key::Episode(_) => Kind::Episode,
             Key::Job(_) => Kind::Job,
             Key::Upload(_) => Kind::Upload,
             Key::Part(..) => Kind::Part,
             Key::Policy => Kind::Policy,
+            Key::Token(_) => Kind::Token,
             Key::Alias(_) => Kind::Alias,
             Key::Binding(_) => Kind::Binding,
             Key::Module(_) => Kind::Module,
@@ -128,13 +144,14 @@ impl Key {
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Key::Meta | Key::Policy => Vec::new(),
+            Key::Device(id) => id.as_str().as_bytes().to_vec(),
             Key::Task(id) => id.as_str().as_bytes().to_vec(),
             Key::Episode(id) => id.0.to_be_bytes().to_vec(),
             Key::Job(id) | Key::Upload(id) => id.0.to_be_bytes().to_vec(),
             Key::Part(job, part) => [&job.0.to_be_bytes()[..], &part.0.to_be_bytes()[..]].concat(),
             Key::Alias(id) => id.as_str().as_bytes().to_vec(),
             Key::Binding(key) => key.as_str().as_bytes().to_vec(),
-            Key::Module(hash) => hash.0.to_vec(),
+            Key::Token(hash) | Key::Module(hash) => hash.0.to_vec(),
         }
     }
 
@@ -145,6 +162,7 @@ impl Key {
         let text = || core::str::from_utf8(bytes).map_err(|_| bad());
         Ok(match kind {
             Kind::Meta => Key::Meta,
+            Kind::Device => Key::Device(DeviceId::new(text()?).map_err(|_| bad())?),
             Kind::Task => Key::Task(TaskId::new(text()?).map_err(|_| bad())?),
             Kind::Episode => Key::Episode(EpisodeId(number(bytes)?)),
             Kind::Job => Key::Job(JobId(number(bytes)?)),
@@ -156,6 +174,7 @@ impl Key {
             }
             Kind::Policy if bytes.is_empty() => Key::Policy,
             Kind::Policy => return Err(bad()),
+            Kind::Token => Key::Token(Sha256(bytes.try_into().map_err(|_| bad())?)),
             Kind::Alias => Key::Alias(WireId::new(text()?).map_err(|_| bad())?),
             Kind::Binding => Key::Binding(ObjectKey::new(text()?).map_err(|_| bad())?),
             Kind::Module => Key::Module(Sha256(bytes.try_into().map_err(|_| bad())?)),
@@ -169,6 +188,9 @@ pub enum Row {
     /// Under [`Key::Meta`].
     #[n(1)]
     Meta(#[n(0)] MetaRow),
+    /// Under [`Key::Device`].
+    #[n(2)]
+    Device(#[n(0)] Box<DeviceRow>),
     /// Under [`Key::Task`].
     #[n(3)]
     Task(#[n(0)] TaskRow),
@@ -187,6 +209,9 @@ pub enum Row {
     /// Under [`Key::Policy`].
     #[n(11)]
     Policy(#[n(0)] Box<PolicyRow>),
+    /// Under [`Key::Token`].
+    #[n(13)]
+    Token(#[n(0)] Box<TokenRow>),
     /// Under [`Key::Alias`].
     #[n(14)]
     Alias(#[n(0)] AliasRow),
@@ -204,12 +229,14 @@ impl Row {
     pub fn kind(&self) -> Kind {
         match self {
             Row::Meta(_) => Kind::Meta,
+            Row::Device(_) => Kind::Device,
             Row::Task(_) => Kind::Task,
             Row::Episode(_) => Kind::Episode,
             Row::Job(_) => Kind::Job,
             Row::Upload(_) => Kind::Upload,
             Row::Part(_) => Kind::Part,
             Row::Policy(_) => Kind::Policy,
+            Row::Token(_) => Kind::Token,
             Row::Alias(_) => Kind::Alias,
             Row::Binding(_) => Kind::Binding,
             Row::Module(_) => Kind::Module,
@@ -221,12 +248,14 @@ impl Row {
     pub fn to_bytes(&self) -> Vec<u8> {
         let written = match self {
             Row::Meta(row) => minicbor::to_vec(row),
+            Row::Device(row) => minicbor::to_vec(row),
             Row::Task(row) => minicbor::to_vec(row),
             Row::Episode(row) => minicbor::to_vec(row),
             Row::Job(row) => minicbor::to_vec(row),
             Row::Upload(row) => minicbor::to_vec(row),
             Row::Part(row) => minicbor::to_vec(row),
             Row::Policy(row) => minicbor::to_vec(row),
+            Row::Token(row) => minicbor::to_vec(row),
             Row::Alias(row) => minicbor::to_vec(row),
             Row::Binding(row) => minicbor::to_vec(row),
             Row::Module(row) => minicbor::to_vec(row),
@@ -238,12 +267,14 @@ impl Row {
     pub fn from_bytes(kind: Kind, bytes: &[u8]) -> Result<Row, BadRow> {
         let row = match kind {
             Kind::Meta => minicbor::decode(bytes).map(Row::Meta),
+            Kind::Device => minicbor::decode(bytes).map(Row::Device),
             Kind::Task => minicbor::decode(bytes).map(Row::Task),
             Kind::Episode => minicbor::decode(bytes).map(Row::Episode),
             Kind::Job => minicbor::decode(bytes).map(Row::Job),
             Kind::Upload => minicbor::decode(bytes).map(Row::Upload),
             Kind::Part => minicbor::decode(bytes).map(Row::Part),
             Kind::Policy => minicbor::decode(bytes).map(Row::Policy),
+            Kind::Token => minicbor::decode(bytes).map(Row::Token),
             Kind::Alias => minicbor::decode(bytes).map(Row::Alias),
             Kind::Binding => minicbor::decode(bytes).map(Row::Binding),
             Kind::Module => minicbor::decode(bytes).map(Row::Module),
@@ -276,11 +307,17 @@ pub struct MetaRow {
     /// Number of the next job.
     #[n(1)]
     pub next_job: u64,
+    /// Number of the next device; `None` is 1.
+    #[n(2)]
+    pub next_device: Option<u64>,
+    /// Number of the next token; `None` is 1.
+    #[n(3)]
+    pub next_token: Option<u64>,
 }
 
 impl Default for MetaRow {
     fn default() -> Self {
-        MetaRow { next_episode: 1, next_job: 1 }
+        MetaRow { next_episode: 1, next_job: 1, next_device: None, next_token: None }
     }
 }
 
@@ -301,6 +338,8 @@ pub fn device_of(row: &Row) -> Option<&DeviceId> {
         Row::Task(row) => Some(&row.device),
         Row::Episode(row) => Some(&row.device),
         Row::Job(row) => Some(&row.device),
+        Row::Device(row) => Some(&row.id),
+        Row::Token(row) => row.device.as_ref(),
         Row::Meta(_)
         | Row::Upload(_)
         | Row::Part(_)

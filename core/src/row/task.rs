@@ -1,6 +1,7 @@
 //! The record of a task: one recording assignment for one device.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
 use crate::digest::Sha256;
@@ -128,6 +129,39 @@ pub struct TaskRow {
     /// Last change.
     #[n(14)]
     pub updated_at: Wall,
+    /// Attempts before this one whose `begin` was sent, oldest first; the newest
+    /// [`ATTEMPTS_KEPT`](crate::limits::ATTEMPTS_KEPT) of them. Never an empty list.
+    #[n(15)]
+    pub earlier: Option<Vec<EarlierAttempt>>,
+    /// Since when it waits for its recording.
+    #[n(16)]
+    pub uploading_at: Option<Wall>,
+}
+
+/// An attempt that was given up although it may have recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EarlierAttempt {
+    /// Its number.
+    #[n(0)]
+    pub attempt: u32,
+    /// When its device first took its configuration.
+    #[n(1)]
+    pub ready_at: Option<Wall>,
+    /// When recording began.
+    #[n(2)]
+    pub started_at: Option<Wall>,
+    /// When it was given up.
+    #[n(3)]
+    pub left_at: Wall,
+    /// Whether its device may still hold a recording of it: it is asked for.
+    #[n(4)]
+    pub owed: bool,
+    /// On how many links it was asked for and not found.
+    #[n(5)]
+    pub asked: u8,
+    /// SHA-256 of the `user_token` of its configuration: its recorder may still call back with it.
+    #[n(6)]
+    pub token_sha256: Option<Sha256>,
 }
 
 /// What a device said of a recording when it ended.
@@ -154,6 +188,9 @@ pub struct RecordingFacts {
     /// What went wrong while recording, if anything.
     #[n(6)]
     pub error: Option<String>,
+    /// How it ended in the device's word, if that is not `finished`.
+    #[n(7)]
+    pub status: Option<String>,
 }
 
 /// A wire id of a later attempt.

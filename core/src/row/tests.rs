@@ -1,6 +1,7 @@
 //! Round trips of every key and record, their order, and the bytes that old files hold.
 
 mod policy;
+mod roster;
 
 use super::*;
 use crate::digest::Sha256;
@@ -60,6 +61,8 @@ fn golden_rows() -> Vec<Row> {
         token_sha256: Some(Sha256([7; 32])),
         recording: Some(RecordingFacts { started_at: Some(Wall(-1)), len: Some(9), ..Default::default() }),
         updated_at: Wall(4),
+        earlier: None,
+        uploading_at: None,
     };
     let episode = EpisodeRow {
         id: EpisodeId(1),
@@ -119,14 +122,17 @@ fn golden_rows() -> Vec<Row> {
         look_first: true,
     };
     vec![
-        Row::Meta(MetaRow { next_episode: 2, next_job: 300 }),
+        Row::Meta(MetaRow { next_episode: 2, next_job: 300, ..MetaRow::default() }),
         Row::Task(task),
         Row::Episode(episode),
         Row::Job(job),
         Row::Upload(upload),
         Row::Part(PartFacts { etag: ETag::new("t"), sha256: Sha256([3; 32]), len: 4 }),
         Row::Alias(AliasRow { task: task_id("T") }),
-        Row::Binding(BindingRow { task: task_id("T"), wire: wire_id("T.2"), episode: Some(EpisodeId(1)) }),
+        Row::Binding(BindingRow {
+            episode: Some(EpisodeId(1)),
+            ..BindingRow::new(task_id("T"), wire_id("T.2"))
+        }),
     ]
 }
 
@@ -203,6 +209,33 @@ fn an_inspection_has_these_bytes_and_a_record_without_one_is_as_long_as_before()
 }
 
 #[test]
+fn a_task_that_was_tried_before_has_these_bytes_and_one_that_was_not_is_as_long_as_before() {
+    let Some(Row::Task(mut row)) = golden_rows().into_iter().nth(1) else { panic!("a task") };
+    row.earlier = Some(vec![EarlierAttempt {
+        attempt: 1,
+        ready_at: Some(Wall(1)),
+        started_at: None,
+        left_at: Wall(3),
+        owed: true,
+        asked: 2,
+        token_sha256: None,
+    }]);
+    row.uploading_at = Some(Wall(5));
+    let mut with_token = row.clone();
+    with_token.earlier.iter_mut().flatten().for_each(|entry| entry.token_sha256 = Some(Sha256([9; 32])));
+    let row = Row::Task(row);
+    let (_, old) = GOLDEN[1];
+    let written = hex(&row.to_bytes());
+    let old = old.strip_prefix("8f").expect("fifteen places");
+    assert_eq!(written, std::format!("91{old}81860101f603f50205"));
+    assert_eq!(Row::from_bytes(Kind::Task, &bytes(&written)), Ok(row));
+    let row = Row::Task(with_token);
+    let written = hex(&row.to_bytes());
+    assert_eq!(written, std::format!("91{old}81870101f603f5025820{}05", "09".repeat(32)));
+    assert_eq!(Row::from_bytes(Kind::Task, &bytes(&written)), Ok(row));
+}
+
+#[test]
 fn words_for_flaws_and_doubts_are_all_different_and_their_ordinals_count_up() {
     let more = [Doubt::NoMessages, Doubt::MessageCountDiffers, Doubt::CopyDiffers, Doubt::CopyGone];
     let all: Vec<Doubt> = Flaw::ALL.into_iter().map(Doubt::Flaw).chain(more).collect();
@@ -235,7 +268,7 @@ fn keys_have_these_bytes() {
 #[test]
 fn ordinals_of_kinds_never_change() {
     let ordinals: Vec<u8> = Kind::ALL.iter().map(|kind| *kind as u8).collect();
-    assert_eq!(ordinals, [1, 3, 4, 5, 7, 8, 11, 14, 15, 16]);
+    assert_eq!(ordinals, [1, 2, 3, 4, 5, 7, 8, 11, 13, 14, 15, 16]);
 }
 
 #[test]
@@ -251,6 +284,8 @@ fn broken_bytes_are_refused_and_say_of_which_table() {
         (Kind::Alias, b""),
         (Kind::Binding, b"a//b"),
         (Kind::Module, &[0; 31]),
+        (Kind::Token, &[0; 33]),
+        (Kind::Device, b"a b"),
     ] {
         assert_eq!(Key::from_bytes(kind, bytes), Err(BadRow { kind, why: "key" }));
     }
@@ -332,15 +367,10 @@ fn any_facts() -> impl Strategy<Value = RecordingFacts> {
         any::<Option<u64>>(),
         maybe(text()),
         maybe(text()),
+        maybe(text()),
     )
-        .prop_map(|(started_at, finished_at, duration_ms, messages, len, path, error)| RecordingFacts {
-            started_at,
-            finished_at,
-            duration_ms,
-            messages,
-            len,
-            path,
-            error,
+        .prop_map(|(started_at, finished_at, duration_ms, messages, len, path, error, status)| {
+            RecordingFacts { started_at, finished_at, duration_ms, messages, len, path, error, status }
         })
 }
 
@@ -348,7 +378,8 @@ fn any_task() -> impl Strategy<Value = Row> {
     let ids = (task(), device(), any::<u32>(), wire(), 0..TaskState::ALL.len());
     let times = (wall(), maybe(wall()), maybe(wall()), maybe(wall()), wall());
     let rest = (maybe(text()), maybe(text()), any::<bool>(), maybe(sha()), maybe(any_facts()));
-    (ids, times, rest).prop_map(|(ids, times, rest)| {
+    let attempts = (maybe(proptest::collection::vec(any_attempt(), 1..3)), maybe(wall()));
+    (ids, times, rest, attempts).prop_map(|(ids, times, rest, attempts)| {
         Row::Task(TaskRow {
             id: ids.0,
             device: ids.1,
@@ -365,8 +396,24 @@ fn any_task() -> impl Strategy<Value = Row> {
             token_sha256: rest.3,
             recording: rest.4,
             updated_at: times.4,
+            earlier: attempts.0,
+            uploading_at: attempts.1,
         })
     })
+}
+
+fn any_attempt() -> impl Strategy<Value = EarlierAttempt> {
+    (any::<u32>(), maybe(wall()), maybe(wall()), wall(), any::<bool>(), any::<u8>(), maybe(sha())).prop_map(
+        |(attempt, ready_at, started_at, left_at, owed, asked, token_sha256)| EarlierAttempt {
+            attempt,
+            ready_at,
+            started_at,
+            left_at,
+            owed,
+            asked,
+            token_sha256,
+        },
+    )
 }
 
 fn any_mark() -> impl Strategy<Value = SyncMark> {
@@ -523,8 +570,13 @@ fn any_upload() -> impl Strategy<Value = Row> {
 
 fn any_row() -> impl Strategy<Value = Row> {
     prop_oneof![
-        (any::<u64>(), any::<u64>())
-            .prop_map(|(next_episode, next_job)| Row::Meta(MetaRow { next_episode, next_job })),
+        any::<(u64, u64, Option<u64>, Option<u64>)>().prop_map(
+            |(next_episode, next_job, next_device, next_token)| {
+                Row::Meta(MetaRow { next_episode, next_job, next_device, next_token })
+            }
+        ),
+        roster::any_device(),
+        roster::any_token(),
         any_task(),
         any_episode(),
         any_job(),
@@ -535,9 +587,11 @@ fn any_row() -> impl Strategy<Value = Row> {
             len
         })),
         task().prop_map(|task| Row::Alias(AliasRow { task })),
-        (task(), wire(), any::<Option<u64>>()).prop_map(|(task, wire, n)| {
-            Row::Binding(BindingRow { task, wire, episode: n.map(EpisodeId) })
-        }),
+        (task(), wire(), any::<(Option<u64>, Option<u64>)>(), proptest::option::of(sha())).prop_map(
+            |(task, wire, (n, len), sha256)| {
+                Row::Binding(BindingRow { task, wire, episode: n.map(EpisodeId), len, sha256 })
+            }
+        ),
         policy::any_policy(),
         policy::any_module(),
     ]
@@ -548,6 +602,8 @@ fn any_key() -> impl Strategy<Value = Key> {
         Just(Key::Meta),
         Just(Key::Policy),
         sha().prop_map(Key::Module),
+        sha().prop_map(Key::Token),
+        text().prop_map(|t| Key::Device(DeviceId::new(&t).expect("legal"))),
         task().prop_map(Key::Task),
         any::<u64>().prop_map(|n| Key::Episode(EpisodeId(n))),
         any::<u64>().prop_map(|n| Key::Job(JobId(n))),
@@ -569,6 +625,7 @@ fn two_keys_of_a_kind() -> impl Strategy<Value = (Key, Key)> {
         (wire(), wire()).prop_map(|(a, b)| (Key::Alias(a), Key::Alias(b))),
         (key_text(), key_text()).prop_map(|(a, b)| (Key::Binding(a), Key::Binding(b))),
         (sha(), sha()).prop_map(|(a, b)| (Key::Module(a), Key::Module(b))),
+        (sha(), sha()).prop_map(|(a, b)| (Key::Token(a), Key::Token(b))),
     ]
 }
 

@@ -7,11 +7,11 @@ use super::{Tasks, refuse};
 use crate::bug::planted;
 use crate::change::{TaskCause, TaskChange};
 use crate::cx::Cx;
-use crate::fact::{CallEnd, Fact};
-use crate::id::{TaskId, WireId};
+use crate::fact::{CallEnd, Fact, Reported};
+use crate::id::{DeviceId, TaskId, WireId};
 use crate::input::{Action, Command};
 use crate::refusal::Refusal;
-use crate::row::{TaskRow, TaskState};
+use crate::row::{EarlierAttempt, TaskRow, TaskState};
 use crate::wire::params;
 
 impl Tasks {
@@ -38,11 +38,24 @@ impl Tasks {
 
     /// `config`: the task must be this device's, pending, and never recorded under this wire id.
     fn configure(&mut self, cx: &mut Cx<'_>, mut command: Command) {
-        let Some(text) = named(&command) else {
-            return refuse(cx, command.reply, Refusal::TaskIdRequired("task_config.task_id"));
-        };
-        let Some(row) = self.by_operator(text).filter(|row| row.device == command.device) else {
-            return refuse(cx, command.reply, Refusal::NotConfigurable(None));
+        let text = named(&command);
+        let found = text.and_then(|text| self.by_operator(text)).filter(|row| row.device == command.device);
+        if let Some(held) = self.ready_for(&command.device) {
+            // A configuration that nobody may begin any more is replaced without loss, another one is not.
+            let of = |row: &TaskRow| {
+                let mut earlier = row.earlier.iter().flatten();
+                earlier.any(|entry| Some(&WireId::of_attempt(&row.id, entry.attempt)) == held)
+            };
+            if !found.is_some_and(of) {
+                let (state, task) =
+                    (Reported::Ready.name().to_string(), held.map(ToString::to_string).unwrap_or_default());
+                return refuse(cx, command.reply, Refusal::RecorderBusy { state, task });
+            }
+        }
+        let Some(row) = found else {
+            let required = Refusal::TaskIdRequired("task_config.task_id");
+            let refusal = if text.is_none() { required } else { Refusal::NotConfigurable(None) };
+            return refuse(cx, command.reply, refusal);
         };
         // A begun wire id may have a recording on the device: configuring it again would let it be overwritten.
         if row.state != TaskState::Pending || row.begun {
@@ -69,31 +82,49 @@ impl Tasks {
         let Some(row) = self.by_operator(text).filter(|row| row.device == command.device) else {
             return refuse(cx, command.reply, Refusal::NotBeginable(None));
         };
-        if !self.may_begin(row) {
+        let again = planted!(cx.knobs, X51) && row.state == TaskState::Ready;
+        if !may_begin(row) && !again {
             return refuse(cx, command.reply, Refusal::NotBeginable(Some(row.state)));
         }
+        let id = row.id.clone();
         command.params = Some(params::name_task(command.params.as_deref(), row.wire.as_str()));
         command.task = Some(row.wire.to_string());
         command.task_state = Some(row.state);
+        self.reserve(&id);
         cx.tell(Fact::CommandCleared(command));
     }
 
-    /// A wire id whose `begin` was sent is begun again only if the device refused it, or said afterwards that it is
-    /// still ready for it.
-    fn may_begin(&self, row: &TaskRow) -> bool {
-        match row.state {
-            TaskState::Pending => !row.begun,
-            TaskState::Ready => !row.begun || self.sides.get(&row.id).is_some_and(|side| side.begin_again),
-            TaskState::InProgress
-            | TaskState::Uploading
-            | TaskState::Completed
-            | TaskState::Failed
-            | TaskState::Cancelled => false,
+    /// For which attempt the recorder of this device is ready, if it said that it is; inside, `None` is a name that none
+    /// of ours can have.
+    fn ready_for(&self, device: &DeviceId) -> Option<Option<&WireId>> {
+        let report = self.recorders.get(device)?.last.as_ref()?;
+        (report.state == Reported::Ready).then_some(report.task.as_ref())
+    }
+
+    /// An earlier attempt of an own task that the recorder of this device says it holds.
+    fn held_earlier(&self, device: &DeviceId, text: &str) -> Option<WireId> {
+        let report = self.recorders.get(device)?.last.as_ref()?;
+        let wire = report.task.as_ref()?;
+        if wire.as_str() == text {
+            let named = self.owned(device, wire.as_str())?;
+            return (!named.current).then_some(named.wire);
         }
+        // A task's own id stands for whichever attempt of it the recorder holds.
+        let row = TaskId::new(text).ok().and_then(|id| self.tasks.get(&id))?;
+        let mut earlier = row.earlier.iter().flatten();
+        let holds = |entry: &EarlierAttempt| WireId::of_attempt(&row.id, entry.attempt) == *wire;
+        (row.device == *device && earlier.any(holds)).then(|| wire.clone())
     }
 
     /// The other commands: a task they name must be this device's.
     fn pass(&mut self, cx: &mut Cx<'_>, mut command: Command) {
+        let earlier = named(&command)
+            .filter(|_| matches!(command.action, Action::Finish | Action::Cancel | Action::Clear));
+        if let Some(wire) = earlier.and_then(|text| self.held_earlier(&command.device, text)) {
+            command.params = Some(params::name_task(command.params.as_deref(), wire.as_str()));
+            command.task = Some(wire.to_string());
+            return cx.tell(Fact::CommandCleared(command));
+        }
         if let Some(text) = named(&command) {
             let Some(row) = self.by_operator(text).filter(|row| row.device == command.device) else {
                 return refuse(cx, command.reply, Refusal::NotOwned);
@@ -101,9 +132,9 @@ impl Tasks {
             command.params = Some(params::name_task(command.params.as_deref(), row.wire.as_str()));
             command.task = Some(row.wire.to_string());
             command.task_state = Some(row.state);
-            if matches!(command.action, Action::Cancel | Action::Clear) && !row.state.is_final() {
-                let (id, attempt) = (row.id.clone(), self.successor(row));
-                self.sides.entry(id).or_default().successor = Some(attempt);
+            if matches!(command.action, Action::Cancel | Action::Clear) {
+                let id = row.id.clone();
+                self.reserve(&id);
             }
         }
         cx.tell(Fact::CommandCleared(command));
@@ -120,14 +151,11 @@ impl Tasks {
                 let token_sha256 = command.token.map(|token| token.sha256);
                 self.enact_task(cx, TaskChange::ConfigSent { task, token_sha256, at });
             }
-            Action::Begin => {
-                let side = self.sides.entry(task.clone()).or_default();
-                (side.begin_out, side.begin_again) = (true, false);
-                if matches!(state, TaskState::Pending | TaskState::Ready) {
-                    self.enact_task(cx, TaskChange::BeginSent { task, at });
-                }
+            Action::Begin if matches!(state, TaskState::Pending | TaskState::Ready) => {
+                self.enact_task(cx, TaskChange::BeginSent { task, at });
             }
-            Action::Config
+            Action::Begin
+            | Action::Config
             | Action::GetState
             | Action::GetStats
             | Action::Finish
@@ -141,18 +169,26 @@ impl Tasks {
 
     /// A command ended. What the device refused, or nobody knows, moves nothing: its own reports will.
     pub fn on_command_ended(&mut self, cx: &mut Cx<'_>, command: &Command, end: CallEnd) {
-        let Some(row) = command.task.as_deref().and_then(|wire| self.live(&command.device, wire)) else {
+        let Some(wire) = command.task.as_deref() else { return };
+        let Some(row) = self.live(&command.device, wire) else {
+            if (command.action, end) == (Action::Cancel, CallEnd::Done) {
+                self.dropped(cx, &command.device, wire);
+            }
             return;
         };
         let (task, state, at) = (row.id.clone(), row.state, cx.now.wall);
-        if command.action == Action::Begin {
-            let side = self.sides.entry(task.clone()).or_default();
-            (side.begin_out, side.begin_again) = (false, end == CallEnd::Refused);
+        let cause = TaskCause::Answer;
+        if (command.action, end) == (Action::Begin, CallEnd::Refused)
+            && matches!(state, TaskState::Pending | TaskState::Ready)
+            && row.begun
+            && !planted!(cx.knobs, X51)
+        {
+            // Strictly: a wire id whose `begin` was ever sent is never begun again.
+            return self.give_back(cx, &task, cause);
         }
         if end != CallEnd::Done {
             return;
         }
-        let cause = TaskCause::Answer;
         match (command.action, state) {
             (Action::Config, TaskState::Pending) => {
                 self.enact_task(cx, TaskChange::Readied { task, cause, at });
@@ -162,6 +198,9 @@ impl Tasks {
             }
             (Action::Cancel, TaskState::Ready | TaskState::InProgress)
             | (Action::Clear, TaskState::Ready) => self.give_back(cx, &task, cause),
+            (Action::Finish, TaskState::Ready | TaskState::InProgress) => {
+                self.sides.entry(task).or_default().finish_done = true;
+            }
             // A repeated or overtaken answer, or a command that moves no task.
             (
                 Action::Config
@@ -191,9 +230,19 @@ impl Tasks {
             (true, None) => row.attempt.saturating_add(1),
         };
         let wire = if row.begun { WireId::of_attempt(task, attempt) } else { row.wire.clone() };
+        if !row.begun && side.successor.is_some() {
+            // A `begin` of this name may be cleared already: the number that would follow stays chosen.
+            let kept = super::Side { successor: side.successor, ..super::Side::default() };
+            self.sides.insert(task.clone(), kept);
+        }
         let (task, at) = (task.clone(), cx.now.wall);
-        self.enact_task(cx, TaskChange::Returned { task, attempt, wire, cause, at });
+        self.enact_task(cx, TaskChange::Returned { task, attempt, wire, cause, at, remembered: true });
     }
+}
+
+/// A wire id whose `begin` was ever sent is never begun again: it may have a recording, which would be overwritten.
+fn may_begin(row: &TaskRow) -> bool {
+    matches!(row.state, TaskState::Pending | TaskState::Ready) && !row.begun
 }
 
 fn named(command: &Command) -> Option<&str> {

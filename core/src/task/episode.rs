@@ -35,22 +35,24 @@ impl Tasks {
     /// Takes a change into memory; returns the records touched.
     pub fn apply_episode(&mut self, change: &EpisodeChange) -> Result<Vec<Key>, Illegal> {
         let touched = match change {
-            EpisodeChange::Bound { key, task, wire } => {
-                if self.bindings.contains_key(key) {
+            EpisodeChange::Bound { key, task, wire, len, sha256 } => {
+                let row =
+                    BindingRow { len: *len, sha256: *sha256, ..BindingRow::new(task.clone(), wire.clone()) };
+                let old = self.bindings.get(key);
+                if old.is_some_and(|old| !old.is_of(task, wire) || old.episode.is_some() || *old == row) {
                     return Err(self.illegal(change));
                 }
-                let row = BindingRow { task: task.clone(), wire: wire.clone(), episode: None };
                 self.bindings.insert(key.clone(), row);
                 vec![Key::Binding(key.clone())]
             }
             EpisodeChange::Recorded(row) => {
-                let free = BindingRow { task: row.task.clone(), wire: row.wire.clone(), episode: None };
+                let free = |b: &BindingRow| b.is_of(&row.task, &row.wire) && b.episode.is_none();
                 let numbered = row.id.0 >= self.next_episode && !self.episodes.contains_key(&row.id);
-                let Some(binding) = self.bindings.get_mut(&row.key).filter(|b| **b == free && numbered)
-                else {
+                let Some(binding) = self.bindings.get_mut(&row.key).filter(|b| free(b) && numbered) else {
                     return Err(self.illegal(change));
                 };
-                binding.episode = Some(row.id);
+                // From now on the episode says what is there.
+                (binding.episode, binding.len, binding.sha256) = (Some(row.id), None, None);
                 self.next_episode = row.id.0 + 1;
                 self.episodes.insert(row.id, (**row).clone());
                 vec![Key::Meta, Key::Episode(row.id), Key::Binding(row.key.clone())]

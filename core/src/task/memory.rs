@@ -1,12 +1,17 @@
 //! Which rows are in memory, and how a text from outside finds one. Decides nothing about them.
 
 use alloc::collections::BTreeSet;
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use super::Tasks;
+use super::overdue::Overdue;
+use super::transfer::name_of;
+use super::{Errand, Tasks};
 use crate::bug::planted;
 use crate::id::{DeviceId, EpisodeId, ObjectKey, TaskId, Ticket, WireId};
 use crate::machine::Rows;
+use crate::object::{ObjectReply, is_recording_of};
+use crate::outcome::Outcome;
 use crate::row::{EpisodeRow, Key, Row, TaskRow};
 use crate::wire::transfer::Announced;
 
@@ -65,7 +70,14 @@ impl Tasks {
             Key::Episode(id) => self.episodes.get(id).cloned().map(Row::Episode),
             Key::Alias(id) => self.aliases.get(id).cloned().map(Row::Alias),
             Key::Binding(id) => self.bindings.get(id).cloned().map(Row::Binding),
-            Key::Meta | Key::Job(_) | Key::Upload(_) | Key::Part(..) | Key::Policy | Key::Module(_) => None,
+            Key::Meta
+            | Key::Device(_)
+            | Key::Job(_)
+            | Key::Upload(_)
+            | Key::Part(..)
+            | Key::Policy
+            | Key::Token(_)
+            | Key::Module(_) => None,
         }
     }
 
@@ -81,7 +93,7 @@ impl Tasks {
             match &key {
                 Key::Task(id) => {
                     let cold = self.tasks.get(id).is_some_and(|row| !Tasks::is_hot_task(row));
-                    if cold && !self.is_verifying(|v| v.task == *id) {
+                    if cold && !self.is_verified(id) {
                         self.drop_task(id);
                     }
                 }
@@ -94,20 +106,27 @@ impl Tasks {
                     self.aliases.remove(wire);
                 }
                 Key::Binding(key) => {
-                    if !self.is_verifying(|v| v.key == *key) {
+                    if self.verified_at(key).is_none() {
                         self.bindings.remove(key);
                     }
                 }
-                Key::Meta | Key::Job(_) | Key::Upload(_) | Key::Part(..) | Key::Policy | Key::Module(_) => {}
+                Key::Meta
+                | Key::Device(_)
+                | Key::Job(_)
+                | Key::Upload(_)
+                | Key::Part(..)
+                | Key::Policy
+                | Key::Token(_)
+                | Key::Module(_) => {}
             }
         }
         self.asked.clear();
     }
 
-    /// Whether a task must be in memory from boot on.
+    /// Whether a task must be in memory from boot on: also one that is over, while a recording of it is owed.
     #[must_use]
     pub fn is_hot_task(row: &TaskRow) -> bool {
-        !row.state.is_final()
+        !row.state.is_final() || super::reconcile::owes(row)
     }
 
     /// Whether an episode must be in memory from boot on: while its copy is at the edge it may still have to be checked,
@@ -125,6 +144,8 @@ impl Tasks {
         }
         self.asked.clear();
         self.uploaders.clear();
+        self.recorders.clear();
+        self.back_by = None;
         self.sides.clear();
         self.removals.clear();
         self.looks.clear();
@@ -132,28 +153,70 @@ impl Tasks {
         self.crowded.clear();
         self.held.clear();
         self.short = false;
+        self.asking.clear();
+        self.searches.clear();
+        self.overdue = Overdue::default();
         self.scans = super::scan::Scans::default();
     }
 
-    /// Puts a task row in place, and its wire id in the index.
+    /// Puts a task row in place, and its wire id and its device in the indexes. A task's device never changes.
     pub(super) fn put_task(&mut self, row: TaskRow) {
         if let Some(old) = self.tasks.get(&row.id) {
             self.current.remove(&old.wire);
+            assert!(old.device == row.device, "I11: task {} changes its device", row.id);
         }
         self.current.insert(row.wire.clone(), row.id.clone());
+        self.of_device.entry(row.device.clone()).or_default().insert(row.id.clone());
         self.tasks.insert(row.id.clone(), row);
     }
 
     fn drop_task(&mut self, id: &TaskId) {
         if let Some(row) = self.tasks.remove(id) {
             self.current.remove(&row.wire);
+            if let Some(tasks) = self.of_device.get_mut(&row.device) {
+                tasks.remove(id);
+                if tasks.is_empty() {
+                    self.of_device.remove(&row.device);
+                }
+            }
         }
         self.sides.remove(id);
         self.held.remove(id);
     }
 
-    fn is_verifying(&self, which: impl Fn(&super::Verify) -> bool) -> bool {
-        self.verifies.values().any(which)
+    /// The tasks of a device that are in memory: every one that is not final, and those of this step.
+    pub(super) fn tasks_of(&self, device: &DeviceId) -> impl Iterator<Item = &TaskRow> {
+        self.of_device.get(device).into_iter().flatten().filter_map(|id| self.tasks.get(id))
+    }
+
+    /// The verifications of a device's recordings.
+    pub(super) fn verifies_of(
+        &self,
+        device: &DeviceId,
+    ) -> impl Iterator<Item = (&(DeviceId, WireId), &super::Verify)> {
+        let first = (device.clone(), WireId::LEAST);
+        self.verifies.range(first..).take_while(move |((whose, _), _)| whose == device)
+    }
+
+    /// The verification that looks at the recording under this key. There is at most one: a key belongs to one attempt
+    /// for ever, and its rows stay in memory as long as the verification is there.
+    pub(super) fn verified_at(&self, key: &ObjectKey) -> Option<(DeviceId, WireId)> {
+        if planted!(self, X17) {
+            return self.verifies.iter().find(|(_, verify)| verify.key == *key).map(|(at, _)| at.clone());
+        }
+        let binding = self.bindings.get(key)?;
+        let device = self.tasks.get(&binding.task)?.device.clone();
+        let at = (device, binding.wire.clone());
+        self.verifies.get(&at).is_some_and(|verify| verify.key == *key).then_some(at)
+    }
+
+    /// Whether a recording of this task is being verified.
+    fn is_verified(&self, task: &TaskId) -> bool {
+        if planted!(self, X17) {
+            return self.verifies.values().any(|verify| verify.task == *task);
+        }
+        let row = self.tasks.get(task);
+        row.is_some_and(|row| self.verifies_of(&row.device).any(|(_, verify)| verify.task == *task))
     }
 }
 
@@ -180,6 +243,13 @@ impl Tasks {
     pub(super) fn owned(&self, device: &DeviceId, text: &str) -> Option<Named> {
         let own = |named: &Named| self.tasks.get(&named.task).is_some_and(|r| r.device == *device);
         self.by_device(text).filter(|named| own(named) || planted!(self, X17))
+    }
+
+    /// The attempt that a key is the name of, if there is one of that name: uploaders name recordings so.
+    pub(super) fn named_by(&self, key: &ObjectKey) -> Option<Named> {
+        let named = self.by_device(name_of(key.as_str())?)?;
+        let row = self.tasks.get(&named.task)?;
+        is_recording_of(key.as_str(), &row.device, &named.wire).then_some(named)
     }
 
     /// The task that an operator names: by its own id or by the wire id of its current attempt.
@@ -266,6 +336,10 @@ impl Tasks {
     pub fn want_announced(&self, announced: &Announced, have: &Rows, keys: &mut BTreeSet<Key>) {
         self.want_task(&announced.task, have, keys);
         let Some(key) = announced.key.as_deref().and_then(|key| ObjectKey::new(key).ok()) else { return };
+        // It may be the name of another one's recording.
+        if let Some(name) = name_of(key.as_str()) {
+            self.want_task(name, have, keys);
+        }
         let wanted = Key::Binding(key.clone());
         let binding = match (self.bindings.get(&key), have.get(&wanted)) {
             (Some(row), _) | (None, Some(Some(Row::Binding(row)))) => row,
@@ -293,17 +367,75 @@ impl Tasks {
     /// be free.
     pub fn want_successor(&self, task: &str, have: &Rows, keys: &mut BTreeSet<Key>) {
         self.want_task(task, have, keys);
-        let Ok(wire) = WireId::new(task) else { return };
+        if let Some(row) = self.row_named(task, have)
+            && self.sides.get(&row.id).is_none_or(|side| side.successor.is_none())
+        {
+            self.want_next(row, have, keys);
+        }
+    }
+
+    /// The attempt after the one that would follow the current one of a task: for an answer that may put the task back
+    /// and name it again.
+    pub fn want_beyond(&self, task: &str, have: &Rows, keys: &mut BTreeSet<Key>) {
+        let Some(row) = self.row_named(task, have) else { return };
+        let chosen = self.sides.get(&row.id).and_then(|side| side.successor);
+        if let Some(next) = chosen.or_else(|| self.first_free(row, have)) {
+            self.want_after(row, next, have, keys);
+        }
+    }
+
+    /// The task of this name, if it is in memory: by its own id or any of its wire ids.
+    fn row_named(&self, task: &str, have: &Rows) -> Option<&TaskRow> {
+        let wire = WireId::new(task).ok()?;
         let here = TaskId::new(task).ok().and_then(|id| self.tasks.get(&id));
-        let Some(row) = here.or_else(|| self.tasks.get(self.current.get(&wire)?)) else { return };
+        let alias = || match (self.aliases.get(&wire), have.get(&Key::Alias(wire.clone()))) {
+            (Some(alias), _) | (None, Some(Some(Row::Alias(alias)))) => self.tasks.get(&alias.task),
+            (None, _) => None,
+        };
+        here.or_else(|| self.tasks.get(self.current.get(&wire)?)).or_else(alias)
+    }
+
+    /// The first attempt after the current one whose name is free, if that is known yet.
+    fn first_free(&self, row: &TaskRow, have: &Rows) -> Option<u32> {
+        let taken = |attempt: &u32| {
+            let names = names_of(&WireId::of_attempt(&row.id, *attempt));
+            names.iter().any(|key| self.is_known(key, have))
+        };
+        let next = (row.attempt.saturating_add(1)..=u32::MAX).find(|attempt| !taken(attempt))?;
+        let names = names_of(&WireId::of_attempt(&row.id, next));
+        names.iter().all(|key| have.get(key).is_some_and(Option::is_none)).then_some(next)
+    }
+
+    /// The attempts that would follow those that may have to be put back.
+    pub fn want_successors(&self, have: &Rows, keys: &mut BTreeSet<Key>) {
+        let begun = |row: &&TaskRow| super::reconcile::at_stake(row) && row.begun;
+        for row in self.tasks.values().filter(begun) {
+            self.want_next(row, have, keys);
+        }
+    }
+
+    /// The next attempt of a task, unless it ended.
+    fn want_next(&self, row: &TaskRow, have: &Rows, keys: &mut BTreeSet<Key>) {
+        self.want_after(row, row.attempt, have, keys);
+    }
+
+    /// The first attempt of a task after this one whose name is free, unless the task ended.
+    fn want_after(&self, row: &TaskRow, attempt: u32, have: &Rows, keys: &mut BTreeSet<Key>) {
         if row.state.is_final() {
             return;
         }
-        for attempt in row.attempt.saturating_add(1)..=u32::MAX {
+        // As many again as are known to be taken, so that a long row of them is read in a few rounds.
+        let (mut taken, mut asked) = (0_u32, 0_u32);
+        for attempt in attempt.saturating_add(1)..=u32::MAX {
             let names = names_of(&WireId::of_attempt(&row.id, attempt));
-            let taken = names.iter().any(|key| self.is_known(key, have));
+            let free = names.iter().all(|key| have.get(key).is_some_and(Option::is_none));
+            if names.iter().any(|key| self.is_known(key, have)) {
+                taken = taken.saturating_add(1);
+            } else {
+                asked = asked.saturating_add(1);
+            }
             keys.extend(names);
-            if !taken {
+            if free || asked > taken {
                 return;
             }
         }
@@ -324,8 +456,29 @@ impl Tasks {
         (row.attempt.saturating_add(1)..=u32::MAX).find(free).unwrap_or(u32::MAX)
     }
 
-    /// Everything that an outcome needs is in memory while the operation is out.
-    pub fn want_ticket(&self, _ticket: Ticket, _have: &Rows, _keys: &mut BTreeSet<Key>) {}
+    /// Everything that an outcome needs is in memory while the operation is out, except for a search.
+    /// What a search found is another's, perhaps: its owners are looked up.
+    pub fn want_ticket(
+        &self,
+        ticket: Ticket,
+        outcome: Option<&Outcome<ObjectReply>>,
+        have: &Rows,
+        keys: &mut BTreeSet<Key>,
+    ) {
+        let Some(Errand::Find(_, wire)) = self.errands.get(&ticket) else { return };
+        self.want_task(wire.as_str(), have, keys);
+        let Some(Outcome::Done(ObjectReply::Found(found))) = outcome else { return };
+        for key in found {
+            let found = Announced {
+                task: wire.to_string(),
+                key: Some(key.to_string()),
+                len: None,
+                sha256: None,
+                mcap_only: None,
+            };
+            self.want_announced(&found, have, keys);
+        }
+    }
 
     /// A stored object matters only to a pending verification, whose rows are in memory.
     pub fn want_stored(&self, _key: &ObjectKey, _have: &Rows, _keys: &mut BTreeSet<Key>) {}
@@ -341,6 +494,8 @@ impl Tasks {
             | Key::Upload(_)
             | Key::Part(..)
             | Key::Binding(_)
+            | Key::Device(_)
+            | Key::Token(_)
             | Key::Policy
             | Key::Module(_) => false,
         };

@@ -9,16 +9,18 @@ use super::transfer::NO_ROOM;
 use crate::bug::planted;
 use crate::change::{TaskCause, TaskChange};
 use crate::cx::Cx;
+use crate::digest::Sha256;
 use crate::effect::{Finish, Response};
 use crate::fact::{Report, Reported};
 use crate::id::{DeviceId, RequestId, TaskId, WireId};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::row::{RecordingFacts, TaskRow, TaskState, shorten};
+use crate::task::memory::Named;
 use crate::wire::params;
 
 /// What stands by a task whose uploader was not there to be asked.
-const OFFLINE: &str = "transfer disconnected; upload_request not sent";
+pub(super) const OFFLINE: &str = "transfer disconnected; upload_request not sent";
 
 impl Tasks {
     /// `config_applied`
@@ -28,11 +30,11 @@ impl Tasks {
         self.enact_task(cx, TaskChange::Readied { task, cause, at });
     }
 
-    /// A recorder's state. It moves its own task forward, never back.
-    pub fn on_recorder_reported(&mut self, cx: &mut Cx<'_>, device: &DeviceId, report: &Report) {
+    /// A recorder's state moves the task that it names forward.
+    pub(super) fn follow(&mut self, cx: &mut Cx<'_>, device: &DeviceId, report: &Report) {
         if planted!(cx.knobs, X04) && report.state == Reported::Idle {
-            let runs = |row: &&TaskRow| row.device == *device && row.state == TaskState::InProgress;
-            for task in self.tasks.values().filter(runs).map(|row| row.id.clone()).collect::<Vec<_>>() {
+            let runs = |row: &&TaskRow| row.state == TaskState::InProgress;
+            for task in self.tasks_of(device).filter(runs).map(|row| row.id.clone()).collect::<Vec<_>>() {
                 self.give_back(cx, &task, TaskCause::Report);
             }
         }
@@ -42,14 +44,8 @@ impl Tasks {
         let (task, state, at) = (row.id.clone(), row.state, cx.now.wall);
         let cause = TaskCause::Report;
         match (report.state, state) {
-            (Reported::Ready, TaskState::Pending | TaskState::Ready) => {
-                if row.begun {
-                    let side = self.sides.entry(task.clone()).or_default();
-                    side.begin_again = !side.begin_out;
-                }
-                if state == TaskState::Pending {
-                    self.enact_task(cx, TaskChange::Readied { task, cause, at });
-                }
+            (Reported::Ready, TaskState::Pending) => {
+                self.enact_task(cx, TaskChange::Readied { task, cause, at });
             }
             (Reported::Recording | Reported::Paused, TaskState::Pending | TaskState::Ready) => {
                 self.enact_task(cx, TaskChange::Started { task, cause, at });
@@ -59,6 +55,35 @@ impl Tasks {
                 _,
             ) => {}
         }
+    }
+
+    /// Whether a callback carries the `user_token` of its task; answers it if not. Where no token is demanded, a wrong
+    /// one is refused all the same.
+    pub fn may_call_back(
+        &self,
+        cx: &mut Cx<'_>,
+        reply: RequestId,
+        device: Option<&DeviceId>,
+        task: &str,
+        credential: Option<Sha256>,
+    ) -> bool {
+        let named = device.and_then(|device| self.owned(device, task));
+        let own = named.and_then(|named| {
+            let row = self.tasks.get(&named.task)?;
+            if named.current {
+                return row.token_sha256;
+            }
+            let mut earlier = row.earlier.iter().flatten();
+            earlier.find(|entry| WireId::of_attempt(&row.id, entry.attempt) == named.wire)?.token_sha256
+        });
+        let may = match (own, credential) {
+            (Some(own), Some(credential)) => own == credential,
+            (None, _) | (_, None) => !cx.knobs.callback_tokens,
+        };
+        if !may {
+            cx.reply(reply, Err(Refusal::Unauthorized));
+        }
+        may
     }
 
     /// A recorder says that it began to record. Always acknowledged.
@@ -73,6 +98,7 @@ impl Tasks {
         let startable = row.filter(|row| matches!(row.state, TaskState::Pending | TaskState::Ready));
         let moved = startable.map(|row| row.id.clone());
         if let Some(task) = moved.clone() {
+            self.reserve(&task);
             let (cause, at) = (TaskCause::Callback, cx.now.wall);
             self.enact_task(cx, TaskChange::Started { task, cause, at });
         }
@@ -94,13 +120,18 @@ impl Tasks {
         };
         let state = self.tasks.get(&named.task).expect("what was found is in memory").state;
         if !named.current {
-            return self.finish_earlier(cx, reply, device, named.wire, state);
+            return self.finish_earlier(cx, reply, device, &named, state);
         }
         match state {
             TaskState::Pending | TaskState::Ready | TaskState::InProgress => {
                 let (task, cause, at) = (named.task, TaskCause::Callback, cx.now.wall);
-                let finished =
-                    TaskChange::Finished { task: task.clone(), cause, facts: Some(bounded(facts)), at };
+                let finished = TaskChange::Finished {
+                    task: task.clone(),
+                    cause,
+                    facts: Some(bounded(facts)),
+                    at,
+                    timed: true,
+                };
                 self.enact_task(cx, finished);
                 let handled = if self.request_upload(cx, device, &task) {
                     Finish::Requested
@@ -117,12 +148,16 @@ impl Tasks {
             TaskState::Failed | TaskState::Cancelled if planted!(cx.knobs, X03) => {
                 let (task, cause, at) = (named.task, TaskCause::Callback, cx.now.wall);
                 let facts = Some(bounded(facts));
-                self.enact_task(cx, TaskChange::Finished { task: task.clone(), cause, facts, at });
+                self.enact_task(
+                    cx,
+                    TaskChange::Finished { task: task.clone(), cause, facts, at, timed: true },
+                );
                 self.request_upload(cx, device, &task);
                 let handled = Finish::Requested;
                 cx.reply(reply, Ok(Response::Finished { state: TaskState::Uploading, handled }));
             }
             TaskState::Failed | TaskState::Cancelled => {
+                self.owe_again(cx, &named.task, &named.wire);
                 cx.reply(reply, Err(Refusal::NotUploadable { owned: true }));
             }
         }
@@ -134,13 +169,16 @@ impl Tasks {
         cx: &mut Cx<'_>,
         reply: RequestId,
         device: &DeviceId,
-        wire: WireId,
+        named: &Named,
         state: TaskState,
     ) {
+        let known = self.owe_again(cx, &named.task, &named.wire);
         if !self.uploaders.contains_key(device) {
-            return cx.reply(reply, Err(Refusal::NotUploadable { owned: true }));
+            let later = Response::Finished { state, handled: Finish::TransferOffline };
+            let refused = Err(Refusal::NotUploadable { owned: true });
+            return cx.reply(reply, if known { Ok(later) } else { refused });
         }
-        self.tell_upload_request(cx, device, wire);
+        self.tell_upload_request(cx, device, named.wire.clone());
         cx.reply(reply, Ok(Response::Finished { state, handled: Finish::Requested }));
     }
 
@@ -207,6 +245,7 @@ impl Tasks {
         match row.state {
             TaskState::Pending | TaskState::Ready | TaskState::InProgress => {
                 self.enact_task(cx, TaskChange::Cancelled { task: id.clone(), at: cx.now.wall });
+                self.owe_current(cx, &id);
             }
             TaskState::Cancelled => {}
             TaskState::Uploading | TaskState::Completed | TaskState::Failed => {
@@ -223,5 +262,10 @@ fn bounded(facts: &RecordingFacts) -> RecordingFacts {
     let short = |text: &Option<alloc::string::String>| {
         text.as_deref().map(|text| shorten(text, limits::REASON_BYTES))
     };
-    RecordingFacts { path: short(&facts.path), error: short(&facts.error), ..facts.clone() }
+    RecordingFacts {
+        path: short(&facts.path),
+        error: short(&facts.error),
+        status: short(&facts.status),
+        ..facts.clone()
+    }
 }

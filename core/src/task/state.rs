@@ -8,11 +8,12 @@ use alloc::vec::Vec;
 
 use super::Tasks;
 use crate::bug::planted;
-use crate::change::TaskChange;
+use crate::change::{TaskCause, TaskChange};
 use crate::id::{TaskId, WireId};
 use crate::limits;
 use crate::refusal::Illegal;
-use crate::row::{AliasRow, Key, TaskRow, TaskState, shorten};
+use crate::row::{AliasRow, EarlierAttempt, Key, TaskRow, TaskState, shorten};
+use crate::time::Wall;
 
 /// The state after a change; `None` if the change is not legal there. A state of `None` is no task.
 pub(super) fn next(state: Option<TaskState>, change: &TaskChange) -> Option<TaskState> {
@@ -32,9 +33,15 @@ pub(super) fn next(state: Option<TaskState>, change: &TaskChange) -> Option<Task
         TaskChange::Finished { .. } => to(matches!(state, Pending | Ready | InProgress), Uploading),
         TaskChange::Completed { .. } => to(!state.is_final(), Completed),
         TaskChange::Failed { .. } => to(matches!(state, InProgress | Uploading), Failed),
-        TaskChange::Returned { .. } => to(matches!(state, Ready | InProgress), Pending),
+        TaskChange::Returned { cause: TaskCause::Resolved, .. } => {
+            to(matches!(state, Pending | Ready | InProgress | Uploading), Pending)
+        }
+        TaskChange::Returned { .. } => to(matches!(state, Pending | Ready | InProgress), Pending),
         TaskChange::Cancelled { .. } => to(matches!(state, Pending | Ready | InProgress), Cancelled),
         TaskChange::Noted { .. } => to(!state.is_final(), state),
+        TaskChange::Resumed { .. } => to(matches!(state, Pending | Ready), InProgress),
+        // Whatever became of the task, an attempt of it may have left a recording.
+        TaskChange::Owed { .. } => Some(state),
     }
 }
 
@@ -82,13 +89,14 @@ impl Tasks {
                 row.started_at.get_or_insert(*at);
                 row.updated_at = *at;
             }
-            TaskChange::Finished { facts, at, .. } => {
+            TaskChange::Finished { facts, at, timed, .. } => {
                 row.begun = true;
                 row.error = facts.as_ref().and_then(|f| f.error.clone());
                 row.recording = facts.clone().or(row.recording);
                 if planted!(self, X03) {
                     row.completed_at = None;
                 }
+                row.uploading_at = timed.then_some(*at);
                 row.updated_at = *at;
             }
             TaskChange::Completed { at, .. } => {
@@ -101,14 +109,20 @@ impl Tasks {
                 row.completed_at = Some(*at);
                 row.updated_at = *at;
             }
-            TaskChange::Returned { attempt, wire, at, .. } => {
+            TaskChange::Returned { attempt, wire, cause, at, remembered, .. } => {
+                let idle = old.is_some_and(|row| row.state == TaskState::Pending && !row.begun);
                 if planted!(self, X02) && *attempt == row.attempt {
                     row.begun = false;
                 }
-                if !follows(&row, *attempt, wire) {
+                if idle || !follows(&row, *attempt, wire) {
                     return Err(illegal());
                 }
                 if *attempt != row.attempt {
+                    // Who answered that it dropped the attempt, or never began it, has no recording of it.
+                    let owed = *cause != TaskCause::Answer && !planted!(self, X48);
+                    if *remembered {
+                        remember(&mut row, owed, *at);
+                    }
                     let alias = AliasRow { task: id.clone() };
                     self.aliases.insert(wire.clone(), alias);
                     touched.push(Key::Alias(wire.clone()));
@@ -121,7 +135,30 @@ impl Tasks {
                 row.error = None;
                 row.token_sha256 = None;
                 row.recording = None;
+                row.uploading_at = None;
                 row.updated_at = *at;
+            }
+            TaskChange::Resumed { attempt, wire, at, .. } => {
+                let fits = (!row.begun || planted!(self, X50)) && *wire == WireId::of_attempt(id, *attempt);
+                let entry = forget(&mut row, *attempt).filter(|_| fits).ok_or_else(illegal)?;
+                row.attempt = *attempt;
+                row.wire = wire.clone();
+                row.begun = true;
+                row.ready_at = entry.ready_at;
+                row.started_at = entry.started_at.or(Some(*at));
+                row.error = None;
+                row.token_sha256 = entry.token_sha256;
+                row.recording = None;
+                row.uploading_at = None;
+                row.updated_at = *at;
+            }
+            TaskChange::Owed { attempt, owed, asked, at, .. } => {
+                if *attempt == row.attempt && row.state.is_final() && forgotten(&row, *attempt) {
+                    remember(&mut row, *owed, *at);
+                }
+                let entry = row.earlier.iter_mut().flatten().find(|entry| entry.attempt == *attempt);
+                let entry = entry.ok_or_else(illegal)?;
+                (entry.owed, entry.asked) = (*owed, *asked);
             }
             TaskChange::Cancelled { at, .. } => {
                 row.completed_at = Some(*at);
@@ -147,11 +184,36 @@ fn follows(row: &TaskRow, attempt: u32, wire: &WireId) -> bool {
     }
 }
 
+/// Keeps what is known of the current attempt, which is given up or over.
+fn remember(row: &mut TaskRow, owed: bool, left_at: Wall) {
+    let TaskRow { attempt, ready_at, started_at, token_sha256, .. } = *row;
+    let earlier = row.earlier.get_or_insert_default();
+    earlier.push(EarlierAttempt { attempt, ready_at, started_at, left_at, owed, asked: 0, token_sha256 });
+    if earlier.len() > limits::ATTEMPTS_KEPT {
+        // Rather forget one that nobody waits for.
+        let at = earlier.iter().position(|entry| !entry.owed).unwrap_or(0);
+        earlier.remove(at);
+    }
+}
+
+/// Takes an earlier attempt out of those remembered.
+fn forget(row: &mut TaskRow, attempt: u32) -> Option<EarlierAttempt> {
+    let mut earlier = row.earlier.take()?;
+    let at = earlier.iter().position(|entry| entry.attempt == attempt);
+    let entry = at.map(|at| earlier.remove(at));
+    row.earlier = (!earlier.is_empty()).then_some(earlier);
+    entry
+}
+
+fn forgotten(row: &TaskRow, attempt: u32) -> bool {
+    !row.earlier.iter().flatten().any(|entry| entry.attempt == attempt)
+}
+
 fn blank(
     id: &TaskId,
     device: crate::id::DeviceId,
     config: Option<alloc::string::String>,
-    at: crate::time::Wall,
+    at: Wall,
 ) -> TaskRow {
     TaskRow {
         id: id.clone(),
@@ -169,10 +231,12 @@ fn blank(
         token_sha256: None,
         recording: None,
         updated_at: at,
+        earlier: None,
+        uploading_at: None,
     }
 }
 
-fn name(change: &TaskChange) -> &'static str {
+pub(super) fn name(change: &TaskChange) -> &'static str {
     crate::change::Change::Task(change.clone()).name()
 }
 
@@ -189,6 +253,8 @@ pub(crate) fn task_of(change: &TaskChange) -> &TaskId {
         | TaskChange::Failed { task, .. }
         | TaskChange::Returned { task, .. }
         | TaskChange::Cancelled { task, .. }
-        | TaskChange::Noted { task, .. } => task,
+        | TaskChange::Noted { task, .. }
+        | TaskChange::Resumed { task, .. }
+        | TaskChange::Owed { task, .. } => task,
     }
 }

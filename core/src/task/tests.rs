@@ -1,9 +1,13 @@
 //! A rig that drives the tasks as the driver would: rows on a disk, wants before a step, eviction after it.
 
+mod asking;
 mod commands;
 mod devices;
 mod episodes;
 mod inspections;
+mod overdue;
+mod reconcile;
+mod searches;
 mod transitions;
 mod uploads;
 mod verifies;
@@ -96,6 +100,10 @@ impl Seen {
                 Some(std::format!("ack {task}"))
             }
             Fact::TransferFrame { frame: TransferFrame::StatusQuery, .. } => Some("query".to_string()),
+            Fact::TransferFrame { frame: TransferFrame::UploadAll, .. } => Some("all".to_string()),
+            Fact::TransferFrame { frame: TransferFrame::Cancel { task }, .. } => {
+                Some(std::format!("cancel {task}"))
+            }
             _ => None,
         };
         self.facts.iter().filter_map(frame).collect()
@@ -226,7 +234,9 @@ impl Rig {
             match change {
                 Change::Task(change) => self.shadow.apply_task(change),
                 Change::Episode(change) => self.shadow.apply_episode(change),
-                Change::Job(_) | Change::Upload(_) | Change::Policy(_) => unreachable!("not of the tasks"),
+                Change::Job(_) | Change::Upload(_) | Change::Policy(_) | Change::Roster(_) => {
+                    unreachable!("not of the tasks")
+                }
             }
             .expect("legal in replay");
         }
@@ -265,16 +275,23 @@ impl Rig {
         let id = RequestId(self.requests);
         let input = Input::Request { id, request: request.clone() };
         self.step(
-            |parts, have, keys| crate::route::wants(parts, &input, have, keys),
+            |parts, have, keys| crate::route::wants(parts, core::iter::empty(), &input, have, keys),
             |tasks, cx| match request {
                 Request::Command(mut command) => {
                     command.reply = Some(id);
                     tasks.on_command(cx, command);
                 }
-                Request::CallbackStart { task, device } => {
-                    tasks.on_callback_start(cx, id, &task, device.as_ref());
+                Request::CallbackStart { task, device, credential } => {
+                    let device = device.as_ref();
+                    if !tasks.may_call_back(cx, id, device, &task, credential) {
+                        return;
+                    }
+                    tasks.on_callback_start(cx, id, &task, device);
                 }
-                Request::CallbackFinish { task, device, facts } => {
+                Request::CallbackFinish { task, device, facts, credential } => {
+                    if !tasks.may_call_back(cx, id, Some(&device), &task, credential) {
+                        return;
+                    }
                     tasks.on_callback_finish(cx, id, &task, &device, &facts);
                 }
                 Request::CreateTask { task, device, config } => {
@@ -286,7 +303,14 @@ impl Rig {
                 }
                 Request::Sync { episode } => tasks.on_sync(cx, id, episode),
                 Request::SyncBatch => tasks.on_sync_batch(cx, id),
-                Request::RefreshState { .. } | Request::Policy(_) => unreachable!("not for the tasks"),
+                Request::Resolve { device, how, holds } => tasks.on_resolve(cx, id, &device, how, &holds),
+                Request::Transfer { device, ask } => tasks.on_transfer_asked(cx, id, &device, &ask),
+                Request::ResolveTask { task, to, reason } => {
+                    tasks.on_resolve_task(cx, id, &task, to, reason.as_deref());
+                }
+                Request::RefreshState { .. } | Request::Policy(_) | Request::Roster(_) => {
+                    unreachable!("not for the tasks")
+                }
             },
         )
     }
@@ -295,14 +319,18 @@ impl Rig {
         let input = Input::Transfer { conn: conn(1), message: message.clone() };
         let conn = self.parts.tasks.uploaders.get(device).copied().unwrap_or(conn(1));
         self.step(
-            |parts, have, keys| crate::route::wants(parts, &input, have, keys),
+            |parts, have, keys| crate::route::wants(parts, core::iter::empty(), &input, have, keys),
             |tasks, cx| tasks.on_transfer(cx, device, conn, &message),
         )
     }
 
     fn object(&mut self, ticket: Ticket, outcome: Outcome<ObjectReply>) -> Seen {
         assert_eq!(self.tickets.take(ticket), Some(Owner::Tasks), "{ticket:?} is open");
-        self.on(|tasks, cx| tasks.on_object(cx, ticket, &outcome))
+        let input = Input::Object { ticket, outcome: outcome.clone() };
+        self.step(
+            |parts, have, keys| crate::route::wants(parts, core::iter::empty(), &input, have, keys),
+            |tasks, cx| tasks.on_object(cx, ticket, &outcome),
+        )
     }
 
     fn done(&mut self, ticket: Ticket, reply: ObjectReply) -> Seen {
@@ -356,12 +384,40 @@ impl Rig {
         let command = self.command(device, action, Some(task));
         let cleared = self.ask(Request::Command(command)).cleared().clone();
         self.on(|tasks, cx| tasks.on_command_sent(cx, &cleared));
-        self.on(|tasks, cx| tasks.on_command_ended(cx, &cleared, end))
+        self.end(&cleared, end)
+    }
+
+    /// The end of a command: the hub names its task.
+    fn end(&mut self, command: &Command, end: crate::fact::CallEnd) -> Seen {
+        self.step(
+            |parts, have, keys| {
+                command.task.iter().for_each(|task| parts.tasks.want_successor(task, have, keys));
+            },
+            |tasks, cx| tasks.on_command_ended(cx, command, end),
+        )
     }
 
     fn report(&mut self, device: &DeviceId, state: Reported, task: Option<&str>) -> Seen {
-        let report = Report { state, task: task.map(wire_id) };
-        self.on(|tasks, cx| tasks.on_recorder_reported(cx, device, &report))
+        self.report_while(device, state, task, true)
+    }
+
+    /// A report while a command is out, unless `calm`.
+    fn report_while(&mut self, device: &DeviceId, state: Reported, task: Option<&str>, calm: bool) -> Seen {
+        let report = Report { state, task: task.map(wire_id), said: task.unwrap_or_default().into() };
+        self.step(
+            |parts, have, keys| {
+                task.into_iter().for_each(|task| parts.tasks.want_successor(task, have, keys));
+            },
+            |tasks, cx| tasks.on_recorder_reported(cx, device, conn(100), &report, calm),
+        )
+    }
+
+    fn recorder_up(&mut self, device: &DeviceId) -> Seen {
+        self.on(|tasks, cx| tasks.on_link_up(cx, device, Role::Recorder, conn(100)))
+    }
+
+    fn recorder_down(&mut self, device: &DeviceId) -> Seen {
+        self.on(|tasks, cx| tasks.on_link_down(cx, device, Role::Recorder))
     }
 
     fn link_up(&mut self, device: &DeviceId, n: u32) -> Seen {
@@ -386,6 +442,10 @@ impl Rig {
                 TimerKey::Inspect if !self.checks => continue,
                 TimerKey::Inspect => self.on(|t, cx| t.on_inspect_due(cx)),
                 TimerKey::Scan => self.on(|t, cx| t.on_scan_due(cx)),
+                TimerKey::Grace(device) => self.on(|t, cx| t.on_grace_due(cx, &device)),
+                TimerKey::Settle(task) => self.on(|t, cx| t.on_settle_due(cx, &task)),
+                TimerKey::Uploader(device) => self.on(|t, cx| t.on_uploader_due(cx, &device)),
+                TimerKey::Overdue => self.on(|t, cx| t.on_overdue_due(cx)),
                 other => panic!("{other:?} is not of the tasks"),
             };
             all.effects.extend(seen.effects);
@@ -410,11 +470,16 @@ impl Rig {
         self.tickets = Tickets::new(Boot(self.tickets.boot().0 + 1));
         self.parts.tasks.forget_volatile();
         self.now.mono = Mono(1);
-        self.on(|tasks, cx| tasks.on_boot(cx))
+        self.step(|parts, have, keys| parts.tasks.want_successors(have, keys), |tasks, cx| tasks.on_boot(cx))
     }
 
     fn finish(&mut self, task: &str, device: &DeviceId, facts: crate::row::RecordingFacts) -> Seen {
-        self.ask(Request::CallbackFinish { task: task.into(), device: device.clone(), facts })
+        self.ask(Request::CallbackFinish {
+            task: task.into(),
+            device: device.clone(),
+            facts,
+            credential: None,
+        })
     }
 
     /// An episode of a fresh task, verified on the way every recording takes.
@@ -422,6 +487,7 @@ impl Rig {
         let device = d1();
         if !self.parts.tasks.uploaders.contains_key(&device) {
             self.link_up(&device, 1);
+            self.say(&device, status(true, Vec::new()));
         }
         self.create(task, &device);
         let claim = claim(task);

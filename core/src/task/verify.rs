@@ -2,7 +2,6 @@
 //! what the store holds, digested by us, and equal to everything anybody announced of it.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::compare::{Rest, Trouble, judge_digest, judge_evidence, judge_head, judge_sidecar};
@@ -99,6 +98,17 @@ impl Verify {
         }
     }
 
+    /// How often its object was not there, if nothing of it is being read; least of all where another object is waited
+    /// for, since what is there would be read again.
+    pub(super) fn in_vain(&self) -> Option<u32> {
+        match &self.step {
+            Step::Resting(Rest::Retry) => Some(self.tries.max(1)),
+            Step::Head(_) if self.tries > 0 => Some(self.tries),
+            Step::Resting(Rest::Upload) => Some(0),
+            Step::Head(_) | Step::Sidecar(..) | Step::Digest(..) | Step::Confirm(..) => None,
+        }
+    }
+
     fn sidecar_key(&self) -> ObjectKey {
         let stem = transfer::stem(&self.key).expect("only keys of .mcap objects are verified");
         ObjectKey::new(&alloc::format!("{stem}.json")).expect("as legal and as long as the .mcap key")
@@ -117,6 +127,7 @@ impl Tasks {
         fresh: bool,
     ) {
         let Some(key) = self.bind(cx, device, named, announced) else { return };
+        self.drop_search(cx, &(device.clone(), named.wire.clone()));
         let binding = self.bindings.get(&key).expect("it was just bound");
         if let Some(episode) = binding.episode {
             return self.acknowledge_again(cx, device, named, episode, announced, fresh);
@@ -147,10 +158,8 @@ impl Tasks {
         if cx.stopping {
             return;
         }
-        if self.verifies_of(device).count() >= limits::VERIFIES_PER_DEVICE {
-            self.crowded.insert(device.clone());
-            let detail = alloc::format!("{}: too many recordings wait", named.wire);
-            return self.refused(cx, device, "too_many_recordings", detail);
+        if self.is_crowded(device) && !self.make_place(cx, device) {
+            return self.turn_away(cx, device, &named.wire);
         }
         let verify = Verify {
             task: named.task.clone(),
@@ -179,8 +188,10 @@ impl Tasks {
     ) {
         let wire = &named.wire;
         let row = self.episode(episode).filter(|row| {
-            announced.len.is_none_or(|len| len == row.len)
-                && announced.sha256.is_none_or(|sha256| sha256 == row.sha256)
+            let same = announced.len.is_none_or(|len| len == row.len)
+                && announced.sha256.is_none_or(|sha256| sha256 == row.sha256);
+            let other = planted!(cx.knobs, X56) && row.wire != *wire;
+            same || other || planted!(cx.knobs, X57)
         });
         let Some(row) = row else {
             let detail = alloc::format!("{wire}: not what episode {episode} holds under the same key");
@@ -207,6 +218,11 @@ impl Tasks {
         };
         let key = row.key.clone();
         self.pursue(cx, device, named, (key, claim, Aim::Repeat(episode)), fresh);
+    }
+
+    /// Whether the copy of an episode at the edge is gone.
+    fn is_removed(&self, episode: EpisodeId) -> bool {
+        self.episodes.get(&episode).is_none_or(|row| row.removed_at.is_some())
     }
 
     fn refuse_silent(&self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId, episode: EpisodeId) {
@@ -242,6 +258,10 @@ impl Tasks {
     }
 
     pub(super) fn acknowledge(&self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId) {
+        let link = self.uploaders.get(device).copied();
+        if planted!(cx.knobs, X58) && self.heralds.elsewhere(device, wire, link) {
+            return;
+        }
         let frame = TransferFrame::UploadAck { task: wire.clone() };
         cx.tell(Fact::TransferFrame { device: device.clone(), frame });
     }
@@ -272,12 +292,15 @@ impl Tasks {
 
     /// It is time to look again.
     pub fn on_verify_due(&mut self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId) {
-        self.look_again(cx, device, wire);
+        if !self.search_again(cx, &(device.clone(), wire.clone())) {
+            self.look_again(cx, device, wire);
+        }
     }
 
     /// Looking again made the core panic too often: it rests.
     pub fn on_quarantined_look(&mut self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId, reason: &str) {
         let at = (device.clone(), wire.clone());
+        self.drop_search(cx, &at);
         if self.verifies.get(&at).is_some_and(|verify| verify.rest().is_some()) {
             self.rest_quarantined(cx, device, wire, reason);
         }
@@ -300,16 +323,16 @@ impl Tasks {
 
     /// The embedded store took an object: one that a verification waits for, perhaps.
     pub fn on_stored(&mut self, cx: &mut Cx<'_>, key: &ObjectKey) {
-        let concerned = self.verifies.iter_mut().filter(|(_, v)| v.key == *key || v.sidecar_key() == *key);
-        let mut resting = Vec::new();
-        for (at, verify) in concerned {
-            verify.stored_since = true;
-            verify.tries = 0;
-            if verify.rest().is_some() {
-                resting.push(at.clone());
-            }
-        }
-        for at in resting {
+        self.search_stored(cx, key);
+        let recording = match key.as_str().strip_suffix(".json") {
+            Some(stem) => ObjectKey::new(&alloc::format!("{stem}.mcap")).ok(),
+            None => Some(key.clone()),
+        };
+        let Some(at) = recording.and_then(|key| self.verified_at(&key)) else { return };
+        let verify = self.verifies.get_mut(&at).expect("it was just found there");
+        verify.stored_since = true;
+        verify.tries = 0;
+        if verify.rest().is_some() {
             self.look(cx, &at);
         }
     }
@@ -330,11 +353,7 @@ impl Tasks {
         }
     }
 
-    fn verifies_of(&self, device: &DeviceId) -> impl Iterator<Item = (&(DeviceId, WireId), &Verify)> {
-        self.verifies.iter().filter(move |((whose, _), _)| whose == device)
-    }
-
-    fn drop_verify(&mut self, cx: &mut Cx<'_>, at: &(DeviceId, WireId)) -> Option<Verify> {
+    pub(super) fn drop_verify(&mut self, cx: &mut Cx<'_>, at: &(DeviceId, WireId)) -> Option<Verify> {
         self.let_go(cx, at);
         let verify = self.verifies.remove(at)?;
         if let Some(ticket) = verify.ticket()
@@ -363,8 +382,22 @@ impl Tasks {
         let Some(verify) = self.verifies.get(&at).filter(|verify| verify.ticket() == Some(ticket)) else {
             return;
         };
-        let (claim, key, aim) = (verify.claim.clone(), verify.key.clone(), verify.aim);
+        let (mut claim, key, aim) = (verify.claim.clone(), verify.key.clone(), verify.aim);
+        if planted!(cx.knobs, X57) {
+            (claim.len, claim.sha256) = (None, None);
+        }
         let stored_since = verify.stored_since;
+        let mut said = claim.clone();
+        // What was announced in an earlier life is compared like the rest, and vouches for nothing: who said it may hold
+        // something else by now.
+        if let Some(row) = self.bindings.get(&key).filter(|row| row.episode.is_none())
+            && !planted!(cx.knobs, H10)
+        {
+            (said.len, said.sha256) = (said.len.or(row.len), said.sha256.or(row.sha256));
+        }
+        if planted!(cx.knobs, X57) {
+            (said.len, said.sha256) = (None, None);
+        }
         let sidecar_key = verify.sidecar_key();
         let get = |want| Verb::Get { span: None, want };
         let seen = match outcome {
@@ -380,10 +413,14 @@ impl Tasks {
         };
         match (verify.step.clone(), seen) {
             (Step::Head(_), ObjectReply::Head(None)) => {
+                let task = verify.task.clone();
+                if self.tasks.get(&task).is_some_and(|row| row.wire == *wire) {
+                    self.find_unstored(cx, &task);
+                }
                 self.take_rest(cx, &at, Some(missing("object_missing", &key)));
             }
             (Step::Head(_), ObjectReply::Head(Some(facts))) => {
-                if let Err(trouble) = judge_head(&claim, facts) {
+                if let Err(trouble) = judge_head(&said, facts) {
                     return self.take_rest(cx, &at, Some(trouble));
                 }
                 let facts = facts.clone();
@@ -400,7 +437,7 @@ impl Tasks {
             (Step::Sidecar(_, head), ObjectReply::Got(Got::Sidecar { len, sha256, facts })) => {
                 // A sidecar that nobody can read is kept as it is; it vouches for nothing.
                 let facts = facts.clone().unwrap_or_default();
-                if let Err(trouble) = judge_sidecar(&claim, &head, &facts) {
+                if let Err(trouble) = judge_sidecar(&said, &head, &facts) {
                     return self.take_rest(cx, &at, Some(trouble));
                 }
                 let source = SidecarSource { key: sidecar_key, len: *len, sha256: *sha256 };
@@ -409,11 +446,11 @@ impl Tasks {
                 });
             }
             (Step::Digest(_, head, sidecar), ObjectReply::Got(Got::Digest { len, sha256 })) => {
-                let said = sidecar.as_ref().map(|(_, facts)| facts);
+                let beside = sidecar.as_ref().map(|(_, facts)| facts);
                 let row = self.tasks.get(&verify.task).filter(|row| row.wire == *wire);
                 let callback = row.and_then(|row| row.recording.as_ref()?.len);
-                let judged = judge_digest(&claim, &head, said, *len, *sha256)
-                    .and_then(|()| judge_evidence(&claim, &head, said, callback, *len))
+                let judged = judge_digest(&said, &head, beside, *len, *sha256)
+                    .and_then(|()| judge_evidence(&claim, &head, beside, callback, *len))
                     .or_else(|trouble| forgive(planted!(cx.knobs, H11), trouble));
                 if let Err(trouble) = judged {
                     return self.take_rest(cx, &at, Some(trouble));
@@ -426,6 +463,8 @@ impl Tasks {
                     return self.look(cx, &at);
                 }
                 match aim {
+                    // The copy that was to stand in for the device's word went while it was read.
+                    Aim::Repeat(episode) if self.is_removed(episode) => self.take_rest(cx, &at, None),
                     Aim::Repeat(_) => self.repeat(cx, &at),
                     Aim::Record => {
                         let read = Read { head, len: *len, sha256: *sha256, sidecar };
@@ -487,7 +526,7 @@ impl Tasks {
     fn take_rest(&mut self, cx: &mut Cx<'_>, at: &(DeviceId, WireId), trouble: Option<Trouble>) {
         self.let_go(cx, at);
         if let Aim::Repeat(episode) = self.verifies.get(at).expect("the caller has just seen it").aim
-            && self.episodes.get(&episode).is_none_or(|row| row.removed_at.is_some())
+            && self.is_removed(episode)
         {
             self.drop_verify(cx, at);
             return self.refuse_silent(cx, &at.0, &at.1, episode);
@@ -586,7 +625,7 @@ impl Tasks {
     fn make_room(&mut self, cx: &mut Cx<'_>, device: &DeviceId) {
         let busy = self.verifies_of(device).any(|(_, verify)| verify.rest().is_none());
         if !busy && self.crowded.remove(device) {
-            cx.tell(Fact::TransferFrame { device: device.clone(), frame: TransferFrame::StatusQuery });
+            self.ask_list(cx, device);
         }
     }
 }
@@ -597,7 +636,7 @@ fn forgive(believed: bool, trouble: Trouble) -> Result<(), Trouble> {
 }
 
 /// The wait after so many looks that found nothing.
-fn pause(tries: u32) -> Duration {
+pub(super) fn pause(tries: u32) -> Duration {
     let doubled = limits::VERIFY_RETRY_MIN.saturating_mul(1 << tries.min(16));
     doubled.min(limits::VERIFY_RETRY_MAX)
 }

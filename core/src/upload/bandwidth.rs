@@ -111,10 +111,14 @@ impl Uploads {
         behind.into_iter().filter(|other| *other != job).collect()
     }
 
-    /// What policies judge by is another, or they are others: they are asked anew, at once if somebody waits for a turn,
-    /// else before the next part leaves.
+    /// What policies judge by is another, or they are others: they are asked anew before the next part leaves, be it in this
+    /// very step because its turn has come.
+    pub fn turn(&mut self, now: Mono) {
+        self.pace.turn(now);
+    }
+
+    /// The same, once the step has done what it is about: whoever waits for a turn asks at once.
     pub fn on_turned(&mut self, cx: &mut Cx<'_>) {
-        self.pace.turn(cx.now.mono);
         let waits = |(job, live): (&JobId, &super::Live)| live.booked.map(|_| *job);
         let waiting: Vec<JobId> = self.live.iter().filter_map(waits).collect();
         for job in waiting {

@@ -78,6 +78,8 @@ impl Uploads {
             | Key::Episode(_)
             | Key::Job(_)
             | Key::Policy
+            | Key::Device(_)
+            | Key::Token(_)
             | Key::Module(_)
             | Key::Alias(_)
             | Key::Binding(_) => None,

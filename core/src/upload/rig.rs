@@ -780,6 +780,7 @@ impl Model {
                 self.objects.remove(key);
                 ObjectReply::Deleted
             }
+            Verb::Find { .. } => unreachable!("uploads look for nothing"),
         })
     }
 }

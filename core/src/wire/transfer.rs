@@ -189,6 +189,10 @@ pub fn encode(frame: &TransferFrame) -> String {
             alloc::format!("{{\"task_id\":{},\"type\":\"upload_ack\"}}\n", quoted(task.as_str()))
         }
         TransferFrame::StatusQuery => String::from("{\"type\":\"status_query\"}\n"),
+        TransferFrame::UploadAll => String::from("{\"type\":\"upload_all\"}\n"),
+        TransferFrame::Cancel { task } => {
+            alloc::format!("{{\"task_id\":{},\"type\":\"cancel\"}}\n", quoted(task.as_str()))
+        }
     }
 }
 

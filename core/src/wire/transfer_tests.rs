@@ -208,6 +208,9 @@ fn frames_have_their_keys_in_alphabetical_order_and_end_a_line() {
     let ack = TransferFrame::UploadAck { task };
     assert_eq!(encode(&ack), "{\"task_id\":\"T\",\"type\":\"upload_ack\"}\n");
     assert_eq!(encode(&TransferFrame::StatusQuery), "{\"type\":\"status_query\"}\n");
+    assert_eq!(encode(&TransferFrame::UploadAll), "{\"type\":\"upload_all\"}\n");
+    let cancel = TransferFrame::Cancel { task: WireId::new("T").unwrap() };
+    assert_eq!(encode(&cancel), "{\"task_id\":\"T\",\"type\":\"cancel\"}\n");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::world::{Doom, World};
 use crate::chance::Chance;
 use crate::digest::Sha256;
 use crate::id::{Boot, ConnId, DeviceId, EpisodeId, ObjectKey, Role, TaskId, Ticket, UploadId};
-use crate::input::{Action, Command, Input, LostWhy, Request};
+use crate::input::{Action, Command, Input, LostWhy, Request, Resolve, RosterRequest, TransferAsk};
 use crate::object::{ObjectReply, Store, Verb};
 use crate::outcome::{Budget, Fault, Outcome, What};
 use crate::policy::{Known, LinkKind, Power, Surroundings};
@@ -158,7 +158,8 @@ impl World {
             }
             Kind::Tick if a % 4 == 3 => self.input(Input::Surroundings(surroundings(b))),
             Kind::Tick => {
-                self.pass(u64::from(b) * 40);
+                // A night now and then: some deadlines are hours away.
+                self.pass(u64::from(b) * if a.is_multiple_of(32) { 40_000 } else { 40 });
                 self.input(Input::Wake)
             }
             Kind::StepWall => {
@@ -170,6 +171,11 @@ impl World {
                 let name = if a == 255 { "stranger".to_string() } else { format!("d{}", a % 3) };
                 let device = DeviceId::new(&name).expect("legal");
                 let role = if b.is_multiple_of(2) { Role::Recorder } else { Role::Transfer };
+                if self.guarded && b / 2 % 4 == 3 {
+                    // An intruder, or an uploader that cannot send a token.
+                    let credential = (b / 8).is_multiple_of(2).then(|| Sha256::of(b"made up"));
+                    return self.knock_with(device, role, credential);
+                }
                 self.knock(device, role)
             }
             Kind::Lose => self.lose(a, b),
@@ -207,7 +213,7 @@ impl World {
         }
         if let Some(callback) = self.fleet[d].callbacks.pop_front() {
             let request = match callback {
-                Callback::Start(task) => Request::CallbackStart { task, device: Some(id) },
+                Callback::Start(task) => Request::CallbackStart { task, device: Some(id), credential: None },
                 Callback::Finish(task) => {
                     let len = device.files.get(&task).map(|file| file.content.len);
                     let facts = RecordingFacts {
@@ -215,7 +221,7 @@ impl World {
                         len,
                         ..RecordingFacts::default()
                     };
-                    Request::CallbackFinish { task, device: id, facts }
+                    Request::CallbackFinish { task, device: id, facts, credential: None }
                 }
             };
             return self.ask(request).map(|_| ());
@@ -578,7 +584,15 @@ impl World {
             task,
             data: None,
         };
+        let (word, held) = self.fleet[d].word();
         let message = match b % 5 {
+            // It says that it did it, and in the same breath that nothing changed, or that it is at another attempt.
+            0 if b / 5 % 4 == 1 => response(true, Some(word), held),
+            0 if b / 5 % 4 == 2 => {
+                let made_up = held.or(rpc.task.clone()).unwrap_or_else(|| format!("t{d}0"));
+                self.fleet[d].lied = true;
+                response(true, Some("recording"), Some(format!("{made_up}.2")))
+            }
             // Refused.
             0 => response(false, None, None),
             // Done, with a state that says nothing.
@@ -652,10 +666,14 @@ impl World {
         let task = self.some_task(b);
         let known: Vec<EpisodeId> = episodes(&self.rows).map(|row| row.id).collect();
         let episode = pick(&known, b).unwrap_or(EpisodeId(u64::from(b)));
-        let request = match a % 14 {
+        let request = match a % 20 {
             0 | 1 => Request::RefreshState { device, max_age_ms: u64::from(b) * 10 },
-            2 => Request::CallbackStart { task, device: (b.is_multiple_of(2)).then_some(device) },
-            3 => Request::CallbackFinish { task, device, facts: RecordingFacts::default() },
+            2 => Request::CallbackStart {
+                task,
+                device: (b.is_multiple_of(2)).then_some(device),
+                credential: None,
+            },
+            3 => Request::CallbackFinish { task, device, facts: RecordingFacts::default(), credential: None },
             4 => {
                 let named = TaskId::new(&format!("t{}{}", a % 3, b % 6)).expect("legal");
                 Request::CreateTask { task: Some(named), device, config: Some("not json".to_string()) }
@@ -670,8 +688,23 @@ impl World {
             8 => Request::Judge { episode, approve: false, reason: Some("blurred".to_string()) },
             9 => Request::Judge { episode, approve: b.is_multiple_of(2), reason: None },
             10 | 11 => Request::Sync { episode },
-            12 => Request::Sync { episode: EpisodeId(7_000) },
-            _ => Request::SyncBatch,
+            12 if b.is_multiple_of(4) => Request::Sync { episode: EpisodeId(7_000) },
+            12 => {
+                let holds = self.own_task(usize::from(b) % 3, b / 4);
+                Request::Resolve { device, how: Resolve::ALL[usize::from(a / 20) % 3], holds }
+            }
+            13 => Request::SyncBatch,
+            14 => Request::Transfer { device, ask: TransferAsk::Upload { task, priority: 1 } },
+            15 => Request::Transfer { device, ask: TransferAsk::Cancel { task } },
+            16 if b.is_multiple_of(2) => Request::Transfer { device, ask: TransferAsk::UploadAll },
+            16 => Request::Transfer { device, ask: TransferAsk::StatusQuery },
+            17 => Request::Roster(RosterRequest::Revoke { id: u64::from(b % 8) }),
+            18 => Request::Roster(RosterRequest::RevokeDevice { device }),
+            _ => {
+                let task = if b.is_multiple_of(3) { task } else { self.own_task(usize::from(b) % 3, b) };
+                let to = if b.is_multiple_of(2) { TaskState::Failed } else { TaskState::Pending };
+                Request::ResolveTask { task, to, reason: None }
+            }
         };
         self.ask(request).map(|_| ())
     }

@@ -88,6 +88,7 @@ impl Coverage {
                     CloseWhy::Replaced => "replaced",
                     CloseWhy::GoingAway => "going_away",
                     CloseWhy::Quarantined => "quarantined",
+                    CloseWhy::Revoked => "revoked",
                 };
                 self.reach("close", word);
             }
@@ -130,7 +131,15 @@ impl Coverage {
                         self.reach("turn", turn.what.name());
                     }
                 }
-                Some(Row::Meta(_) | Row::Part(_) | Row::Alias(_) | Row::Binding(_)) | None => {}
+                Some(
+                    Row::Meta(_)
+                    | Row::Device(_)
+                    | Row::Part(_)
+                    | Row::Token(_)
+                    | Row::Alias(_)
+                    | Row::Binding(_),
+                )
+                | None => {}
             }
         }
     }
@@ -155,7 +164,7 @@ impl Coverage {
                 &["confidence unknown", "confidence syncing", "confidence confirmed", "confidence stale"],
             ),
             ("effect", &EFFECTS),
-            ("close", &["replaced", "going_away"]),
+            ("close", &["replaced", "going_away", "revoked"]),
             ("verb", &VERBS),
             ("fault", &FAULTS),
             ("outcome", &["done", "unknown"]),
@@ -189,7 +198,10 @@ const INPUTS: [&str; 11] = [
     "stored",
     "shutdown",
 ];
-const REQUESTS: [&str; 9] = [
+const REQUESTS: [&str; 18] = [
+    "issue token",
+    "revoke token",
+    "revoke tokens of device",
     "command",
     "refresh_state",
     "callback_start",
@@ -199,8 +211,16 @@ const REQUESTS: [&str; 9] = [
     "judge",
     "sync",
     "sync_batch",
+    "upload_request",
+    "upload_all",
+    "status_query",
+    "cancel",
+    "resolve",
+    "resolve_task",
 ];
-const FACTS: [&str; 21] = [
+const FACTS: [&str; 23] = [
+    "knock_cleared",
+    "tokens_revoked",
     "policy_faulted",
     "policy_stalled",
     "link_up",
@@ -223,7 +243,11 @@ const FACTS: [&str; 21] = [
     "upload_restarted",
     "upload_ended",
 ];
-const CHANGES: [&str; 39] = [
+const CHANGES: [&str; 43] = [
+    "roster.registered",
+    "roster.token_added",
+    "roster.token_used",
+    "roster.token_revoked",
     "task.created",
     "task.config_sent",
     "task.readied",
@@ -286,7 +310,9 @@ const FAULTS: [&str; 16] = [
     "rejected",
     "local_disk",
 ];
-const PREMISES: [&str; 19] = [
+const PREMISES: [&str; 21] = [
+    "I32",
+    "I32.stranger",
     "I01",
     "I03",
     "I04",
@@ -316,10 +342,14 @@ fn request_name(request: &Request) -> &'static str {
         Request::CallbackFinish { .. } => "callback_finish",
         Request::CreateTask { .. } => "create_task",
         Request::CancelTask { .. } => "cancel_task",
+        Request::Resolve { .. } => "resolve",
         Request::Judge { .. } => "judge",
         Request::Sync { .. } => "sync",
         Request::SyncBatch => "sync_batch",
         Request::Policy(request) => request.name(),
+        Request::Transfer { ask, .. } => ask.name(),
+        Request::ResolveTask { .. } => "resolve_task",
+        Request::Roster(request) => request.name(),
     }
 }
 
@@ -345,6 +375,8 @@ fn effect_name(effect: &Effect) -> &'static str {
         Effect::Gate(_) => "gate",
         Effect::Freeze { .. } => "freeze",
         Effect::Thaw { .. } => "thaw",
+        Effect::Grant { .. } => "grant",
+        Effect::Bar { .. } => "bar",
         Effect::Policy { op, .. } => match op {
             PolicyOp::Admit { .. } => "policy admit",
             PolicyOp::Prepare { .. } => "policy prepare",

@@ -10,6 +10,7 @@ use crate::object::{Store, Verb};
 use crate::outcome::{Fault, Outcome, What};
 use crate::refusal::Refusal;
 use crate::row::{JobState, RecordingFacts, TaskState};
+use crate::wire::RecorderMessage;
 
 /// `begin` was cleared by the tasks and then waited for a fresh state. Meanwhile the recording ended by a callback; the
 /// answer to `get_state` still said "ready", and `begin` left for a task that was uploading already: the device would
@@ -25,7 +26,12 @@ fn begin_is_refused_if_its_task_moved_on_while_it_waited_for_a_fresh_state() {
     world.order(d, Action::Begin, Some(row.id.as_str())).expect("waits");
     assert_eq!(world.fleet[d].owed.back().map(|rpc| rpc.action), Some(Action::GetState));
     let facts = RecordingFacts::default();
-    let finish = Request::CallbackFinish { task: row.wire.to_string(), device: row.device.clone(), facts };
+    let finish = Request::CallbackFinish {
+        task: row.wire.to_string(),
+        device: row.device.clone(),
+        facts,
+        credential: None,
+    };
     world.ask(finish).expect("heard");
     let rpc = world.fleet[d].owed.pop_back().expect("just looked");
     let message = world.fleet[d].obey(&rpc, world.now.wall);
@@ -82,4 +88,60 @@ fn only_an_upload_that_is_gone_ends_the_duty_to_abort_it() {
     }
     world.settle().expect("in the end it is aborted");
     assert!(world.stores.cloud.open.is_empty());
+}
+
+/// A recorder said that it dropped its task, and in the same breath that it still records it. The task went back and was
+/// looked up as an attempt that was given up, and nobody had asked for the name of the attempt after the next one.
+#[test]
+fn an_answer_that_takes_itself_back_moves_no_task_and_harms_nobody() {
+    for attempt in [1, 2, 3] {
+        let mut world = calm();
+        until(&mut world, |world| watch::tasks(&world.rows).any(|row| row.state == TaskState::InProgress));
+        let row = watch::tasks(&world.rows).find(|row| row.state == TaskState::InProgress);
+        let row = row.expect("just looked").clone();
+        let d = world.fleet.iter().position(|device| device.id == row.device).expect("its device");
+        world.order(d, Action::Cancel, Some(row.id.as_str())).expect("sent");
+        let wire = crate::id::WireId::of_attempt(&row.id, attempt).to_string();
+        // What it names besides its own is made up.
+        world.fleet[d].lied = attempt != row.attempt;
+        answer(&mut world, d, Action::Cancel, "recording", &wire);
+        let now = watch::tasks(&world.rows).find(|task| task.id == row.id).expect("it was there").clone();
+        let (state, at) = [(TaskState::InProgress, 1), (TaskState::InProgress, 2), (TaskState::Pending, 2)]
+            [usize::try_from(attempt).expect("small") - 1];
+        assert_eq!((now.state, now.attempt), (state, at), "it says that it records {wire}");
+    }
+}
+
+/// The same with a configuration: nobody knows whether it was begun, the recorder says that it cleared it, and holds it.
+#[test]
+fn a_clear_that_takes_itself_back_is_no_answer() {
+    let mut world = calm();
+    until(&mut world, |world| watch::tasks(&world.rows).any(|row| row.state == TaskState::Ready));
+    let row =
+        watch::tasks(&world.rows).find(|row| row.state == TaskState::Ready).expect("just looked").clone();
+    let d = world.fleet.iter().position(|device| device.id == row.device).expect("its device");
+    world.order(d, Action::Begin, Some(row.id.as_str())).expect("sent");
+    world.fleet[d].owed.clear();
+    world.pass(60_000);
+    world.input(Input::Wake).expect("nobody knows");
+    world.fleet[d].owed.clear();
+    world.order(d, Action::Clear, Some(row.id.as_str())).expect("sent");
+    answer(&mut world, d, Action::Clear, "ready", row.wire.as_str());
+    let now = watch::tasks(&world.rows).find(|task| task.id == row.id).expect("it was there").clone();
+    assert!(now.earlier.is_none_or(|earlier| earlier[0].owed), "it may have recorded");
+}
+
+/// The recorder answers the command that it got last, and does nothing.
+fn answer(world: &mut super::world::World, d: usize, action: Action, state: &str, task: &str) {
+    let rpc = world.fleet[d].owed.pop_back().expect("it was sent");
+    assert_eq!(rpc.action, action);
+    let message = RecorderMessage::Response {
+        request_id: rpc.id,
+        success: true,
+        message: None,
+        state: Some(state.into()),
+        task: Some(task.into()),
+        data: None,
+    };
+    world.input(Input::Recorder { conn: rpc.conn, message }).expect("nothing is wrong");
 }

@@ -9,7 +9,7 @@ use crate::digest::{Sha256, multipart_etag};
 use crate::id::{ETag, ObjectKey, PartNo, UploadId};
 use crate::object::{
     Composite, Flaw, Got, ListedPart, McapFacts, ObjectFacts, ObjectOp, ObjectReply, PartFacts, SidecarFacts,
-    Span, Store, Verb, Want,
+    Span, Store, Verb, Want, is_recording_of,
 };
 use crate::outcome::{Fault, What};
 
@@ -250,6 +250,10 @@ impl Bucket {
             Verb::Delete => {
                 self.objects.remove(&op.key);
                 Ok(ObjectReply::Deleted)
+            }
+            Verb::Find { device, wire } => {
+                let found = self.objects.keys().filter(|key| is_recording_of(key.as_str(), device, wire));
+                Ok(ObjectReply::Found(found.take(crate::limits::FOUND_MAX).cloned().collect()))
             }
         }
     }

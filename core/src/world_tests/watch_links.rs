@@ -7,13 +7,15 @@ use std::prelude::v1::*;
 use serde_json::Value;
 
 use super::watch::{Seen, broken, demand, episodes, tasks};
+use crate::change::{Change, TaskChange};
+use crate::digest::Sha256;
 use crate::effect::{CloseWhy, Effect, Frame, Notice, RecorderView, Response};
 use crate::fact::Reported;
 use crate::id::{Boot, ConnId, DeviceId, RequestId, Role};
-use crate::input::{Action, Input, Request};
+use crate::input::{Action, Demand, Input, Request, Resolve};
 use crate::limits;
 use crate::refusal::{Broken, Refusal};
-use crate::row::TaskState;
+use crate::row::{Key, Row, TaskState};
 use crate::time::{Mono, Now};
 use crate::wire::transfer::{Announced, UploadStatus};
 use crate::wire::{RecorderMessage, TransferMessage};
@@ -58,6 +60,16 @@ struct Link {
     /// Whether what it reported may be believed: necessary for `confirmed`, not sufficient.
     trusted: bool,
     asking_failed: bool,
+    /// It said that nothing changed, as a recorder does when it connects, and no question was answered or failed since.
+    greeted: bool,
+}
+
+impl Link {
+    /// `get_state` was refused, or not answered: all that may still be believed is a greeting.
+    fn fail(&mut self) {
+        self.trusted = core::mem::take(&mut self.greeted);
+        self.asking_failed = !self.trusted;
+    }
 }
 
 /// What a device's uploader said since the site started, over all its links.
@@ -80,6 +92,10 @@ pub(super) struct LinkWatch {
     steps: u64,
     shut: bool,
     said: BTreeMap<DeviceId, Said>,
+    /// The tokens that proved links.
+    tokens: BTreeMap<ConnId, Sha256>,
+    /// From where recorders last proved themselves, and by which token.
+    near: BTreeMap<DeviceId, (String, Sha256)>,
     /// Which current links could be believed before this step.
     trusted_before: BTreeMap<ConnId, bool>,
     /// How often the premises held.
@@ -139,6 +155,10 @@ impl LinkWatch {
                         CloseWhy::GoingAway => self.shut,
                         // Nothing panics in this world.
                         CloseWhy::Quarantined => false,
+                        CloseWhy::Revoked => {
+                            !self.is_current(*conn)
+                                && matches!(seen.input, Input::Request { request: Request::Roster(_), .. })
+                        }
                     };
                     demand("I02", known && fits, || format!("{effect:?} on {:?}", seen.input))?;
                 }
@@ -149,7 +169,9 @@ impl LinkWatch {
                 | Effect::Policy { .. }
                 | Effect::Gate(_)
                 | Effect::Freeze { .. }
-                | Effect::Thaw { .. } => {}
+                | Effect::Thaw { .. }
+                | Effect::Grant { .. }
+                | Effect::Bar { .. } => {}
             }
         }
         if let Input::Knock { socket, device, role, .. } = seen.input {
@@ -161,6 +183,7 @@ impl LinkWatch {
                 format!("{socket:?} of {device} {role:?} was not decided")
             })?;
         }
+        self.proven(seen)?;
         self.bounded(seen)
     }
 
@@ -169,6 +192,8 @@ impl LinkWatch {
         match seen.input {
             Input::Boot { .. } => {
                 self.links.clear();
+                self.tokens.clear();
+                self.near.clear();
                 self.current.clear();
                 self.requests.clear();
                 self.said.clear();
@@ -188,10 +213,11 @@ impl LinkWatch {
                         }
                     }
                     for action in failed {
-                        if action != Action::GetStats {
-                            link.trusted = false;
+                        match action {
+                            Action::GetStats => {}
+                            Action::GetState => link.fail(),
+                            _ => (link.trusted, link.greeted) = (false, false),
                         }
-                        link.asking_failed |= action == Action::GetState;
                     }
                 }
                 Ok(())
@@ -227,6 +253,15 @@ impl LinkWatch {
             }
             Input::Request { id, request } => {
                 self.requests.insert(*id, request.clone());
+                for effect in &seen.out.effects {
+                    if let Effect::Close { conn, why: CloseWhy::Revoked } = effect
+                        && self.is_current(*conn)
+                    {
+                        let link = &self.links[conn];
+                        self.current.remove(&(link.device.clone(), link.role));
+                        self.end(*conn);
+                    }
+                }
                 Ok(())
             }
             Input::Shutdown => {
@@ -247,6 +282,50 @@ impl LinkWatch {
             | Input::Surroundings(_)
             | Input::Quarantined { .. } => Ok(()),
         }
+    }
+
+    /// I32: nobody is let in without the proof that is demanded, and what a revoked token proved is closed.
+    fn proven(&mut self, seen: &Seen<'_>) -> Result<(), Broken> {
+        let good = |token: &Sha256, device: &DeviceId, role: Role| {
+            matches!(seen.rows.get(&Key::Token(*token)), Some(Row::Token(row))
+                if row.device.as_ref() == Some(device) && row.scope.fits(role))
+        };
+        if let Input::Knock { socket, device, role, credential, demand: wanted, remote, .. } = seen.input {
+            let token = credential.filter(|token| good(token, device, *role));
+            let near = self.near.get(device).is_some_and(|(from, by)| {
+                from == remote && good(by, device, Role::Recorder) && credential.is_none()
+            });
+            let may = match wanted {
+                Demand::Nothing => true,
+                Demand::Token => token.is_some(),
+                Demand::TokenOrAddress => token.is_some() || (near && *role == Role::Transfer),
+            };
+            for effect in &seen.out.effects {
+                match effect {
+                    Effect::Admit { conn, .. } => {
+                        demand("I32", may, || format!("{conn:?} is admitted: {:?}", seen.input))?;
+                        if let Some(token) = token {
+                            self.tokens.insert(*conn, token);
+                            if *role == Role::Recorder {
+                                self.near.insert(device.clone(), (remote.clone(), token));
+                            }
+                            self.met("I32");
+                        }
+                    }
+                    Effect::TurnAway { socket: s, refusal: Refusal::Unauthorized } if s == socket => {
+                        demand("I32", token.is_none(), || format!("turned away: {:?}", seen.input))?;
+                        self.met("I32.stranger");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for ((device, role), conn) in &self.current {
+            if let Some(token) = self.tokens.get(conn) {
+                demand("I32", good(token, device, *role), || format!("{conn:?} of {device} stays"))?;
+            }
+        }
+        Ok(())
     }
 
     fn end(&mut self, conn: ConnId) {
@@ -270,16 +349,17 @@ impl LinkWatch {
                     return;
                 }
                 let Some(word) = current else {
-                    link.trusted = false;
+                    (link.trusted, link.greeted) = (false, false);
                     return;
                 };
                 let state = Reported::of(word);
                 if state.holds_task() && task.is_none() {
-                    link.trusted = false;
+                    (link.trusted, link.greeted) = (false, false);
                     return;
                 }
                 link.pushed = timestamp_ms.or(link.pushed);
-                link.trusted |= link.asking_failed || previous == current;
+                link.greeted |= !link.trusted && !link.asking_failed && previous == current;
+                link.trusted |= link.asking_failed;
                 let task = task.clone().filter(|_| state.holds_task());
                 link.snap = Some(Snap { state, task, at: now.mono });
             }
@@ -304,12 +384,14 @@ impl LinkWatch {
                     Some(state) => {
                         link.trusted |= get_state || link.asking_failed;
                         link.asking_failed &= !get_state;
+                        link.greeted &= !get_state;
                         let task = inherited.filter(|_| state.holds_task());
                         link.snap = Some(Snap { state, task, at: now.mono });
                     }
                     None if get_state => {
-                        link.trusted = false;
-                        link.asking_failed = true;
+                        // Who answers nonsense contradicts its own greeting; who refuses does not.
+                        link.greeted &= !*success;
+                        link.fail();
                     }
                     None => {}
                 }
@@ -366,6 +448,7 @@ impl LinkWatch {
             pushed: None,
             trusted: false,
             asking_failed: false,
+            greeted: false,
         };
         self.links.insert(conn, link);
         Ok(())
@@ -402,7 +485,7 @@ impl LinkWatch {
             (Role::Transfer, "upload_ack") => {
                 self.acknowledged(seen, conn, &text("task_id").unwrap_or_default())
             }
-            (Role::Transfer, "upload_request" | "status_query") => Ok(()),
+            (Role::Transfer, "upload_request" | "status_query" | "upload_all" | "cancel") => Ok(()),
             (role, _) => broken("I06", format!("{frame:?} to a {}", role.name())),
         }
     }
@@ -421,8 +504,8 @@ impl LinkWatch {
         if let Some(task) = &rpc.task
             && rpc.action != Action::GetState
         {
-            // A finish may name what the recorder itself said; anything else must be this device's.
-            let own = row.is_some() || rpc.action == Action::Finish;
+            // A finish or cancel may name what the recorder itself said; anything else must be this device's.
+            let own = row.is_some() || matches!(rpc.action, Action::Finish | Action::Cancel);
             demand("I06", own, || format!("{:?} of {task}, which is not of {}", rpc.action, link.device))?;
         }
         let was = |state: TaskState| {
@@ -434,11 +517,29 @@ impl LinkWatch {
         let snap = link.snap.as_ref().filter(|snap| link.trusted && fresh(snap));
         match rpc.action {
             Action::Config => {
-                let idle = snap.is_some_and(|snap| snap.state == Reported::Idle);
-                demand("I06", idle, || format!("config on {link:?}"))?;
+                // A configuration for an attempt that was given up may be replaced by one for the next.
+                let left = |wire: &str| {
+                    row.iter().any(|row| {
+                        let mut earlier = row.earlier.iter().flatten();
+                        earlier.any(|e| crate::id::WireId::of_attempt(&row.id, e.attempt).as_str() == wire)
+                    })
+                };
+                let open = snap.is_some_and(|snap| {
+                    let stale = snap.task.as_deref().is_some_and(left);
+                    snap.state == Reported::Idle || (snap.state == Reported::Ready && stale)
+                });
+                demand("I06", open, || format!("config on {link:?}"))?;
                 let uploader = self.current.contains_key(&(link.device.clone(), Role::Transfer));
                 demand("I06", uploader, || format!("config of {} without its uploader", link.device))?;
-                demand("I06", was(TaskState::Pending), || format!("config of {row:?}"))?;
+                // It may have been put back in this very step.
+                let back = |change: &Change| match change {
+                    Change::Task(TaskChange::Returned { task, .. }) => {
+                        row.as_ref().is_some_and(|row| row.id == *task)
+                    }
+                    _ => false,
+                };
+                let free = was(TaskState::Pending) || seen.out.changes.iter().any(back);
+                demand("I06", free, || format!("config of {row:?}"))?;
                 self.met("I06.config");
             }
             Action::Begin => {
@@ -509,9 +610,15 @@ impl LinkWatch {
         if let Ok(Response::State(view)) = answer {
             self.shown(seen, view)?;
         }
-        let Request::Command(command) = &request else {
-            let rpc = matches!(answer, Ok(Response::Rpc { .. }));
-            return demand("I07", !rpc, || format!("{request:?} got {answer:?}"));
+        // A person who settles a conflict may do so by a command.
+        let (device, actions): (&DeviceId, &[Action]) = match &request {
+            Request::Command(command) => (&command.device, core::slice::from_ref(&command.action)),
+            Request::Resolve { device, how: Resolve::Finish, .. } => (device, &[Action::Finish]),
+            Request::Resolve { device, how: Resolve::Drop, .. } => (device, &[Action::Cancel, Action::Clear]),
+            _ => {
+                let rpc = matches!(answer, Ok(Response::Rpc { .. }));
+                return demand("I07", !rpc, || format!("{request:?} got {answer:?}"));
+            }
         };
         let carried =
             self.links.values().flat_map(|link| link.rpcs.values()).find(|rpc| rpc.mark == Some(to));
@@ -520,13 +627,13 @@ impl LinkWatch {
             let now = rpc.ended == step;
             let fits = match (answer, rpc.end) {
                 (Ok(Response::Rpc { .. }), Some(End::Answered)) => now,
-                (Err(Refusal::RpcTimeout(action)), Some(End::TimedOut)) => now && *action == command.action,
-                (Err(Refusal::LinkLost { action }), Some(End::LinkLost)) => now && *action == command.action,
+                (Err(Refusal::RpcTimeout(action)), Some(End::TimedOut)) => now && actions.contains(action),
+                (Err(Refusal::LinkLost { action }), Some(End::LinkLost)) => now && actions.contains(action),
                 _ => false,
             };
             let rpc = format!("{rpc:?}");
             self.met("I08");
-            demand("I08", fits, || format!("{command:?} got {answer:?}; {rpc}"))?;
+            demand("I08", fits, || format!("{request:?} got {answer:?}; {rpc}"))?;
         }
         if let Ok(Response::Rpc { request_id, success, .. }) = answer {
             let said = matches!(seen.input, Input::Recorder {
@@ -536,9 +643,9 @@ impl LinkWatch {
             let Input::Recorder { conn, .. } = seen.input else { return Ok(()) };
             let link = &self.links[conn];
             let rpc = link.rpcs.get(request_id);
-            let own = link.device == command.device && rpc.is_some_and(|rpc| rpc.action == command.action);
+            let own = link.device == *device && rpc.is_some_and(|rpc| actions.contains(&rpc.action));
             let first = rpc.is_some_and(|rpc| rpc.ended == step);
-            demand("I07", own && first, || format!("{command:?} got the answer to {rpc:?}"))?;
+            demand("I07", own && first, || format!("{request:?} got the answer to {rpc:?}"))?;
         }
         Ok(())
     }

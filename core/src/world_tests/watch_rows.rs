@@ -7,7 +7,7 @@ use std::format;
 use std::prelude::v1::*;
 
 use super::watch::{Seen, broken, demand, episode, episodes, job, jobs, parts, upload, uploads};
-use crate::change::{Change, EpisodeChange, JobChange, TaskCause, TaskChange, UploadChange};
+use crate::change::{Change, EpisodeChange, JobChange, RosterChange, TaskCause, TaskChange, UploadChange};
 use crate::effect::{Effect, Notice, Response};
 use crate::id::{Boot, EpisodeId, JobId, ObjectKey, TaskId, WireId};
 use crate::input::{Input, Request};
@@ -95,7 +95,14 @@ impl RowWatch {
             demand("I11", !old.state.is_final() || old.state == new.state, || {
                 format!("{id} left {:?}", old.state)
             })?;
-            demand("I11", new.attempt >= old.attempt, || format!("{id} lost an attempt"))?;
+            let resumed = |change: &Change| match change {
+                Change::Task(TaskChange::Resumed { task, attempt, .. }) => {
+                    task == id && *attempt == new.attempt
+                }
+                _ => false,
+            };
+            let back = new.attempt >= old.attempt || seen.out.changes.iter().any(resumed);
+            demand("I11", back, || format!("{id} lost an attempt"))?;
             demand("I11", new.device == old.device && new.id == old.id, || format!("{id} changed hands"))?;
             demand("I11", old.attempt != new.attempt || !old.begun || new.begun, || {
                 format!("{id} forgot begin")
@@ -310,7 +317,7 @@ impl RowWatch {
         let ObjectOp { store, key, verb } = op;
         if *store == Store::Edge {
             return match verb {
-                Verb::Head | Verb::Get { .. } => Ok(()),
+                Verb::Head | Verb::Get { .. } | Verb::Find { .. } => Ok(()),
                 Verb::Delete => self.removal(seen, key),
                 _ => broken("I20", format!("the core writes to the edge: {op:?}")),
             };
@@ -377,6 +384,7 @@ impl RowWatch {
                 };
                 demand("I21", !current, || format!("aborts the live upload {upload}"))
             }
+            Verb::Find { .. } => broken("I19", format!("looks for names in the cloud: {op:?}")),
             Verb::Delete => broken("I19", format!("deletes in the cloud: {op:?}")),
         }
     }
@@ -476,7 +484,22 @@ impl RowWatch {
                     });
                 demand("I12", same, || format!("told {view:?}"))
             }
-            Response::Rpc { .. } | Response::State(_) | Response::Started { .. } => Ok(()),
+            Response::Rpc { .. }
+            | Response::State(_)
+            | Response::Started { .. }
+            | Response::Resolved { .. }
+            | Response::Window
+            | Response::Sent => Ok(()),
+            Response::Device(row) => {
+                let held = seen.rows.get(&Key::Device(row.id.clone()));
+                demand("I12", held == Some(&Row::Device(row.clone())), || format!("told {row:?}"))
+            }
+            Response::Token(row) => {
+                let revoked =
+                    |change: &Change| matches!(change, Change::Roster(RosterChange::TokenRevoked { .. }));
+                let held = seen.rows.values().any(|held| *held == Row::Token(row.clone()));
+                demand("I12", held != seen.out.changes.iter().any(revoked), || format!("told {row:?}"))
+            }
         }
     }
 }
@@ -519,7 +542,9 @@ fn task_of(change: &TaskChange) -> TaskId {
         | TaskChange::Failed { task, .. }
         | TaskChange::Returned { task, .. }
         | TaskChange::Cancelled { task, .. }
-        | TaskChange::Noted { task, .. } => task.clone(),
+        | TaskChange::Noted { task, .. }
+        | TaskChange::Resumed { task, .. }
+        | TaskChange::Owed { task, .. } => task.clone(),
     }
 }
 
@@ -535,7 +560,10 @@ fn task_next(state: Option<TaskState>, change: &TaskChange) -> Option<TaskState>
         (TaskChange::Finished { .. }, Some(Pending | Ready | InProgress)) => Some(Uploading),
         (TaskChange::Completed { .. }, Some(Pending | Ready | InProgress | Uploading)) => Some(Completed),
         (TaskChange::Failed { .. }, Some(InProgress | Uploading)) => Some(Failed),
-        (TaskChange::Returned { .. }, Some(Ready | InProgress)) => Some(Pending),
+        (TaskChange::Returned { cause: TaskCause::Resolved, .. }, Some(Uploading)) => Some(Pending),
+        (TaskChange::Returned { .. }, Some(Pending | Ready | InProgress)) => Some(Pending),
+        (TaskChange::Resumed { .. }, Some(Pending | Ready)) => Some(InProgress),
+        (TaskChange::Owed { .. }, state) => state,
         (TaskChange::Cancelled { .. }, Some(Pending | Ready | InProgress)) => Some(Cancelled),
         (TaskChange::Noted { .. }, Some(state @ (Pending | Ready | InProgress | Uploading))) => Some(state),
         _ => None,
@@ -547,6 +575,7 @@ fn cause_fits(seen: &Seen<'_>, change: &TaskChange) -> Result<(), Broken> {
     let answer =
         matches!(seen.input, Input::Recorder { message: crate::wire::RecorderMessage::Response { .. }, .. });
     let recorder = matches!(seen.input, Input::Recorder { .. });
+    let wake = matches!(seen.input, Input::Wake);
     let fits = match change {
         TaskChange::Created { .. } => {
             matches!(seen.input, Input::Request { request: Request::CreateTask { .. }, .. })
@@ -558,9 +587,17 @@ fn cause_fits(seen: &Seen<'_>, change: &TaskChange) -> Result<(), Broken> {
         TaskChange::Readied { cause, .. }
         | TaskChange::Started { cause, .. }
         | TaskChange::Finished { cause, .. }
-        | TaskChange::Returned { cause, .. } => match cause {
-            TaskCause::Answer => answer,
-            TaskCause::Report => recorder,
+        | TaskChange::Returned { cause, .. }
+        | TaskChange::Resumed { cause, .. } => match cause {
+            // A callback that never came is found when it is overdue.
+            TaskCause::Answer => answer || wake,
+            // What is not explained in time is concluded from a report that came before.
+            TaskCause::Report => recorder || wake,
+            TaskCause::Absent => wake,
+            TaskCause::Resolved => matches!(
+                seen.input,
+                Input::Request { request: Request::Resolve { .. } | Request::ResolveTask { .. }, .. }
+            ),
             TaskCause::ConfigApplied => recorder && !answer,
             TaskCause::Callback => matches!(
                 seen.input,
@@ -573,11 +610,14 @@ fn cause_fits(seen: &Seen<'_>, change: &TaskChange) -> Result<(), Broken> {
             TaskCause::Operator => matches!(seen.input, Input::Request { .. }) || answer,
             TaskCause::Verified => matches!(seen.input, Input::Object { .. }),
         },
-        TaskChange::Failed { .. } => matches!(seen.input, Input::Transfer { .. }),
+        TaskChange::Failed { .. } => matches!(
+            seen.input,
+            Input::Transfer { .. } | Input::Request { request: Request::ResolveTask { .. }, .. }
+        ),
         TaskChange::ConfigSent { .. } | TaskChange::BeginSent { .. } => {
             seen.out.effects.iter().any(|effect| matches!(effect, Effect::Send { .. }))
         }
-        TaskChange::Noted { .. } => true,
+        TaskChange::Noted { .. } | TaskChange::Owed { .. } => true,
     };
     demand("I11", fits, || format!("{change:?} came of {:?}", seen.input))
 }

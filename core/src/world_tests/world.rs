@@ -16,15 +16,16 @@ use super::watch_links::LinkWatch;
 use super::watch_rows::RowWatch;
 use crate::chance::Chance;
 use crate::change::JournalEntry;
+use crate::digest::Sha256;
 use crate::effect::{Effect, Output, PolicyOp};
 use crate::id::{Boot, ConnId, DeviceId, PolicySetId, RequestId, Role, Seq, SocketId, Ticket};
-use crate::input::{Action, Input, PolicyReply, Request};
+use crate::input::{Action, Demand, Input, PolicyReply, Request, RosterRequest};
 use crate::knobs::Knobs;
 use crate::machine::{Machine, Rows};
 use crate::object::{ObjectOp, ObjectReply};
 use crate::outcome::Outcome;
 use crate::refusal::Broken;
-use crate::row::{Key, Row};
+use crate::row::{Key, Row, Scope};
 use crate::time::{Mono, Now, Wall};
 
 /// How the process dies.
@@ -70,6 +71,8 @@ pub(super) struct World {
     pub(super) shut: bool,
     pub(super) luck: Chance,
     pub(super) wild: bool,
+    /// Whether links must be proven.
+    pub(super) guarded: bool,
     /// Whether each journal entry was ruled by wild policies.
     pub(super) wilds: Vec<bool>,
     pub(super) row_watch: RowWatch,
@@ -108,7 +111,9 @@ impl World {
         let flavours = [Flavour::Full, Flavour::Composite, Flavour::Tags, Flavour::Opaque];
         let flavour = flavours[usize::try_from(luck.below(4)).expect("small")];
         let wild = luck.below(8) == 0;
-        World::with(knobs, flavour, wild, luck)
+        let mut world = World::with(knobs, flavour, wild, luck);
+        world.guarded = seed % 4 == 2;
+        world
     }
 
     /// A site with these settings, booted.
@@ -135,6 +140,7 @@ impl World {
             shut: false,
             luck,
             wild,
+            guarded: false,
             wilds: Vec::new(),
             row_watch: RowWatch::default(),
             link_watch: LinkWatch::default(),
@@ -307,7 +313,7 @@ impl World {
         let mut have = Rows::new();
         for _ in 0..8 {
             let mut keys = BTreeSet::new();
-            self.machine.wants(input, &have, &mut keys);
+            self.machine.wants(self.now, input, &have, &mut keys);
             if keys.is_empty() {
                 return Ok(have);
             }
@@ -425,7 +431,12 @@ impl World {
                 let other = self.policy_ops.insert(ticket, op);
                 demand("I14", other.is_none(), || format!("{ticket:?} twice"))?;
             }
-            Effect::TurnAway { .. } | Effect::Reply { .. } | Effect::Publish(_) | Effect::Gate(_) => {}
+            Effect::TurnAway { .. }
+            | Effect::Reply { .. }
+            | Effect::Publish(_)
+            | Effect::Gate(_)
+            | Effect::Grant { .. }
+            | Effect::Bar { .. } => {}
         }
         Ok(())
     }
@@ -479,10 +490,54 @@ impl World {
         self.requests + 1
     }
 
+    /// A device's program asks for a link, with the device's token where one is demanded.
     pub(super) fn knock(&mut self, device: DeviceId, role: Role) -> Result<(), Broken> {
+        let credential = if self.guarded { Some(self.token(&device)?) } else { None };
+        self.knock_with(device, role, credential)
+    }
+
+    /// The token of a device. An operator issues one first, if it has none.
+    fn token(&mut self, device: &DeviceId) -> Result<Sha256, Broken> {
+        let own = self.rows.iter().find_map(|(key, row)| match (key, row) {
+            (Key::Token(token), Row::Token(row)) if row.device.as_ref() == Some(device) => Some(*token),
+            _ => None,
+        });
+        if let Some(token) = own {
+            return Ok(token);
+        }
+        let token = Sha256::of(format!("{device} {}", self.next_request()).as_bytes());
+        let device = Some(device.clone());
+        self.ask(Request::Roster(RosterRequest::Issue {
+            scope: Scope::Recorder,
+            device,
+            name: None,
+            token,
+        }))?;
+        Ok(token)
+    }
+
+    pub(super) fn knock_with(
+        &mut self,
+        device: DeviceId,
+        role: Role,
+        credential: Option<Sha256>,
+    ) -> Result<(), Broken> {
         self.sockets += 1;
+        let demand = match role {
+            _ if !self.guarded => Demand::Nothing,
+            Role::Recorder => Demand::Token,
+            Role::Transfer => Demand::TokenOrAddress,
+        };
         let socket = SocketId(self.sockets);
-        self.input(Input::Knock { socket, device, role, remote: "10.0.0.7".to_string(), credential: None })
+        self.input(Input::Knock {
+            socket,
+            device,
+            role,
+            remote: "10.0.0.7".to_string(),
+            credential,
+            port: None,
+            demand,
+        })
     }
 
     /// Moves to the next deadline and wakes.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use tidegate_runtime::config::Secret;
 
 /// Edge runtime for fleets of recording devices.
 #[derive(Debug, Parser)]
@@ -30,12 +31,16 @@ pub(crate) enum Command {
     Status(Status),
     /// Send approved episodes of a running site to the cloud, and watch them go
     Sync(Sync),
+    /// Follow what happens at a running site, line by line, until Ctrl-C
+    Watch(Watch),
     /// Run the main job on this machine: three devices, a site, a cloud, and a kill -9 in between
     Demo(Demo),
     /// Repeat a data directory's journal and compare: same inputs, same changes, same records
     Replay(Replay),
     /// Write, check, try, load and swap the policies that decide when and how recordings go to the cloud
     Policy(crate::policy::args::Policy),
+    /// Show, make and take back tokens: of people who use the API, and of devices
+    Token(Token),
     /// Show or clear what a stopped site does not look at any more because it made the core panic
     Quarantine(Quarantine),
 }
@@ -63,9 +68,12 @@ pub(crate) struct Run {
     /// Base URL that devices are told for callbacks [default: none, callbacks stay as tasks name them]
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Option<String>,
-    /// Allow listening beyond loopback although nothing is authenticated yet
+    /// Allow listening beyond loopback although nobody has to prove anything there
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// Make another token that may do everything, and show it once: for who lost the first one
+    #[arg(long)]
+    pub(crate) new_admin_token: bool,
     /// Any other setting, for instance --set sync.uploads=4
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
@@ -74,11 +82,47 @@ pub(crate) struct Run {
     pub(crate) stop_with_stdin: bool,
 }
 
+/// The way to a running site.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Status {
-    /// Address of the site's API
-    #[arg(long, value_name = "URL", env = "TIDEGATE_API", default_value = "http://127.0.0.1:8080")]
+#[command(next_help_heading = "The site")]
+pub(crate) struct SiteAt {
+    /// Address of the site's API: http://host:port, or https://host:port if it speaks TLS (listen.tls_cert)
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TIDEGATE_API",
+        default_value = "http://127.0.0.1:8080",
+        global = true
+    )]
     pub(crate) api: String,
+    /// Trust the authorities in this PEM file, and no others, for https://; the site's own certificate, if it signed
+    /// itself, is such a file [default: the authorities of the system]
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CA", global = true)]
+    pub(crate) ca: Option<PathBuf>,
+    /// Token of an operator, sent with each request and never printed. Other users of this machine may see the
+    /// arguments of a command: better use --token-file, or the variable
+    #[arg(long, value_name = "TOKEN", env = "TIDEGATE_TOKEN", hide_env_values = true, value_parser = hidden, global = true)]
+    pub(crate) token: Option<Secret>,
+    /// File with such a token; goes before --token
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Whatever is said is taken: a parser that refused it would print it.
+fn hidden(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  tidegate status                                              a site on this machine\n  \
+                        tidegate status --api https://site.example:8080              one that speaks TLS\n  \
+                        tidegate status --api https://10.0.0.5:8080 --ca site.pem    one whose certificate only it \
+                        vouches for\n  TIDEGATE_TOKEN=… tidegate status                             one that asks for a token"
+)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) site: SiteAt,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
@@ -103,9 +147,31 @@ pub(crate) struct Sync {
     /// Show a bar per episode until each is in the cloud or waits for a person
     #[arg(long)]
     pub(crate) watch: bool,
-    /// Address of the site's API
-    #[arg(long, value_name = "URL", env = "TIDEGATE_API", default_value = "http://127.0.0.1:8080")]
-    pub(crate) api: String,
+    #[command(flatten)]
+    pub(crate) site: SiteAt,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  tidegate watch                                 everything\n  tidegate watch --device \
+                        robot-1 --device robot-2    what is about two devices\n  tidegate watch --types \
+                        task_state,recording       recordings and the tasks they belong to\n\nFirst comes \
+                        everything as it is, then each change. When the connection is lost it comes back and goes on \
+                        where it was. All types are in docs/protocol.md, \"Device state stream\". Ends with 130 after \
+                        Ctrl-C, with 1 if no site answers."
+)]
+pub(crate) struct Watch {
+    /// Only what is about this device; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub(crate) device: Vec<String>,
+    /// Only events of these types, separated by commas
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    pub(crate) types: Vec<String>,
+    /// Print each event as the JSON object that the site sent
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) site: SiteAt,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -164,6 +230,63 @@ pub(crate) enum QuarantineAction {
     List(DataDir),
     /// Forget them all: the next start tries everything again
     Clear(DataDir),
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  tidegate token add --scope viewer --name wall   somebody may look\n  tidegate token \
+                  device robot-1                   its recorder may connect\n  tidegate token device robot-1 \
+                  --rotate          new tokens for old, links stay\n  tidegate token device robot-1 --revoke          \
+                  none counts any more, links are closed\n  tidegate token registration --open-for 10m      devices \
+                  may register themselves\n\nA token is shown once, when it is made: the site keeps only its digest. All of \
+                  this needs a token with scope admin, where the site asks for tokens: the first one is shown when the \
+                  site starts for the first time, another one by `tidegate run --new-admin-token`."
+)]
+pub(crate) struct Token {
+    #[command(subcommand)]
+    pub(crate) action: TokenAction,
+    #[command(flatten)]
+    pub(crate) site: SiteAt,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenAction {
+    /// Show every token, but never the token itself
+    List,
+    /// Make a token for the API
+    Add {
+        /// What it may do: viewer looks, operator does the daily work, admin everything
+        #[arg(long, value_parser = ["viewer", "operator", "admin"])]
+        scope: String,
+        /// What people call it
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Take a token back
+    Revoke {
+        /// Its number, as `tidegate token list` shows it
+        id: u64,
+    },
+    /// Make a token for a device, or put new ones in the place of all it has, or take them back
+    Device {
+        /// Id of the device
+        device: String,
+        /// For its uploader alone: what stands in the uploader's address, /transfer/TOKEN
+        #[arg(long, conflicts_with_all = ["rotate", "revoke"])]
+        transfer: bool,
+        /// Put new tokens in the place of all it has; links that are up stay
+        #[arg(long, conflicts_with = "revoke")]
+        rotate: bool,
+        /// Take all of its tokens back, and close its links
+        #[arg(long)]
+        revoke: bool,
+    },
+    /// Let devices register themselves for a while
+    Registration {
+        /// For how long, for instance 10m; 0s ends it
+        #[arg(long, value_name = "TIME")]
+        open_for: String,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -3,18 +3,22 @@
 mod args;
 mod ask;
 mod demo;
+mod follow;
 mod policy;
 mod quarantine;
 mod replay;
 mod run;
 mod show;
 mod status;
+mod token;
 mod watch;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
+/// For whole-process tests: gives this process a planted bug. An ordinary build has none.
+pub use tidegate_runtime::bug::plant;
 
 use crate::args::{Args, Command};
 
@@ -71,9 +75,11 @@ pub fn main() -> ExitCode {
             Command::Run(run) => run::run(run).await,
             Command::Status(status) => status::status(status).await,
             Command::Sync(sync) => ask::sync(sync).await,
+            Command::Watch(watch) => follow::watch(watch).await,
             Command::Demo(demo) => demo::demo(demo).await,
             Command::Replay(replay) => replay::replay(replay).await,
             Command::Policy(policy) => policy::policy(policy).await,
+            Command::Token(token) => token::token(token).await,
             Command::Quarantine(quarantine) => quarantine::quarantine(quarantine).await,
         }
     });
@@ -98,8 +104,11 @@ fn complain(text: &str) {
     }
 }
 
-/// Prints a line of output.
-#[expect(clippy::print_stdout, reason = "the one place where the binary prints its results")]
+/// Prints a line of output. A reader who has seen enough, as `head` has, ends the command without a word.
 pub(crate) fn say(line: &str) {
-    println!("{line}");
+    let printed = writeln!(std::io::stdout().lock(), "{line}");
+    if printed.is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+        // As the signal of a broken pipe would end it, which Rust's programs ignore.
+        std::process::exit(141);
+    }
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use tidegate_runtime::boot::{self, BootError, Site};
-use tidegate_runtime::config::{Config, Layers};
+use tidegate_runtime::config::{Config, Door, Layers};
 use tidegate_runtime::object::{ObjectStore, SourceRead};
 use tidegate_runtime::real::RealSeams;
 use tidegate_runtime::seam::Seams;
 use tidegate_runtime::telemetry;
+use tidegate_runtime::timeouts::Timeouts;
 use tidegate_s3::{CloudConfig, CloudStore};
 use tokio::io::AsyncReadExt;
 
@@ -17,17 +18,20 @@ use crate::{Done, Exit, Failure, say};
 pub(crate) async fn run(args: Run) -> Done {
     let seams = RealSeams::new();
     let layers = Layers { file: args.config.clone(), environment: environment(), flags: flags(&args)? };
-    let config = Config::load(seams.disk(), &layers).map_err(|problems| {
+    let mut config = Config::load(seams.disk(), &layers).map_err(|problems| {
         Failure::new(Exit::Configuration, format!("the configuration is not usable\n{problems}"))
     })?;
+    config.new_admin_token = args.new_admin_token;
     // A process runs one site: this is the first call, and the only one.
     let _first = telemetry::start(&config.log);
     let (cloud, bucket) = (config.cloud.clone(), config.edge_bucket());
     let has_cloud = cloud.is_some();
     let connecting = seams.clone();
-    let site = boot::start(seams, config, move |source| destination(&connecting, cloud.as_ref(), source))
-        .await
-        .map_err(|error| refused(&error))?;
+    let site = boot::start(seams, config, move |source, timeouts| {
+        destination(&connecting, cloud.as_ref(), source, timeouts)
+    })
+    .await
+    .map_err(|error| refused(&error))?;
     greet(&site, &bucket, has_cloud);
     wait(site, args.stop_with_stdin).await
 }
@@ -93,6 +97,7 @@ fn destination(
     seams: &RealSeams,
     cloud: Option<&tidegate_runtime::config::Cloud>,
     source: Arc<dyn SourceRead>,
+    timeouts: Timeouts,
 ) -> Result<Option<Arc<dyn ObjectStore>>, String> {
     let Some(cloud) = cloud else { return Ok(None) };
     let config = CloudConfig {
@@ -106,8 +111,8 @@ fn destination(
         attempt_timeout: cloud.attempt_timeout,
         connect_timeout: cloud.connect_timeout,
     };
-    let store =
-        CloudStore::new(seams.clone(), &config, source).map_err(|error| format!("[cloud]: {error}"))?;
+    let store = CloudStore::new(seams.clone(), &config, source, timeouts)
+        .map_err(|error| format!("[cloud]: {error}"))?;
     Ok(Some(Arc::new(store)))
 }
 
@@ -122,12 +127,19 @@ fn refused(error: &BootError) -> Failure {
 
 /// The first words of a site: where it is, and the keys it made, this once.
 fn greet(site: &Site, bucket: &str, has_cloud: bool) {
-    say(&format!("site is up: http://{} (start {})", site.api_addr, site.boot));
-    say(&format!("devices upload to http://{}, bucket {bucket}", site.s3_addr));
+    let scheme = |door: Door| if site.encrypts(door) { "https" } else { "http" };
+    say(&format!("site is up: {}://{} (start {})", scheme(Door::Api), site.api_addr, site.boot));
+    say(&format!("devices upload to {}://{}, bucket {bucket}", scheme(Door::S3), site.s3_addr));
     if site.edge_keys.first_time {
         say("S3 keys for devices were made and are kept in the data directory; they are shown only now:");
         say(&format!("  access key  {}", site.edge_keys.access_key));
         say(&format!("  secret key  {}", site.edge_keys.secret_key.reveal()));
+    }
+    if let Some(token) = &site.admin_token {
+        say(
+            "a token that may do everything was made; it is shown only now, and the site keeps no copy of it:",
+        );
+        say(&format!("  {}", token.reveal()));
     }
     if !has_cloud {
         say("no cloud is configured: approved recordings wait here (docs/configuration.md, [cloud])");

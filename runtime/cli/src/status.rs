@@ -11,6 +11,8 @@ use crate::{Done, Failure, say};
 
 /// Episodes and tasks that are asked for: what fits two screens, and what one batch of statuses may name.
 const RECENT: u64 = 50;
+/// Tasks that wait for their recordings that are asked for: what a page may hold.
+const UPLOADING: u64 = 100;
 /// Lines of a list before the rest is counted.
 const LINES: usize = 12;
 
@@ -20,6 +22,10 @@ struct Told {
     recorders: Vec<Value>,
     uploaders: Vec<Value>,
     tasks: Value,
+    /// Tasks that wait for their recordings, which may be many tasks further on.
+    uploading: Value,
+    /// What devices and programs are at odds with: `conflicts` and `contests`.
+    odds: Value,
     episodes: Value,
     /// By episode.
     sync: BTreeMap<u64, Value>,
@@ -27,18 +33,19 @@ struct Told {
 }
 
 pub(crate) async fn status(args: Status) -> Done {
-    let site = Site::at(&args.api)?;
+    let site = Site::at(&args.site)?;
     let told = ask(&site).await?;
     if args.json {
         let sync: Vec<&Value> = told.sync.values().collect();
         let all = serde_json::json!({
             "ready": told.ready.is_ok(), "devices": told.recorders, "transfer": told.uploaders, "tasks": told.tasks,
+            "uploading": told.uploading, "conflicts": told.odds["conflicts"], "contests": told.odds["contests"],
             "episodes": told.episodes, "sync": {"items": sync}, "config": told.config,
         });
         say(&serde_json::to_string_pretty(&all).map_err(|error| Failure::failed(error.to_string()))?);
         return Ok(());
     }
-    for line in glance(&told, &args.api, Paint::of_terminal()) {
+    for line in glance(&told, &args.site.api, Paint::of_terminal()) {
         say(&line);
     }
     Ok(())
@@ -49,6 +56,8 @@ async fn ask(site: &Site) -> Result<Told, Failure> {
     let recorders = list(&site.get("/api/v1/recorder/devices").await?);
     let uploaders = list(&site.get("/api/v1/transfer/devices").await?);
     let tasks = site.get(&format!("/api/v1/tasks?limit={RECENT}")).await?;
+    let uploading = site.get(&format!("/api/v1/tasks?status=uploading&limit={UPLOADING}")).await?;
+    let odds = site.get("/api/v1/devices/conflicts").await?;
     let episodes = site.get(&format!("/api/v1/episodes?limit={RECENT}")).await?;
     let config = site.get("/api/v1/sync/config").await?;
     let mut sync = BTreeMap::new();
@@ -59,7 +68,7 @@ async fn ask(site: &Site) -> Result<Told, Failure> {
         sync.extend(items(&statuses).iter().map(|item| (number(item, "episode_id"), item.clone())));
     }
     let ready = site.ready().await;
-    Ok(Told { ready, recorders, uploaders, tasks, episodes, sync, config })
+    Ok(Told { ready, recorders, uploaders, tasks, uploading, odds, episodes, sync, config })
 }
 
 /// Colours, where there is a terminal that wants them.
@@ -207,7 +216,7 @@ fn tasks(told: &Told) -> String {
     let total = number(&told.tasks, "total");
     let rows = items(&told.tasks);
     let of =
-        if (rows.len() as u64) < total { format!("; of the newest {}", rows.len()) } else { String::new() };
+        if (rows.len() as u64) < total { format!("; of the first {}", rows.len()) } else { String::new() };
     format!("{total}{of}{}", in_brackets(rows.iter().map(|task| text(task, "status"))))
 }
 
@@ -236,6 +245,19 @@ fn attention(told: &Told) -> Vec<Vec<String>> {
             _ => {}
         }
     }
+    rows.extend(at_odds(&told.odds));
+    for task in items(&told.uploading).iter().filter(|task| task["overdue"] == Value::Bool(true)) {
+        let id = text(task, "task_id");
+        let what = match text(task, "error_message") {
+            "" => format!("its recording has not come since {}", text(task, "uploading_since")),
+            error => error.to_owned(),
+        };
+        rows.push(vec![
+            "task".to_owned(),
+            id.to_owned(),
+            format!("{what}; POST /api/v1/tasks/{id}/resolve settles it"),
+        ]);
+    }
     let edge = &told.config["edge"];
     let short = match (text(edge, "gate"), text(edge, "room")) {
         ("full", _) => "devices may not upload",
@@ -252,12 +274,41 @@ fn attention(told: &Told) -> Vec<Vec<String>> {
     }
     for device in told.recorders.iter().filter(|device| device["state_synced"] == Value::Bool(false)) {
         let id = text(device, "device_id").to_owned();
-        let confidence = text(&device["state"], "confidence");
+        let confidence = text(device, "confidence");
         rows.push(vec![
             "recorder".to_owned(),
             id,
             format!("its state is {confidence}: no recording can begin"),
         ]);
+    }
+    rows
+}
+
+/// Devices that contradict their records, and ids that programs fight over.
+fn at_odds(odds: &Value) -> Vec<Vec<String>> {
+    let list = |field: &str| odds[field].as_array().cloned().unwrap_or_default();
+    let mut rows = Vec::new();
+    for conflict in list("conflicts") {
+        let id = text(&conflict, "device_id");
+        let held = match text(&conflict, "device_task_id") {
+            "" => text(&conflict, "device_state").to_owned(),
+            task => format!("{} {task}", text(&conflict, "device_state")),
+        };
+        let what = format!(
+            "it is {held}, which its records contradict ({}); POST /api/v1/devices/{id}/conflict/resolve settles it",
+            text(&conflict, "kind")
+        );
+        rows.push(vec!["device".to_owned(), id.to_owned(), what]);
+    }
+    for contest in list("contests") {
+        let addresses: Vec<&str> =
+            contest["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let what = format!(
+            "two programs fight over this id ({}): {}; give one of them another id",
+            text(&contest, "role"),
+            addresses.join(" and ")
+        );
+        rows.push(vec!["device".to_owned(), text(&contest, "device_id").to_owned(), what]);
     }
     rows
 }
@@ -387,11 +438,17 @@ mod tests {
                 json!({"device_id": "robot-1", "state_synced": true,
                        "state": {"current_state": "recording", "task_id": "take-9"}}),
                 json!({"device_id": "robot-2", "state_synced": false,
-                       "state": {"current_state": "idle", "task_id": "", "confidence": "stale"}}),
+                       "confidence": "stale", "state": {"current_state": "idle", "task_id": ""}}),
             ],
             uploaders: vec![json!({"device_id": "robot-1"}), json!({"device_id": "robot-3"})],
             tasks: json!({"total": 1, "items": [
                 {"task_id": "take-9", "device_id": "robot-1", "status": "in_progress"}]}),
+            uploading: json!({"total": 2, "items": [
+                {"task_id": "take-7", "overdue": true, "uploading_since": "2026-11-20"},
+                {"task_id": "take-8", "overdue": false, "uploading_since": "2026-11-21"}]}),
+            odds: json!({"conflicts": [
+                    {"device_id": "robot-1", "kind": "other_task", "device_state": "recording", "device_task_id": "take-5"}],
+                "contests": [{"device_id": "robot-2", "role": "recorder", "addresses": ["10.0.0.7:1", "10.0.0.9:2"]}]}),
             episodes: json!({"total": 4, "items": [
                 episode(4, "pending_qa", "not_started"), episode(3, "approved", "pending"),
                 episode(2, "approved", "failed"), episode(1, "approved", "in_progress")]}),
@@ -420,6 +477,9 @@ mod tests {
                 "  episode 4  take-4   waits for a verdict (approve or reject)",
                 "  episode 3  take-3   parked: auth: the store refuses the credentials; set the keys of [cloud] right, then `tidegate sync` it",
                 "  episode 2  take-2   failed: foreign_object: another object stands at its key; `tidegate sync 2` tries again",
+                "  device     robot-1  it is recording take-5, which its records contradict (other_task); POST /api/v1/devices/robot-1/conflict/resolve settles it",
+                "  device     robot-2  two programs fight over this id (recorder): 10.0.0.7:1 and 10.0.0.9:2; give one of them another id",
+                "  task       take-7   its recording has not come since 2026-11-20; POST /api/v1/tasks/take-7/resolve settles it",
                 "  recorder   robot-2  its state is stale: no recording can begin",
                 "",
                 "ON ITS WAY TO THE CLOUD",
@@ -449,6 +509,8 @@ mod tests {
             recorders: Vec::new(),
             uploaders: Vec::new(),
             tasks: json!({"total": 0, "items": []}),
+            uploading: json!({"total": 0, "items": []}),
+            odds: json!({"conflicts": [], "contests": []}),
             episodes: json!({"total": 0, "items": []}),
             sync: BTreeMap::new(),
             config: json!({"site": "site", "worker_running": false}),

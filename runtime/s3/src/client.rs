@@ -16,6 +16,7 @@ use aws_sdk_s3::config::{
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_async::time::TimeSource;
 use tidegate_runtime::seam::{Blocking, Clock, Seams};
+use tidegate_runtime::timeouts::Timeouts;
 
 use crate::config::{CloudConfig, SetupError};
 use crate::connect::{self, Dial, Http};
@@ -26,13 +27,18 @@ use crate::page::NoPages;
 const SLOWEST_BYTES_PER_S: u64 = 16 << 10;
 
 /// A client of the destination.
-pub(crate) fn client<S: Seams>(seams: &S, config: &CloudConfig) -> Result<Client, SetupError> {
+pub(crate) fn client<S: Seams>(
+    seams: &S,
+    config: &CloudConfig,
+    timeouts: &Timeouts,
+) -> Result<Client, SetupError> {
     let tls = if config.check()? { Some(connect::tls()?) } else { None };
     let http = Http::new(Dial {
         net: seams.net().clone(),
         tls,
         connect_timeout: config.connect_timeout,
         silence: config.attempt_timeout,
+        timeouts: timeouts.clone(),
     });
     let credentials = Credentials::new(
         config.access_key.clone(),
@@ -59,7 +65,7 @@ pub(crate) fn client<S: Seams>(seams: &S, config: &CloudConfig) -> Result<Client
         .invocation_id_generator(DefaultInvocationIdGenerator::with_seed(u64::from_le_bytes(seed)))
         // Whether and when to try again is for the core to decide.
         .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts(config.attempt_timeout, 0))
+        .timeout_config(bounds(config.attempt_timeout, 0))
         // It measures by the wall clock, which steps, and sees a body in memory as sent at once. The silence limit
         // of the connection does its job.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -72,12 +78,16 @@ pub(crate) fn client<S: Seams>(seams: &S, config: &CloudConfig) -> Result<Client
 
 /// Settings of one call with a body of `len` bytes: more time.
 pub(crate) fn with_body(attempt_timeout: Duration, len: u64) -> Builder {
-    Config::builder().timeout_config(timeouts(attempt_timeout, len))
+    Config::builder().timeout_config(bounds(attempt_timeout, len))
 }
 
-fn timeouts(attempt: Duration, len: u64) -> TimeoutConfig {
-    let sending = Duration::from_secs(len.div_ceil(SLOWEST_BYTES_PER_S));
-    TimeoutConfig::builder().operation_attempt_timeout(attempt.saturating_add(sending)).build()
+/// How long one attempt with a body of `len` bytes may take.
+pub(crate) fn budget(attempt: Duration, len: u64) -> Duration {
+    attempt.saturating_add(Duration::from_secs(len.div_ceil(SLOWEST_BYTES_PER_S)))
+}
+
+fn bounds(attempt: Duration, len: u64) -> TimeoutConfig {
+    TimeoutConfig::builder().operation_attempt_timeout(budget(attempt, len)).build()
 }
 
 /// The wall time of the seam.

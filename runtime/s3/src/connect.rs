@@ -24,7 +24,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use tidegate_runtime::seam::{Net, Stream};
+use tidegate_runtime::timeouts::{Op, Timeouts};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
@@ -43,6 +45,7 @@ pub(crate) struct Dial<N> {
     pub(crate) tls: Option<TlsConnector>,
     pub(crate) connect_timeout: Duration,
     pub(crate) silence: Duration,
+    pub(crate) timeouts: Timeouts,
 }
 
 /// The error of a request that surely was not sent: there was no connection to send it on.
@@ -116,7 +119,10 @@ impl<N: Net> Service<Uri> for Dial<N> {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let dial = self.clone();
         Box::pin(async move {
-            let wire = tokio::time::timeout(dial.connect_timeout, dial.connect(uri)).await;
+            let (timeouts, bound, begun) = (dial.timeouts.clone(), dial.connect_timeout, Instant::now());
+            let host = uri.host().unwrap_or_default().to_owned();
+            let wire = tokio::time::timeout(bound, dial.connect(uri)).await;
+            let wire = wire.inspect_err(|_| timeouts.out(Op::StoreConnect, &host, bound, begun.elapsed()));
             Ok(TokioIo::new(wire.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??))
         })
     }
@@ -184,15 +190,32 @@ impl<T: Stream> AsyncWrite for Wire<T> {
     }
 }
 
+/// Whether a request ended because nothing moved any more.
+pub(crate) fn is_silence(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// The SDK's HTTP client: a pool of connections made by a [`Dial`].
 #[derive(Clone)]
-pub(crate) struct Http<N: Net>(Client<Dial<N>, SdkBody>);
+pub(crate) struct Http<N: Net> {
+    client: Client<Dial<N>, SdkBody>,
+    silence: Duration,
+    timeouts: Timeouts,
+}
 
 impl<N: Net> Http<N> {
     pub(crate) fn new(dial: Dial<N>) -> Http<N> {
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_idle_timeout(POOL_IDLE).pool_timer(TokioTimer::new());
-        Http(builder.build(dial))
+        let (silence, timeouts) = (dial.silence, dial.timeouts.clone());
+        Http { client: builder.build(dial), silence, timeouts }
     }
 }
 
@@ -211,14 +234,21 @@ impl<N: Net> HttpClient for Http<N> {
 
 impl<N: Net> HttpConnector for Http<N> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = self.0.clone();
+        let Http { client, silence, timeouts } = self.clone();
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+            let target = format!("{} {}", request.method(), request.uri().path());
+            let begun = Instant::now();
             match client.request(request).await {
                 Ok(response) => HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
                     .map_err(|error| ConnectorError::other(error.into(), None)),
                 Err(error) if error.is_connect() => Err(ConnectorError::io(Box::new(Unsent(error.into())))),
-                Err(error) => Err(ConnectorError::io(error.into())),
+                Err(error) => {
+                    if is_silence(&error) {
+                        timeouts.out(Op::StoreSilence, &target, silence, begun.elapsed());
+                    }
+                    Err(ConnectorError::io(error.into()))
+                }
             }
         })
     }

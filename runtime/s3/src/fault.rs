@@ -22,6 +22,8 @@ pub(crate) enum Ending {
     Unbuilt,
     /// Something was or may have been sent, and no answer came.
     Lost,
+    /// As `Lost`: the attempt had no more time.
+    TimedOut,
     /// The store said no.
     Refused(No),
     /// Somebody between us and the store answered in its place, with a page.
@@ -56,7 +58,8 @@ pub(crate) fn ending<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>,
         }
         SdkError::ServiceError(refusal) => Ending::Refused(no(refusal.raw(), error.code(), now)),
         // A timeout is no failure; nor is what a later SDK may add.
-        SdkError::TimeoutError(_) | SdkError::ResponseError(_) | _ => Ending::Lost,
+        SdkError::TimeoutError(_) => Ending::TimedOut,
+        SdkError::ResponseError(_) | _ => Ending::Lost,
     }
 }
 
@@ -81,7 +84,7 @@ pub(crate) fn outcome(verb: &Verb, ending: Ending) -> Outcome<ObjectReply> {
     let no = match ending {
         Ending::Unsent => return Outcome::Failed(Fault::Offline),
         Ending::Unbuilt => return Outcome::Failed(Fault::Rejected("unbuilt request".to_owned())),
-        Ending::Lost => return Outcome::Unknown,
+        Ending::Lost | Ending::TimedOut => return Outcome::Unknown,
         Ending::Page(no) => return by_page(verb, &no).map_or(Outcome::Unknown, Outcome::Failed),
         Ending::Refused(no) => no,
     };
@@ -209,6 +212,7 @@ fn broken(verb: &Verb, status: u16) -> Option<Fault> {
         | Verb::Abort { .. }
         | Verb::ListParts { .. }
         | Verb::ListUploads
+        | Verb::Find { .. }
         | Verb::Delete => Some(Fault::Unavailable { status }),
     }
 }
@@ -220,7 +224,7 @@ fn missing(verb: &Verb) -> Option<What> {
         Verb::PutPart { .. } | Verb::Complete { .. } | Verb::Abort { .. } | Verb::ListParts { .. } => {
             Some(What::Upload)
         }
-        Verb::Put { .. } | Verb::Create { .. } | Verb::ListUploads => None,
+        Verb::Put { .. } | Verb::Create { .. } | Verb::ListUploads | Verb::Find { .. } => None,
     }
 }
 
@@ -236,6 +240,7 @@ fn damaged(verb: &Verb) -> What {
         | Verb::Abort { .. }
         | Verb::ListParts { .. }
         | Verb::ListUploads
+        | Verb::Find { .. }
         | Verb::Delete => What::Object,
     }
 }

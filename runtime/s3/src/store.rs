@@ -22,9 +22,12 @@ use tidegate_runtime::object::checksum::{self, CHECKSUM_METADATA};
 use tidegate_runtime::object::reduce::Reduction;
 use tidegate_runtime::object::{Boxed, ObjectStore, SourceRead, disk_fault};
 use tidegate_runtime::seam::{Blocking, Clock, Seams};
+use tidegate_runtime::timeouts::{Op, Timeouts};
+use tokio::time::Instant;
 
 use crate::client;
 use crate::config::{CloudConfig, SetupError};
+use crate::connect;
 use crate::fault::{self, Ending};
 use crate::signature::SignedBy;
 
@@ -33,6 +36,7 @@ pub struct CloudStore<S: Seams> {
     pub(crate) client: Client,
     pub(crate) bucket: String,
     attempt_timeout: Duration,
+    timeouts: Timeouts,
     source: Arc<dyn SourceRead>,
     seams: S,
 }
@@ -69,9 +73,11 @@ impl<S: Seams> CloudStore<S> {
         seams: S,
         config: &CloudConfig,
         source: Arc<dyn SourceRead>,
+        timeouts: Timeouts,
     ) -> Result<CloudStore<S>, SetupError> {
         Ok(CloudStore {
-            client: client::client(&seams, config)?,
+            client: client::client(&seams, config, &timeouts)?,
+            timeouts,
             bucket: config.bucket.clone(),
             attempt_timeout: config.attempt_timeout,
             source,
@@ -93,6 +99,8 @@ impl<S: Seams> CloudStore<S> {
             Verb::ListParts { upload } => self.list_parts(key, upload).await,
             Verb::ListUploads => self.list_uploads(key).await,
             Verb::Delete => self.delete(key).await,
+            // Only the site's own store is asked for names: keys in the cloud are ours, and known.
+            Verb::Find { .. } => Err(Fault::Rejected("cloud".to_owned()).into()),
         }
     }
 
@@ -120,6 +128,12 @@ impl<S: Seams> CloudStore<S> {
         }
         let mut reduction = Reduction::new(want);
         while let Some(bytes) = answer.body.next().await {
+            let bytes = bytes.inspect_err(|error| {
+                if connect::is_silence(error) {
+                    let (limit, target) = (self.attempt_timeout, format!("get {key}"));
+                    self.timeouts.out(Op::StoreSilence, &target, limit, limit);
+                }
+            });
             reduction.push(&bytes.map_err(|_| LOST)?);
         }
         Ok(ObjectReply::Got(reduction.finish()))
@@ -262,15 +276,38 @@ impl<S: Seams> CloudStore<S> {
 impl<S: Seams> ObjectStore for CloudStore<S> {
     fn run<'a>(&'a self, key: &'a ObjectKey, verb: &'a Verb) -> Boxed<'a, Outcome<ObjectReply>> {
         Box::pin(async move {
+            let begun = Instant::now();
             match self.execute(key, verb).await {
                 Ok(reply) => Outcome::Done(reply),
                 Err(Stop::Here(fault)) => Outcome::Failed(fault),
                 Err(Stop::There(ending)) => {
+                    if ending == Ending::TimedOut {
+                        let budget = client::budget(self.attempt_timeout, body_len(verb));
+                        let target = format!("{} {key}", verb.name());
+                        self.timeouts.out(Op::StoreAttempt, &target, budget, begun.elapsed());
+                    }
                     tracing::debug!(verb = verb.name(), %key, ?ending, "the store gave no reply");
                     fault::outcome(verb, ending)
                 }
             }
         })
+    }
+}
+
+/// Bytes that the request of an operation carries.
+fn body_len(verb: &Verb) -> u64 {
+    match verb {
+        Verb::Put { len, .. } => *len,
+        Verb::PutPart { span, .. } => span.len,
+        Verb::Head
+        | Verb::Get { .. }
+        | Verb::Create { .. }
+        | Verb::Complete { .. }
+        | Verb::Abort { .. }
+        | Verb::ListParts { .. }
+        | Verb::ListUploads
+        | Verb::Find { .. }
+        | Verb::Delete => 0,
     }
 }
 

@@ -15,6 +15,7 @@ use tidegate_core::outcome::{Fault, Outcome, What};
 use tidegate_runtime::object::edge::EdgeStore;
 use tidegate_runtime::real::{RealBlocking, RealClock, RealDisk, RealNet, RealSeams};
 use tidegate_runtime::seam::{Net, Seams};
+use tidegate_runtime::timeouts::{Op, Timeouts};
 use tidegate_s3::CloudStore;
 
 const MIB: usize = 1 << 20;
@@ -451,6 +452,7 @@ async fn a_store_that_keeps_silent_is_given_up_even_with_a_body_that_may_take_lo
     // By its length alone this part may take eight minutes.
     let part = put_part(&UploadId::new("u"), 1, span(0, 8 * MIB));
     assert_eq!(cloud.run("k", part).await, Outcome::Unknown);
+    assert_eq!(bench.timeouts.count(Op::StoreSilence), 1);
 }
 
 /// A network that never answers.
@@ -504,6 +506,23 @@ async fn a_network_that_never_answers_is_offline_after_the_connect_timeout() {
     let source = Arc::new(EdgeStore::new(bench.spool.clone(), EDGE));
     let mut config = config("http://192.0.2.1:9000".to_owned());
     config.connect_timeout = Duration::from_millis(50);
-    let cloud = Cloud(Box::new(CloudStore::new(seams, &config, source).unwrap()));
+    let timeouts = Timeouts::default();
+    let cloud = Cloud(Box::new(CloudStore::new(seams, &config, source, timeouts.clone()).unwrap()));
     assert_eq!(cloud.run("k", Verb::Head).await, failed(Fault::Offline));
+    assert_eq!(timeouts.count(Op::StoreConnect), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_never_ends_its_answer_is_given_up_although_it_is_not_silent() {
+    let bench = Bench::start().await;
+    bench.source("from", b"content").await;
+    let endpoint = scripted(Line::Dribble).await;
+    let cloud = bench.cloud_with(|config| {
+        config.endpoint = Some(endpoint);
+        config.attempt_timeout = Duration::from_millis(1500);
+        config.connect_timeout = Duration::from_millis(1400);
+    });
+    assert_eq!(cloud.run("k", put(b"content")).await, Outcome::Unknown);
+    assert_eq!(bench.timeouts.count(Op::StoreAttempt), 1);
+    assert_eq!(bench.timeouts.count(Op::StoreSilence), 0);
 }

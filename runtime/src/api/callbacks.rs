@@ -1,10 +1,10 @@
-//! Owns the callbacks of recorders: one POST when recording begins, one when it ends. Their `Authorization` header is
-//! neither read nor logged.
+//! Owns the callbacks of recorders: one POST when recording begins, one when it ends. Of the token in their
+//! `Authorization` header only the digest goes on.
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde_json::json;
 use tidegate_core::effect::{self, Finish};
@@ -18,15 +18,24 @@ use super::ApiState;
 use super::error::{Answer, json as answer};
 use super::input::{Fields, device};
 use super::shapes::second;
+use crate::grants::bearer;
 
-pub(super) async fn start(State(state): State<ApiState>, body: Body) -> Result<Response, Answer> {
+pub(super) async fn start(
+    State(state): State<ApiState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Answer> {
     let fields = said(body).await?;
     let task = required(&fields, "task_id")?.to_owned();
     let device = match fields.lenient("device_id") {
         None => None,
         Some(text) => Some(device("device_id", text).map_err(Answer::with_error_msg)?),
     };
-    match state.asked(Ask::CallbackStart { task, device }).await.map_err(Answer::with_error_msg)? {
+    match state
+        .asked(Ask::CallbackStart { task, device, credential: bearer(&headers) })
+        .await
+        .map_err(Answer::with_error_msg)?
+    {
         effect::Response::Started { moved } => Ok(answer(
             StatusCode::OK,
             json!({
@@ -39,7 +48,11 @@ pub(super) async fn start(State(state): State<ApiState>, body: Body) -> Result<R
     }
 }
 
-pub(super) async fn finish(State(state): State<ApiState>, body: Body) -> Result<Response, Answer> {
+pub(super) async fn finish(
+    State(state): State<ApiState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Answer> {
     let fields = said(body).await?;
     let task = required(&fields, "task_id")?.to_owned();
     let path = required(&fields, "output_path")?.to_owned();
@@ -52,8 +65,13 @@ pub(super) async fn finish(State(state): State<ApiState>, body: Body) -> Result<
         len: wire::number(&fields.0, "file_size_bytes"),
         path: Some(shorten(&path, REASON_BYTES)),
         error: fields.lenient("error").map(|text| shorten(text, REASON_BYTES)),
+        // A recording that ended otherwise may have no error text.
+        status: fields
+            .lenient("status")
+            .filter(|word| !word.trim().eq_ignore_ascii_case("finished"))
+            .map(|text| shorten(text, REASON_BYTES)),
     };
-    let request = Ask::CallbackFinish { task, device, facts };
+    let request = Ask::CallbackFinish { task, device, facts, credential: bearer(&headers) };
     match state.asked(request).await.map_err(Answer::with_error_msg)? {
         effect::Response::Finished { state: task, handled } => {
             let message = match handled {
@@ -79,7 +97,7 @@ pub(super) async fn finish(State(state): State<ApiState>, body: Body) -> Result<
 
 /// Reads a callback. Recorders never repeat one, so only what is no JSON object is refused.
 async fn said(body: Body) -> Result<Fields, Answer> {
-    Fields::read(body).await.map_err(|refusal| {
+    Fields::read_open(body).await.map_err(|refusal| {
         if refusal.status() != StatusCode::BAD_REQUEST {
             return refusal.with_error_msg();
         }

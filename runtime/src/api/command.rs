@@ -41,9 +41,18 @@ async fn command(state: &ApiState, id: &Segment, action: Action, body: Body) -> 
     let ignored = matches!(action, Action::Pause | Action::Resume | Action::Quit);
     let fields = if ignored { None } else { Fields::maybe(body).await? };
     let device = id.device()?;
+    let fields = fields.map(|fields| with_token(state, action, fields));
     let (command, secret) = written(&state.0.inbox, device, action, fields)?;
     match state.ask(Ask::Command(command), secret).await? {
-        Ok(effect::Response::Rpc { request_id, success, message, data }) => {
+        Ok(response) => rpc(response),
+        Err(refusal) => Err(refused(&refusal)),
+    }
+}
+
+/// What a recorder answered, whatever it was.
+pub(super) fn rpc(response: effect::Response) -> Result<Response, Answer> {
+    match response {
+        effect::Response::Rpc { request_id, success, message, data } => {
             let body = Object::new()
                 .put("type", "rpc_response")
                 .put("request_id", request_id)
@@ -52,9 +61,21 @@ async fn command(state: &ApiState, id: &Segment, action: Action, body: Body) -> 
                 .maybe("data", data.as_deref().map(parsed));
             Ok(answer(StatusCode::OK, body.into()))
         }
-        Ok(_) => Err(Answer::internal("the answer is of another kind")),
-        Err(refusal) => Err(refused(&refusal)),
+        _ => Err(Answer::internal("the answer is of another kind")),
     }
+}
+
+/// Where callbacks must carry a token, a configuration without one gets one: the device sends it back.
+fn with_token(state: &ApiState, action: Action, mut fields: Fields) -> Fields {
+    if action == Action::Config
+        && state.0.access.callback_tokens
+        && let Some(Value::Object(config)) = fields.0.get_mut("task_config")
+        && config.get(TOKEN).is_none_or(|own| own.is_null() || own.as_str() == Some(""))
+    {
+        let (secret, _) = state.0.access.mint.draw("");
+        config.insert(TOKEN.to_owned(), Value::String(secret.reveal().to_owned()));
+    }
+    fields
 }
 
 /// Writes a command; the secret in it is named in the command and carried beside it.

@@ -3,6 +3,8 @@
 //! The predecessor's texts and words are kept where it had them; what we add are further fields. Task and callback
 //! routes called the text `error_msg`: there it stands beside `error`.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -10,6 +12,7 @@ use serde_json::{Map, Value};
 use tidegate_core::refusal::{PolicyRefusal, Refusal};
 
 use super::shapes;
+use crate::timeouts::{Op, TimedOut};
 
 /// A refusal on its way out: `{"error": text, "code": word, ...}`.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +20,7 @@ pub struct Answer {
     status: StatusCode,
     body: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    timed_out: Option<TimedOut>,
 }
 
 impl Answer {
@@ -26,7 +30,7 @@ impl Answer {
         let mut body = Map::new();
         body.insert("error".to_owned(), Value::String(error.into()));
         body.insert("code".to_owned(), Value::String(code.to_owned()));
-        Answer { status, body, headers: Vec::new() }
+        Answer { status, body, headers: Vec::new(), timed_out: None }
     }
 
     /// With one more field.
@@ -59,10 +63,16 @@ impl Answer {
         self
     }
 
+    /// Of a wait that was given up: it is logged and counted with the route.
+    pub(crate) fn timed_out(mut self, op: Op, budget: Duration, elapsed: Duration) -> Answer {
+        self.timed_out = Some(TimedOut { op, budget, elapsed });
+        self
+    }
+
     /// A status without a body.
     #[must_use]
     pub fn bare(status: StatusCode) -> Answer {
-        Answer { status, body: Map::new(), headers: Vec::new() }
+        Answer { status, body: Map::new(), headers: Vec::new(), timed_out: None }
     }
 
     /// With the text also under the predecessor's name for it on task and callback routes.
@@ -119,6 +129,9 @@ impl IntoResponse for Answer {
             json(self.status, Value::Object(self.body))
         };
         response.headers_mut().extend(self.headers);
+        if let Some(timed_out) = self.timed_out {
+            response.extensions_mut().insert(timed_out);
+        }
         response
     }
 }
@@ -150,6 +163,9 @@ pub fn refused(refusal: &Refusal) -> Answer {
             "transfer_not_connected",
             "transfer is not connected; config is rejected",
         ),
+        Refusal::NoUploader(device) => {
+            Answer::new(S::NOT_FOUND, "transfer_not_connected", format!("device {device} not connected"))
+        }
         Refusal::StateSyncing => Answer::new(
             S::CONFLICT,
             "recorder_state_syncing",
@@ -168,6 +184,12 @@ pub fn refused(refusal: &Refusal) -> Answer {
         }
         Refusal::RecorderBusy { state, task } => {
             Answer::new(S::CONFLICT, "recorder_busy", "recorder is not idle; config is rejected")
+                .with("current_state", state.as_str())
+                .with("task_id", task.as_str())
+        }
+        Refusal::HoldsAnother { state, task } => {
+            let error = "recorder holds another task and would drop it; name that one, or none";
+            Answer::new(S::CONFLICT, "recorder_busy", error)
                 .with("current_state", state.as_str())
                 .with("task_id", task.as_str())
         }
@@ -209,9 +231,30 @@ pub fn refused(refusal: &Refusal) -> Answer {
             Answer::new(S::SERVICE_UNAVAILABLE, "too_many_links", "no link is free; retry later")
                 .retry_after(TURNED_AWAY)
         }
+        Refusal::Contested { retry_after_ms } => {
+            let text = "programs fight over this device id; the one that has the link keeps it for a while";
+            let seconds = u32::try_from(retry_after_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
+            Answer::new(S::SERVICE_UNAVAILABLE, "contested_id", text).retry_after(seconds.max(1))
+        }
         Refusal::Stopping => {
             Answer::new(S::SERVICE_UNAVAILABLE, "stopping", "the site is stopping").retry_after(TURNED_AWAY)
         }
+        Refusal::NoConflict(device) => {
+            Answer::new(S::NOT_FOUND, "no_conflict", format!("{device} holds nothing against its records"))
+                .with("device_id", device.as_str())
+        }
+        Refusal::ConflictChanged(view) => Answer::new(
+            S::CONFLICT,
+            "conflict_changed",
+            "the device holds something else than device_task_id says; look at the conflict and ask again",
+        )
+        .with("conflict", shapes::conflict(view)),
+        Refusal::ConflictNeedsCommand(view) => Answer::new(
+            S::CONFLICT,
+            "conflict_needs_command",
+            "the records cannot follow the device: finish what it records, or drop what it holds",
+        )
+        .with("conflict", shapes::conflict(view)),
         Refusal::TaskNotFound(task) => {
             Answer::new(S::NOT_FOUND, "task_not_found", format!("Task not found: {task}")).with_error_msg()
         }
@@ -224,6 +267,12 @@ pub fn refused(refusal: &Refusal) -> Answer {
             S::CONFLICT,
             "task_not_cancellable",
             format!("task is {}; only pending, ready and in_progress tasks can be cancelled", state.name()),
+        )
+        .with("current_status", state.name()),
+        Refusal::NotResolvable(state) => Answer::new(
+            S::CONFLICT,
+            "task_not_resolvable",
+            format!("task is {}; only a task that is uploading waits for its recording", state.name()),
         )
         .with("current_status", state.name()),
         Refusal::NotUploadable { owned } => {
@@ -270,6 +319,29 @@ pub fn refused(refusal: &Refusal) -> Answer {
             ),
         ),
         Refusal::Internal(what) => Answer::internal(what),
+        Refusal::Unauthorized => Answer::new(S::UNAUTHORIZED, "unauthorized", "unauthorized")
+            .header(http::header::WWW_AUTHENTICATE, "Bearer"),
+        Refusal::RegistrationClosed => Answer::new(
+            S::FORBIDDEN,
+            "registration_closed",
+            "registration is closed; an operator opens it for a while with `tidegate token registration`",
+        ),
+        Refusal::DeviceNotFound(device) => {
+            Answer::new(S::NOT_FOUND, "device_not_found", "no such device is registered")
+                .with("device_id", device.as_str())
+        }
+        Refusal::DeviceDisabled(device) => {
+            Answer::new(S::CONFLICT, "device_disabled", "the device is disabled; enable it first")
+                .with("device_id", device.as_str())
+        }
+        Refusal::TokenNotFound(id) => {
+            Answer::new(S::NOT_FOUND, "token_not_found", format!("there is no token {id}")).with("id", *id)
+        }
+        Refusal::RosterFull => Answer::new(
+            S::CONFLICT,
+            "roster_full",
+            "the site keeps no more devices or tokens: revoke tokens that nobody needs",
+        ),
         Refusal::Policy(refusal) => refused_policy(refusal),
     }
 }

@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path};
 use http::request::Parts;
 use http::{StatusCode, Uri};
 use serde_json::{Map, Value};
 use tidegate_core::id::{DeviceId, EpisodeId};
+use tokio::time::Instant;
 
 use super::error::Answer;
+use crate::timeouts::Op;
 
 /// Bytes of a request body: sixteen times the largest configuration of a task.
 pub const BODY_MAX: usize = 1 << 20;
 /// How long a body may take to arrive.
 const BODY_WAIT: Duration = Duration::from_secs(30);
+/// The same where no token is asked for: a callback is a few hundred bytes, and comes in one piece.
+const OPEN_BODY_WAIT: Duration = Duration::from_secs(10);
 /// Items of a page, unless asked otherwise.
 const LIMIT_DEFAULT: usize = 50;
 /// Most items of a page; more are clamped silently, as the predecessor did.
@@ -62,7 +66,7 @@ pub(super) fn episode(text: &str) -> Option<EpisodeId> {
     text.trim().parse().ok().filter(|id: &i64| *id > 0).and_then(|id| u64::try_from(id).ok()).map(EpisodeId)
 }
 
-/// Query parameters; of a repeated one the first counts.
+/// Query parameters; of a repeated one the first counts, unless all are asked for.
 pub(super) struct Params(Vec<(String, String)>);
 
 impl Params {
@@ -78,6 +82,17 @@ impl Params {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(key, _)| key == name)?;
         Some(value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// Every value of a repeated parameter, trimmed; blank ones are absent.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let values = self.0.iter().filter(move |(key, _)| key == name);
+        values.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// Every item of a parameter that is a list with commas, and may be repeated.
+    pub(super) fn listed(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.all(name).flat_map(|list| list.split(',')).map(str::trim).filter(|item| !item.is_empty())
     }
 
     /// A parameter that is one of some words.
@@ -140,14 +155,19 @@ impl Page {
     }
 }
 
-/// The bytes of a body.
-async fn bytes(body: Body) -> Result<axum::body::Bytes, Answer> {
-    bytes_up_to(body, BODY_MAX).await
+/// The bytes of a body of another size.
+pub(super) async fn bytes_up_to(body: Body, most: usize) -> Result<Bytes, Answer> {
+    bytes_within(body, most, BODY_WAIT).await
 }
 
-/// The bytes of a body of another size.
-pub(super) async fn bytes_up_to(body: Body, most: usize) -> Result<axum::body::Bytes, Answer> {
-    match tokio::time::timeout(BODY_WAIT, to_bytes(body, most)).await {
+/// The bytes of a body on a route that asks for no token.
+pub(super) async fn open_bytes(body: Body) -> Result<Bytes, Answer> {
+    bytes_within(body, BODY_MAX, OPEN_BODY_WAIT).await
+}
+
+async fn bytes_within(body: Body, most: usize, wait: Duration) -> Result<Bytes, Answer> {
+    let begun = Instant::now();
+    match tokio::time::timeout(wait, to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_long(&error) => Err(Answer::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -156,7 +176,9 @@ pub(super) async fn bytes_up_to(body: Body, most: usize) -> Result<axum::body::B
         )),
         Ok(Err(_)) => Err(Answer::bad_body()),
         Err(_) => {
-            Err(Answer::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "the request body did not arrive"))
+            let text = "the request body did not arrive";
+            let answer = Answer::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", text);
+            Err(answer.timed_out(Op::Body, wait, begun.elapsed()))
         }
     }
 }
@@ -179,11 +201,15 @@ pub(super) struct Fields(pub(super) Map<String, Value>);
 impl Fields {
     /// Reads a body. `None` if it is empty or `null`; anything else that is no object is refused.
     pub(super) async fn maybe(body: Body) -> Result<Option<Fields>, Answer> {
-        let bytes = bytes(body).await?;
+        Fields::of(&bytes_up_to(body, BODY_MAX).await?)
+    }
+
+    /// The same of a body that was read.
+    fn of(bytes: &[u8]) -> Result<Option<Fields>, Answer> {
         if bytes.is_empty() {
             return Ok(None);
         }
-        match serde_json::from_slice(&bytes) {
+        match serde_json::from_slice(bytes) {
             Ok(Value::Object(map)) => Ok(Some(Fields(map))),
             Ok(Value::Null) => Ok(None),
             // The parser's words quote the place, never the text: there may be a token in it.
@@ -198,6 +224,16 @@ impl Fields {
     /// Reads a body; an empty one is an object without fields.
     pub(super) async fn read(body: Body) -> Result<Fields, Answer> {
         Ok(Fields::maybe(body).await?.unwrap_or_default())
+    }
+
+    /// The same on a route that asks for no token.
+    pub(super) async fn read_open(body: Body) -> Result<Fields, Answer> {
+        Fields::parsed(&open_bytes(body).await?)
+    }
+
+    /// The same of a body that was read.
+    pub(super) fn parsed(bytes: &[u8]) -> Result<Fields, Answer> {
+        Ok(Fields::of(bytes)?.unwrap_or_default())
     }
 
     /// A text field; `null` and absent are `None`.

@@ -4,8 +4,11 @@
 //! Read in this order: [`router`], [`error`] (the one table of refusals), [`shapes`] (what rows look like), then a file
 //! per group of routes.
 
+mod auth;
 mod callbacks;
+mod callers;
 mod command;
+mod devices;
 mod episodes;
 pub mod error;
 mod input;
@@ -13,9 +16,14 @@ pub mod policies;
 mod reads;
 mod recorder;
 pub mod shapes;
+mod stream;
 mod sync;
 mod tasks;
+mod tokens;
+mod transfer;
+mod ways;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,14 +40,23 @@ use tidegate_core::refusal::Refusal;
 use tokio::sync::watch;
 
 use crate::board::Board;
+use crate::brake::Brake;
+use crate::feed::Feed;
 use crate::inbox::{Gone, Inbox, Secret};
+use crate::link;
 use crate::metrics::Metrics;
 use crate::server::Clocks;
+use crate::timeouts::{Op, TimedOut};
 
+pub use auth::Access;
+pub use callers::callers;
 pub use input::BODY_MAX;
 pub use policies::OnPolicies;
+pub(crate) use reads::read;
 pub use reads::{Job, Reads, Runner, Snapshot, Unreadable, runner};
+pub use ways::{Way, Ways};
 
+use callers::braked;
 use error::{Answer, json, refused};
 
 /// What a site tells of its configuration.
@@ -57,8 +74,12 @@ pub struct Summary {
     pub max_retries: u32,
     /// How long a device has to answer a command.
     pub rpc_timeout: Duration,
+    /// How long a task may wait for its recording before it is overdue; `None` is for ever.
+    pub uploading_deadline: Option<Duration>,
     /// Bytes of a policy module.
     pub policy_bytes_max: u64,
+    /// Where devices come.
+    pub ways: Ways,
 }
 
 impl Summary {
@@ -90,16 +111,22 @@ pub struct Parts {
     pub runner: Runner,
     /// What viewers were told last.
     pub board: Board,
+    /// What viewers are told.
+    pub feed: Feed,
     /// Configuration.
     pub summary: Summary,
     /// Metrics.
     pub metrics: Metrics,
+    /// Tokens.
+    pub access: Access,
     /// Modules and what is counted of them.
     pub policies: OnPolicies,
     /// Clocks.
     pub clock: Clocks,
     /// How far the process is.
     pub stage: watch::Receiver<Stage>,
+    /// What strangers may get wrong on the routes that devices use, by address; see [`callers`].
+    pub callers: Brake<IpAddr>,
 }
 
 /// The API of a site. Cheap to clone.
@@ -121,13 +148,14 @@ impl ApiState {
         secret: Option<Secret>,
     ) -> Result<Result<effect::Response, Refusal>, Answer> {
         let bound = 2 * self.0.summary.rpc_timeout + ANSWER_MARGIN;
+        let begun = tokio::time::Instant::now();
         match tokio::time::timeout(bound, self.0.inbox.request(request, secret)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Gone)) => Err(refused(&Refusal::Stopping).with("result_unknown", true)),
             Err(_) => {
                 let answer =
                     Answer::new(StatusCode::GATEWAY_TIMEOUT, "no_answer", "the site did not answer in time");
-                Err(answer.with("result_unknown", true))
+                Err(answer.with("result_unknown", true).timed_out(Op::Answer, bound, begun.elapsed()))
             }
         }
     }
@@ -164,12 +192,29 @@ pub fn router(state: ApiState, links: Router) -> Router {
         .route("/recorder/{device_id}/clear", post(command::clear))
         .route("/recorder/{device_id}/quit", post(command::quit))
         .route("/transfer/devices", get(recorder::transfers))
+        .route("/devices/conflicts", get(devices::conflicts))
+        .route("/transfer/{device_id}/upload_request", post(transfer::upload_request))
+        .route("/transfer/{device_id}/upload_all", post(transfer::upload_all))
+        .route("/transfer/{device_id}/status_query", post(transfer::status_query))
+        .route("/transfer/{device_id}/cancel", post(transfer::cancel))
+        .route("/devices", get(tokens::devices))
+        .nest("/devices/register", registration(&state))
         .route("/devices/{device_id}/connection", get(recorder::connection))
-        .route("/callbacks/start", post(callbacks::start))
-        .route("/callbacks/finish", post(callbacks::finish))
+        .route("/devices/{device_id}/token", post(tokens::add_to_device).delete(tokens::revoke_device))
+        .route("/devices/{device_id}/disable", post(tokens::disable))
+        .route("/devices/{device_id}/enable", post(tokens::enable))
+        .route("/robots/{robot_id}/ws-client-auth-token/rotate", post(tokens::rotate))
+        .route("/registration", post(tokens::open))
+        .route("/tokens", get(tokens::list).post(tokens::add))
+        .route("/tokens/{id}", delete(tokens::revoke))
+        .route("/device-state/stream", get(stream::stream))
+        .nest("/callbacks", callback_routes(&state))
+        .route("/devices/{device_id}/conflict/resolve", post(devices::resolve))
         .route("/tasks", post(tasks::create).get(tasks::list))
         .route("/tasks/{task_id}", get(tasks::one))
         .route("/tasks/{task_id}/cancel", post(tasks::cancel))
+        .route("/tasks/{task_id}/config", get(tasks::config))
+        .route("/tasks/{task_id}/resolve", post(tasks::resolve))
         .route("/episodes", get(episodes::list))
         .route("/episodes/{id}", get(episodes::one))
         .route("/episodes/{id}/approve", post(episodes::approve))
@@ -201,7 +246,33 @@ pub fn router(state: ApiState, links: Router) -> Router {
         .with_state(state.clone())
         .merge(links)
         .fallback(not_found)
+        .layer(from_fn_with_state(state.clone(), auth::guard))
         .layer(from_fn_with_state(state, observe))
+}
+
+/// The routes of a listener for devices alone: their links, and what recorders say over HTTP. Recorders as they are shipped
+/// do no TLS, so all of it must be had beside an API that speaks it.
+pub fn device_router(state: ApiState, links: Router) -> Router {
+    Router::new()
+        .nest("/api/v1/callbacks", callback_routes(&state))
+        .nest("/api/v1/devices/register", registration(&state))
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(state.clone())
+        .merge(links)
+        .fallback(not_found)
+        .layer(from_fn_with_state(state, observe))
+}
+
+/// Where devices register themselves, counted by address as callbacks are.
+fn registration(state: &ApiState) -> Router<ApiState> {
+    let routes = Router::new().route("/", post(tokens::register));
+    routes.layer(from_fn_with_state(state.clone(), braked))
+}
+
+fn callback_routes(state: &ApiState) -> Router<ApiState> {
+    let routes =
+        Router::new().route("/start", post(callbacks::start)).route("/finish", post(callbacks::finish));
+    routes.layer(from_fn_with_state(state.clone(), braked))
 }
 
 async fn healthz() -> Response {
@@ -240,8 +311,12 @@ async fn observe(State(state): State<ApiState>, request: Request, next: Next) ->
     let begun = tokio::time::Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
-    let path = request.uri().path().to_owned();
+    let path = link::shown(request.uri().path());
     let response = next.run(request).await;
+    if let Some(TimedOut { op, budget, elapsed }) = response.extensions().get() {
+        let target = format_args!("{method} {route}").to_string();
+        state.0.metrics.timeouts().out(*op, &target, *budget, *elapsed);
+    }
     let status = response.status().as_u16();
     state.0.metrics.request(&method, &route, status);
     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

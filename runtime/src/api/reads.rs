@@ -84,7 +84,7 @@ pub fn runner(blocking: impl Blocking) -> Runner {
 }
 
 /// Runs `work` on a snapshot where blocking is allowed.
-pub(super) async fn read<T: Send + 'static>(
+pub(crate) async fn read<T: Send + 'static>(
     reads: Arc<dyn Reads>,
     runner: &Runner,
     work: impl FnOnce(&dyn Snapshot) -> Result<T, Answer> + Send + 'static,

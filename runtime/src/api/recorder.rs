@@ -29,12 +29,15 @@ pub(super) async fn recorders(State(state): State<ApiState>) -> Response {
             .maybe("task_id", text(view.map(|view| &view.task)))
             .put("updated_at", moment(view.map_or(up_since, |view| view.updated_at)))
             .maybe("source", text(view.map(|view| &view.source)))
-            .put("last_sync_attempt_at", NEVER)
-            .maybe("last_sync_error", text(view.and_then(|view| view.error.as_ref())));
+            .put("last_sync_attempt_at", view.and_then(|view| view.asked_at).map_or(NEVER.into(), moment))
+            .maybe("last_sync_error", text(view.and_then(|view| view.error.as_ref())))
+            .maybe("raw", view.and_then(|view| view.raw.as_deref()).map(shapes::parsed));
         Object::new()
             .all(link_fields(&id, seen.recorder_link.as_ref()))
             .put("state", told)
             .put("state_synced", view.is_some_and(|view| view.synced))
+            .put("syncing", !view.is_some_and(|view| view.synced))
+            .put("confidence", view.map_or("unknown", |view| view.confidence))
             .into()
     });
     answer(StatusCode::OK, json!({ "devices": devices.collect::<Vec<Value>>() }))
@@ -65,6 +68,7 @@ pub(super) async fn connection(State(state): State<ApiState>, id: Segment) -> Re
     let seen = state.0.board.device(&id).unwrap_or_default();
     let since = |link: Option<&LinkSeen>| link.map(|link| link.link.connected_at);
     let (recorder, transfer) = (since(seen.recorder_link.as_ref()), since(seen.transfer_link.as_ref()));
+    let now = (state.0.clock)().wall;
     let body = Object::new()
         .put("device_id", id.as_str())
         .put("connected", recorder.is_some() && transfer.is_some())
@@ -72,7 +76,9 @@ pub(super) async fn connection(State(state): State<ApiState>, id: Segment) -> Re
         .put("recorder_connected", recorder.is_some())
         .put("transfer_connected", transfer.is_some())
         .maybe("recorder_generation", seen.recorder_link.as_ref().map(|link| link.link.generation))
-        .maybe("transfer_generation", seen.transfer_link.as_ref().map(|link| link.link.generation));
+        .maybe("transfer_generation", seen.transfer_link.as_ref().map(|link| link.link.generation))
+        .put("contests", shapes::contests(&seen, now))
+        .maybe("conflict", seen.conflict.as_ref().map(shapes::conflict));
     Ok(answer(StatusCode::OK, body.into()))
 }
 

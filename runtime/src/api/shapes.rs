@@ -1,20 +1,23 @@
 //! Owns what rows and views look like as JSON. Field names are the predecessor's; absent fields are left out.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_core::digest::Sha256;
-use tidegate_core::effect::RecorderView;
-use tidegate_core::id::{EpisodeId, ObjectKey, PolicySetId};
+use tidegate_core::effect::{ConflictView, RecorderView};
+use tidegate_core::id::{EpisodeId, ObjectKey, PolicySetId, Role, TaskId, WireId};
 use tidegate_core::knobs::Room;
 use tidegate_core::object::McapFacts;
 use tidegate_core::outcome::Fault;
 use tidegate_core::row::{
-    Cause, Doubt, EpisodeRow, FinalWhy, Inspection, JobRow, JobState, ParkWhy, SyncMark, TaskRow,
+    Cause, Doubt, EarlierAttempt, EpisodeRow, FinalWhy, Inspection, JobRow, JobState, ParkWhy, SyncMark,
+    TaskRow, TaskState,
 };
 use tidegate_core::time::Wall;
 use tidegate_core::wire::transfer::{Status, UploadEntry, UploadStatus};
 
-use crate::board::{DestinationSeen, ProgressSeen, Space, TransferSeen};
+use crate::board::{DestinationSeen, DeviceSeen, ProgressSeen, Space, TransferSeen};
 use crate::ingest::Gate;
 
 /// A moment nobody has seen, as the predecessor wrote it.
@@ -177,7 +180,10 @@ pub fn task(row: &TaskRow) -> Value {
             .maybe("file_size_bytes", said.len)
             .maybe("output_path", said.path.as_deref())
             .maybe("error", said.error.as_deref())
+            .maybe("status", said.status.as_deref())
     });
+    let earlier =
+        row.earlier.as_ref().map(|all| all.iter().map(|it| attempt(row, it)).collect::<Vec<Value>>());
     Object::new()
         .put("task_id", row.id.as_str())
         .put("device_id", row.device.as_str())
@@ -191,8 +197,68 @@ pub fn task(row: &TaskRow) -> Value {
         .maybe("started_at", row.started_at.map(moment))
         .maybe("completed_at", row.completed_at.map(moment))
         .maybe("error_message", row.error.as_deref())
+        .maybe("uploading_since", row.uploading_at.map(moment))
         .maybe("recording", recording)
+        .maybe("earlier", earlier)
         .into()
+}
+
+/// An attempt that was given up, or called off.
+fn attempt(row: &TaskRow, it: &EarlierAttempt) -> Value {
+    Object::new()
+        .put("attempt", it.attempt)
+        .put("wire_id", WireId::of_attempt(&row.id, it.attempt).as_str())
+        .maybe("started_at", it.started_at.map(moment))
+        .put("left_at", moment(it.left_at))
+        .put("owed", it.owed)
+        .into()
+}
+
+/// What a recorder holds against its records.
+#[must_use]
+pub fn conflict(view: &ConflictView) -> Map<String, Value> {
+    Object::new()
+        .put("kind", view.kind.name())
+        .put("device_state", view.device_state.as_str())
+        .put("device_task_id", view.device_task.as_str())
+        .maybe("task_id", view.task.as_ref().map(TaskId::as_str))
+        .maybe("wire_id", view.wire.as_ref().map(WireId::as_str))
+        .maybe("task_status", view.status.map(TaskState::name))
+        .put("since", moment(view.since))
+        .fields()
+}
+
+/// A task, and whether its recording is overdue at this moment.
+#[must_use]
+pub fn task_now(row: &TaskRow, now: Wall, deadline: Option<Duration>) -> Value {
+    let mut shape = task(row);
+    shape["overdue"] = is_overdue(row, now, deadline).into();
+    shape
+}
+
+/// Whether a task's recording is overdue: past `deadline`, or known to be nowhere.
+#[must_use]
+pub fn is_overdue(row: &TaskRow, now: Wall, deadline: Option<Duration>) -> bool {
+    let late = |since: Wall| deadline.is_some_and(|deadline| since.after(deadline) <= now);
+    let nowhere = row.error.as_deref().is_some_and(|error| error.starts_with("recording_missing"));
+    row.state == TaskState::Uploading && (row.uploading_at.is_some_and(late) || nowhere)
+}
+
+/// Who fights over the links of a device, one per program: `closed_until` only while nobody may take over.
+#[must_use]
+pub fn contests(seen: &DeviceSeen, now: Wall) -> Vec<Value> {
+    let contests = [Role::Recorder, Role::Transfer].into_iter().filter_map(|role| {
+        let contest = seen.contest(role)?;
+        let closed = contest.closed_until.filter(|until| *until > now);
+        let told = Object::new()
+            .put("role", role.name())
+            .put("addresses", contest.owners.to_vec())
+            .put("takeovers", contest.takeovers)
+            .put("since", moment(contest.since))
+            .maybe("closed_until", closed.map(moment));
+        Some(Value::from(told))
+    });
+    contests.collect()
 }
 
 /// An episode and the word for how far it is; `bucket` is the edge's.

@@ -1,4 +1,4 @@
-//! Owns the routes of tasks: make, list, look at, call off.
+//! Owns the routes of tasks: make, list, look at, call off, settle.
 
 use std::ops::ControlFlow;
 
@@ -10,9 +10,10 @@ use serde_json::Value;
 use tidegate_core::effect;
 use tidegate_core::id::{TaskId, WireId};
 use tidegate_core::input::Request as Ask;
-use tidegate_core::limits::CONFIG_BYTES;
+use tidegate_core::limits::{CONFIG_BYTES, REASON_BYTES};
 use tidegate_core::refusal::Refusal;
-use tidegate_core::row::{Key, Kind, Row, TaskRow, TaskState};
+use tidegate_core::row::{Key, Kind, Row, TaskRow, TaskState, shorten};
+use tidegate_core::wire::params;
 
 use super::error::{Answer, json as answer, refused};
 use super::input::{Fields, Params, Segment, bad_id, device};
@@ -42,28 +43,75 @@ async fn created(state: &ApiState, body: Body) -> Result<Response, Answer> {
     if config.as_ref().is_some_and(|config| config.len() > CONFIG_BYTES) {
         return Err(Answer::bad_field("config", &format!("at most {CONFIG_BYTES} bytes of JSON")));
     }
-    task_of(state.asked(Ask::CreateTask { task, device, config }).await?, StatusCode::CREATED)
+    let asked = state.asked(Ask::CreateTask { task, device, config }).await?;
+    task_of(state, asked, StatusCode::CREATED)
 }
 
 pub(super) async fn cancel(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {
     let asked = state.asked(Ask::CancelTask { task: id.0 }).await.map_err(Answer::with_error_msg)?;
-    task_of(asked, StatusCode::OK)
+    task_of(&state, asked, StatusCode::OK)
 }
 
-fn task_of(response: effect::Response, status: StatusCode) -> Result<Response, Answer> {
+/// Settles a task whose recording does not come.
+pub(super) async fn resolve(
+    State(state): State<ApiState>,
+    id: Segment,
+    body: Body,
+) -> Result<Response, Answer> {
+    resolved(&state, id, body).await.map_err(Answer::with_error_msg)
+}
+
+async fn resolved(state: &ApiState, id: Segment, body: Body) -> Result<Response, Answer> {
+    let fields = Fields::read(body).await?;
+    let to = match fields.text("to")?.and_then(TaskState::from_name) {
+        Some(to @ (TaskState::Failed | TaskState::Pending)) => to,
+        Some(_) | None => {
+            return Err(Answer::bad_field("to", "failed, or pending to record it once more"));
+        }
+    };
+    let reason = fields.lenient("reason").map(|reason| shorten(reason, REASON_BYTES));
+    let asked = state.asked(Ask::ResolveTask { task: id.0, to, reason }).await?;
+    task_of(state, asked, StatusCode::OK)
+}
+
+/// What `config` would send for a task: its configuration, the callback addresses, and no secret.
+pub(super) async fn config(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {
+    let row = state.read(move |rows| find(rows, &id.0)).await.map_err(Answer::with_error_msg)?;
+    if row.state != TaskState::Pending || row.begun {
+        return Err(refused(&Refusal::NotConfigurable(Some(row.state))).with_error_msg());
+    }
+    let sent = params::Config {
+        params: None,
+        stored: row.config.as_deref(),
+        wire: row.wire.as_str(),
+        device: row.device.as_str(),
+        public_url: state.0.summary.public_url.as_deref(),
+    };
+    let mut sent = shapes::parsed(&sent.build());
+    let mut config = sent["task_config"].take();
+    config["user_token"] = "".into();
+    Ok(answer(StatusCode::OK, config))
+}
+
+fn task_of(state: &ApiState, response: effect::Response, status: StatusCode) -> Result<Response, Answer> {
     match response {
-        effect::Response::Task(row) => Ok(answer(status, shapes::task(&row))),
+        effect::Response::Task(row) => Ok(answer(status, shown(state, &row))),
         _ => Err(Answer::internal("the answer is of another kind")),
     }
 }
 
 pub(super) async fn one(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {
     let row = state.read(move |rows| find(rows, &id.0)).await.map_err(Answer::with_error_msg)?;
-    Ok(answer(StatusCode::OK, shapes::task(&row)))
+    Ok(answer(StatusCode::OK, shown(&state, &row)))
+}
+
+/// A task as it is shown now.
+fn shown(state: &ApiState, row: &TaskRow) -> Value {
+    shapes::task_now(row, (state.0.clock)().wall, state.0.summary.uploading_deadline)
 }
 
 /// A task by its public id, or by the wire id of its current attempt.
-fn find(rows: &dyn Snapshot, text: &str) -> Result<TaskRow, Answer> {
+pub(super) fn find(rows: &dyn Snapshot, text: &str) -> Result<TaskRow, Answer> {
     let missing = || refused(&Refusal::TaskNotFound(text.to_owned()));
     let id = TaskId::new(text);
     if let Ok(id) = &id
@@ -94,6 +142,7 @@ async fn listed(state: &ApiState, uri: &Uri) -> Result<Response, Answer> {
     let whose = params.get("device_id").map(|text| device("device_id", text)).transpose()?;
     let words = "pending, ready, in_progress, uploading, completed, failed or cancelled";
     let state_is = params.word("status", TaskState::from_name, words)?;
+    let (now, deadline) = ((state.0.clock)().wall, state.0.summary.uploading_deadline);
     let (items, total) = state
         .read(move |rows| {
             let (mut items, mut total) = (Vec::new(), 0);
@@ -103,7 +152,7 @@ async fn listed(state: &ApiState, uri: &Uri) -> Result<Response, Answer> {
                     && state_is.is_none_or(|state| row.state == state);
                 if wanted {
                     if page.holds(total) {
-                        items.push(shapes::task(&row));
+                        items.push(shapes::task_now(&row, now, deadline));
                     }
                     total += 1;
                 }

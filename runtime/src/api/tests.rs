@@ -3,6 +3,7 @@
 mod policies;
 mod refusals;
 mod rows;
+mod stream;
 mod talk;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use axum::body::{Body, to_bytes};
 use http::{Method, Request, StatusCode};
 use serde_json::Value;
 use tidegate_core::effect::{Notice, RecorderView, Response};
-use tidegate_core::id::DeviceId;
+use tidegate_core::id::{Boot, DeviceId};
 use tidegate_core::input::Request as Ask;
 use tidegate_core::policy::Slot;
 use tidegate_core::refusal::Refusal;
@@ -25,11 +26,18 @@ use tidegate_policies::FiguresReader;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
-use super::{ApiState, OnPolicies, Parts, Reads, Snapshot, Stage, Summary, Unreadable, router};
+use super::{
+    Access, ApiState, OnPolicies, Parts, Reads, Snapshot, Stage, Summary, Unreadable, Way, Ways, callers,
+    router,
+};
 use crate::board::Board;
+use crate::feed::{Feed, Window};
+use crate::grants::{Grants, Mint};
 use crate::inbox::{Inbox, Letter};
 use crate::metrics::{DriverStats, Metrics};
 use crate::policies::{Loader, Watched};
+use crate::real::RealSeams;
+use crate::seam::Seams;
 
 /// 2026-11-21T00:00:00.500Z
 const NOW: Wall = Wall(1_795_219_200_500);
@@ -78,6 +86,7 @@ struct Site {
     routes: Router,
     heard: Heard,
     board: Board,
+    feed: Feed,
     stage: watch::Sender<Stage>,
 }
 
@@ -111,12 +120,14 @@ fn routes_over(rows: Vec<(Key, Row)>, inbox: Inbox) -> Site {
 
 fn routes_with(rows: Vec<(Key, Row)>, inbox: Inbox, loader: Loader) -> Site {
     let board = Board::new();
+    let feed = Feed::new(Boot(7), board.clone(), Window::default());
     let (stage, staged) = watch::channel(Stage::Serving);
     let state = ApiState::new(Parts {
         inbox,
         reads: Arc::new(FakeReads(Arc::new(rows.into_iter().collect()))),
         runner: Arc::new(|job| Box::pin(async move { job() })),
         board: board.clone(),
+        feed: feed.clone(),
         summary: Summary {
             site: "north".to_owned(),
             public_url: None,
@@ -124,14 +135,31 @@ fn routes_with(rows: Vec<(Key, Row)>, inbox: Inbox, loader: Loader) -> Site {
             auto_scan_enabled: false,
             max_retries: 5,
             rpc_timeout: Duration::from_secs(15),
+            uploading_deadline: Some(Duration::from_secs(86_400)),
             policy_bytes_max: 256 << 10,
+            ways: Ways {
+                recorder_url: None,
+                transfer_url: None,
+                public_url: None,
+                api: Way { port: 8080, tls: false },
+                recorder: None,
+                transfer: None,
+            },
         },
         metrics: Metrics::new(board.clone(), Arc::new(DriverStats::default)),
         policies: OnPolicies { loader, figures: FiguresReader::default(), watched: Watched::default() },
+        access: Access {
+            grants: Grants::default(),
+            mint: Mint::new(*RealSeams::new().blocking()),
+            demanded: false,
+            callback_tokens: false,
+            open_registration: true,
+        },
         clock: Arc::new(|| Now { wall: NOW, mono: Mono(0) }),
         stage: staged,
+        callers: callers(),
     });
-    Site { routes: router(state, Router::new()), heard: Heard::default(), board, stage }
+    Site { routes: router(state, Router::new()), heard: Heard::default(), board, feed, stage }
 }
 
 impl Site {
@@ -185,5 +213,7 @@ fn view() -> RecorderView {
         version: 8,
         age_ms: 20,
         error: None,
+        asked_at: None,
+        raw: None,
     }
 }

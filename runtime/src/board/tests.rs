@@ -12,7 +12,7 @@ fn device(name: &str) -> DeviceId {
 
 fn link(name: &str, role: Role, up: Option<i64>) -> Notice {
     let link = up.map(|at| LinkView { generation: 1, remote: "10.0.0.7".to_owned(), connected_at: Wall(at) });
-    Notice::Link { device: device(name), role, link }
+    Notice::Link { device: device(name), role, link, why: None, version: 1 }
 }
 
 #[test]

@@ -1,10 +1,17 @@
-//! The keys that devices upload with: configured, or made once and kept in a file that only its owner can read.
+//! The keys that devices upload with: configured, or made once and kept in a file that only its owner can read. And the
+//! first token of the API, of which nothing is kept but a digest.
 
 use std::io;
 use std::path::Path;
 
+use tidegate_core::input::{Request, RosterRequest};
+use tidegate_core::row::Scope;
+
 use super::{BootError, EdgeKeys};
+use crate::api::Access;
 use crate::config::{Config, Secret, read_text};
+use crate::grants::{Grants, Mint};
+use crate::inbox::Inbox;
 use crate::seam::{Blocking, Disk, DiskFile, Open, Seams};
 
 /// The configured keys, else those of the data directory, else fresh ones.
@@ -52,6 +59,39 @@ fn read_or_make<D: Disk>(disk: &D, dir: &Path, entropy: [u8; ENTROPY]) -> io::Re
             Ok(EdgeKeys { access_key, secret_key: Secret::new(secret_key), first_time: true })
         }
         Err(error) => Err(error),
+    }
+}
+
+/// What the API asks for.
+pub(super) fn access(config: &Config, grants: Grants, mint: Mint) -> Access {
+    Access {
+        grants,
+        mint,
+        demanded: config.api_tokens(),
+        callback_tokens: config.callback_tokens(),
+        open_registration: config.open_registration(),
+    }
+}
+
+/// Makes a token that may do everything, if the API asks for tokens and there is none such, or if one was asked for.
+pub(super) async fn admin_token(
+    config: &Config,
+    inbox: &Inbox,
+    access: &Access,
+) -> Result<Option<Secret>, BootError> {
+    let first = access.demanded && !access.grants.has(Scope::Admin);
+    if !first && !config.new_admin_token {
+        return Ok(None);
+    }
+    let (secret, token) = access.mint.draw(crate::grants::OPERATOR);
+    let name = Some(if first { "first" } else { "asked for at a start" }.to_owned());
+    let request = RosterRequest::Issue { scope: Scope::Admin, device: None, name, token };
+    match inbox.request(Request::Roster(request), None).await {
+        Ok(Ok(_)) => Ok(Some(secret)),
+        Ok(Err(refusal)) => {
+            Err(BootError::Config(format!("no token for the API could be made: {refusal:?}")))
+        }
+        Err(gone) => Err(BootError::Config(format!("no token for the API could be made: {gone}"))),
     }
 }
 

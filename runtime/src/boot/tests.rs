@@ -20,7 +20,7 @@ use tidegate_core::wire::transfer::Announced;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::inbox::{Admitted, Outbound};
+use crate::inbox::{Admitted, Outbound, Stranger};
 use crate::ingest::tests::http::ask;
 use crate::real::{RealBlocking, RealClock, RealDisk, RealNet, RealSeams};
 use crate::replay;
@@ -37,7 +37,7 @@ fn config(dir: &Path) -> Config {
 }
 
 async fn site(dir: &Path) -> Site {
-    start(RealSeams::new(), config(dir), |_| Ok(None)).await.unwrap()
+    start(RealSeams::new(), config(dir), |_, _| Ok(None)).await.unwrap()
 }
 
 fn device() -> DeviceId {
@@ -116,7 +116,7 @@ async fn what_a_site_said_is_there_after_a_restart_and_its_journal_can_be_run_ag
 async fn a_second_site_on_the_same_directory_is_refused_with_exit_code_4() {
     let dir = tempfile::tempdir().unwrap();
     let first = site(dir.path()).await;
-    let refused = start(RealSeams::new(), config(dir.path()), |_| Ok(None)).await.unwrap_err();
+    let refused = start(RealSeams::new(), config(dir.path()), |_, _| Ok(None)).await.unwrap_err();
     assert_eq!(refused.exit_code(), 4);
     assert!(refused.to_string().contains("in use by another tidegate (epoch 1)"), "{refused}");
     create(&first, "T1").await.unwrap();
@@ -129,7 +129,7 @@ async fn an_address_that_is_taken_is_a_problem_of_the_configuration_and_leaves_n
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut wrong = config(dir.path());
     wrong.listen.s3 = taken.local_addr().unwrap();
-    let refused = start(RealSeams::new(), wrong, |_| Ok(None)).await.unwrap_err();
+    let refused = start(RealSeams::new(), wrong, |_, _| Ok(None)).await.unwrap_err();
     assert_eq!(refused.exit_code(), 3);
     assert!(refused.to_string().contains("listen.s3"), "{refused}");
     site(dir.path()).await.shutdown().await.unwrap();
@@ -148,7 +148,7 @@ async fn the_keys_of_the_edge_can_be_read_by_their_owner_only() {
 }
 
 async fn uploader(site: &Site) -> Admitted {
-    let asked = site.inbox.knock(device(), Role::Transfer, "test".to_owned(), None).await;
+    let asked = site.inbox.knock(Stranger::unproven(device(), Role::Transfer, "test")).await;
     asked.unwrap().unwrap()
 }
 
@@ -238,7 +238,7 @@ async fn an_acknowledged_recording_cannot_be_removed_through_the_edge_before_or_
         let answer = asked.send_to(site.s3_addr.port()).await;
         assert!(answer.status == 409 && answer.text().contains("<Code>ObjectFrozen</Code>"), "{answer:?}");
     };
-    let first = start(RealSeams::new(), config.clone(), |_| Ok(None)).await.unwrap();
+    let first = start(RealSeams::new(), config.clone(), |_, _| Ok(None)).await.unwrap();
     create(&first, "T1").await.unwrap();
     let mut link = uploader(&first).await;
     let announced = Announced {
@@ -260,7 +260,7 @@ async fn an_acknowledged_recording_cannot_be_removed_through_the_edge_before_or_
     delete(&first).await;
     drop(link);
     first.shutdown().await.unwrap();
-    let second = start(RealSeams::new(), config, |_| Ok(None)).await.unwrap();
+    let second = start(RealSeams::new(), config, |_, _| Ok(None)).await.unwrap();
     delete(&second).await;
     second.shutdown().await.unwrap();
     verified(dir.path());
@@ -270,7 +270,7 @@ async fn an_acknowledged_recording_cannot_be_removed_through_the_edge_before_or_
 async fn eventually_site(dir: &Path) -> Site {
     let by = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {
-        match start(RealSeams::new(), config(dir), |_| Ok(None)).await {
+        match start(RealSeams::new(), config(dir), |_, _| Ok(None)).await {
             Ok(site) => return site,
             Err(
                 BootError::Spool(ingest::OpenError::InUse(_)) | BootError::DataDir(OpenError::InUse { .. }),
@@ -314,7 +314,7 @@ async fn a_first_start_that_finds_its_port_taken_uses_up_no_showing_of_the_keys(
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut busy = config(dir.path());
     busy.listen.s3 = taken.local_addr().unwrap();
-    let refused = start(RealSeams::new(), busy, |_| Ok(None)).await.unwrap_err();
+    let refused = start(RealSeams::new(), busy, |_, _| Ok(None)).await.unwrap_err();
     assert!(matches!(refused, BootError::Listen { key: "listen.s3", .. }), "{refused}");
     let site = site(dir.path()).await;
     assert!(site.edge_keys.first_time, "nobody has seen these keys yet");
@@ -325,7 +325,7 @@ async fn a_first_start_that_finds_its_port_taken_uses_up_no_showing_of_the_keys(
 async fn a_commit_that_fails_ends_the_site_and_its_answer_is_never_given() {
     let dir = tempfile::tempdir().unwrap();
     let seams = FailingSeams::default();
-    let mut site = start(seams.clone(), config(dir.path()), |_| Ok(None)).await.unwrap();
+    let mut site = start(seams.clone(), config(dir.path()), |_, _| Ok(None)).await.unwrap();
     create(&site, "T1").await.unwrap();
     seams.disk.break_now();
     let task = Some(TaskId::new("T2").unwrap());
@@ -348,7 +348,7 @@ async fn a_journal_that_outgrew_its_limit_still_gives_the_records() {
     for boot in 0..2 {
         let mut small = config(dir.path());
         small.journal.limit = 4 << 10;
-        let site = start(RealSeams::new(), small, |_| Ok(None)).await.unwrap();
+        let site = start(RealSeams::new(), small, |_, _| Ok(None)).await.unwrap();
         for n in 0..60 {
             let name = format!("T{boot}-{n}");
             create(&site, &name).await.unwrap();

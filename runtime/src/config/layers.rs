@@ -324,8 +324,8 @@ const FILE: &str = "tidegate.toml";
 const PREFIX: &str = "TIDEGATE_";
 /// The environment's form of `--config`.
 const FILE_VARIABLE: &str = "TIDEGATE_CONFIG";
-/// Variables of ours that are no settings: the path of the file, and the site that `status` and `sync` ask.
-const NOT_SETTINGS: [&str; 2] = [FILE_VARIABLE, "TIDEGATE_API"];
+/// Variables of ours that are no settings: the path of the file, and how commands reach a site.
+const NOT_SETTINGS: [&str; 4] = [FILE_VARIABLE, "TIDEGATE_API", "TIDEGATE_CA", "TIDEGATE_TOKEN"];
 /// What the tests of a checkout are told, which may start a site.
 const TEST_PREFIX: &str = "TIDEGATE_TEST_";
 /// A configuration is a page or two; anything larger is another file.

@@ -4,11 +4,13 @@
 //! Order of precedence, the later wins: defaults, the file, `TIDEGATE_*` of the environment, flags. In the environment
 //! a section is separated from its key by two underscores: `TIDEGATE_SYNC__PART_SIZE=16MiB`.
 
+mod auth;
 mod layers;
 mod policies;
 mod read;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 
 use std::collections::BTreeMap;
@@ -21,9 +23,11 @@ use tidegate_core::knobs::{BadKnob, Knobs};
 use tidegate_core::labels::LabelRule;
 use tidegate_core::policy::Settings;
 
+pub use auth::{Auth, Demanded};
 pub(crate) use layers::read_text;
 pub use layers::{Layers, Problem, Problems, Source};
 pub use policies::{Policies, Surroundings};
+pub use tls::{Door, Tls};
 pub use units::{duration_text, parse_duration, parse_size, size_text};
 
 /// A value that is never printed, logged or written: all it shows is `***`.
@@ -73,8 +77,12 @@ pub struct Config {
     pub public_url: Option<String>,
     /// `[listen]`
     pub listen: Listen,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[devices]`
     pub devices: Devices,
+    /// `[stream]`
+    pub stream: Stream,
     /// `[sync]`
     pub sync: Sync,
     /// `[edge]`
@@ -91,8 +99,12 @@ pub struct Config {
     pub log: Log,
     /// `[journal]`
     pub journal: Journal,
+    /// `[limits]`
+    pub limits: Limits,
     /// `[shutdown]`
     pub shutdown: Shutdown,
+    /// Whether this start makes another token that may do everything. Not a setting: a flag of `tidegate run` alone.
+    pub new_admin_token: bool,
     /// What is legal but probably not meant, for the log.
     pub warnings: Vec<String>,
     /// Where each value that is not a default comes from, by its name.
@@ -110,8 +122,10 @@ pub struct Listen {
     pub recorder: Option<SocketAddr>,
     /// `listen.transfer`: the same for uploaders.
     pub transfer: Option<SocketAddr>,
-    /// `listen.insecure`: whether to listen beyond loopback although nothing is authenticated.
+    /// `listen.insecure`: whether to listen beyond loopback although nobody has to prove anything.
     pub insecure: bool,
+    /// `listen.tls_cert`, `listen.tls_key` and `listen.tls`; `None`: everything is plain.
+    pub tls: Option<Tls>,
 }
 
 /// Links of devices.
@@ -119,6 +133,13 @@ pub struct Listen {
 pub struct Devices {
     /// `devices.rpc_timeout`: how long a device has to answer a command.
     pub rpc_timeout: Duration,
+    /// `devices.recorder_url`: the base address that recorders are told at their registration; `None` follows `public_url`
+    /// and the listeners.
+    pub recorder_url: Option<String>,
+    /// `devices.transfer_url`: the same for uploaders.
+    pub transfer_url: Option<String>,
+    /// `devices.contest_pause`: for how long nobody may take over a link that programs fight over, at first.
+    pub contest_pause: Duration,
     /// `devices.ping_interval`: time between pings of a link; `None` is 30 s for recorders and 25 s for uploaders,
     /// below the idle timeouts their stock clients have.
     pub ping_interval: Option<Duration>,
@@ -129,6 +150,26 @@ pub struct Devices {
     /// `devices.handshake_timeout`: how long a complete upgrade request waits for its answer, and then how long the
     /// device may take to follow it.
     pub handshake_timeout: Duration,
+    /// `devices.uploading_deadline`: how long a task may wait for its recording before a person is told; `None` is for
+    /// ever.
+    pub uploading_deadline: Option<Duration>,
+    /// `devices.message_rate`: messages and control frames of one link a second, in the long run.
+    pub message_rate: u32,
+    /// `devices.busy_patience`: how much later a link counts as silent that owes an answer.
+    pub busy_patience: Duration,
+    /// `devices.link_grace`: how long a recorder may be away before its tasks are put back.
+    pub link_grace: Duration,
+    /// `devices.settle`: how long a device may not do what its task's record says before that is looked into.
+    pub settle: Duration,
+}
+
+/// The stream of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// `stream.events`: events that a reader may be behind.
+    pub events: u64,
+    /// `stream.bytes`: memory of these events.
+    pub bytes: u64,
 }
 
 /// Carrying episodes to the cloud.
@@ -230,6 +271,13 @@ pub struct Journal {
     pub limit: u64,
 }
 
+/// What the process takes of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `limits.files`: files and sockets that may be open at once; `None` is as many as the system allows.
+    pub files: Option<u64>,
+}
+
 /// Stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shutdown {
@@ -249,14 +297,25 @@ impl Default for Config {
                 recorder: None,
                 transfer: None,
                 insecure: false,
+                tls: None,
             },
+            auth: Auth::default(),
             devices: Devices {
+                recorder_url: None,
+                transfer_url: None,
                 rpc_timeout: Duration::from_secs(15),
+                contest_pause: Duration::from_secs(10),
                 ping_interval: None,
                 ping_timeout: Duration::from_secs(10),
                 max_message: 8 << 20,
                 handshake_timeout: Duration::from_secs(10),
+                uploading_deadline: Some(Duration::from_secs(86_400)),
+                message_rate: crate::link::MESSAGE_RATE,
+                busy_patience: Duration::from_secs(60),
+                link_grace: Duration::from_secs(30),
+                settle: Duration::from_secs(5),
             },
+            stream: Stream { events: 65_536, bytes: 32 << 20 },
             sync: Sync {
                 part_size: 8 << 20,
                 parts_in_flight: 3,
@@ -283,7 +342,9 @@ impl Default for Config {
             cloud: None,
             log: Log { format: LogFormat::Text, level: "info".to_owned() },
             journal: Journal { limit: crate::store::JOURNAL_LIMIT },
+            limits: Limits { files: None },
             shutdown: Shutdown { drain: Duration::from_secs(5) },
+            new_admin_token: false,
             warnings: Vec::new(),
             sources: BTreeMap::new(),
         }
@@ -306,6 +367,12 @@ impl Config {
             public_url: self.public_url.clone(),
             destination: self.cloud.is_some(),
             rpc_timeout_ms: ms(self.devices.rpc_timeout),
+            uploading_deadline_ms: self.devices.uploading_deadline.map(ms),
+            bound_keep_ms: ms(self.auth.bound_keep),
+            callback_tokens: self.callback_tokens(),
+            contest_pause_ms: ms(self.devices.contest_pause),
+            grace_ms: ms(self.devices.link_grace),
+            settle_ms: ms(self.devices.settle),
             part_size: self.sync.part_size,
             parts_in_flight: self.sync.parts_in_flight,
             keep_edge_ms: self.edge.keep.map(ms),

@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth::read_auth;
 use super::layers::{Found, Problem, Source, Value};
 use super::policies::{read_policies, read_surroundings};
+use super::tls::{read_tls, warn_of_tls};
 use super::units::{parse_duration, parse_size};
-use super::{Cloud, Config, Edge, LogFormat, Secret};
+use super::{Cloud, Config, Edge, LogFormat, Secret, Stream};
 
 /// Every key there is.
-pub(super) const KEYS: [&str; 55] = [
+pub(super) const KEYS: [&str; 75] = [
     "site",
     "data_dir",
     "public_url",
@@ -20,11 +22,30 @@ pub(super) const KEYS: [&str; 55] = [
     "listen.recorder",
     "listen.transfer",
     "listen.insecure",
+    "listen.tls_cert",
+    "listen.tls_key",
+    "listen.tls",
+    "auth.api",
+    "auth.devices",
+    "auth.transfer",
+    "auth.bound_keep",
+    "auth.callbacks",
+    "auth.registration",
+    "devices.recorder_url",
+    "devices.transfer_url",
     "devices.rpc_timeout",
+    "devices.contest_pause",
     "devices.ping_interval",
     "devices.ping_timeout",
     "devices.max_message",
     "devices.handshake_timeout",
+    "devices.uploading_deadline",
+    "devices.message_rate",
+    "devices.busy_patience",
+    "stream.events",
+    "stream.bytes",
+    "devices.link_grace",
+    "devices.settle",
     "sync.part_size",
     "sync.parts_in_flight",
     "sync.uploads",
@@ -66,6 +87,7 @@ pub(super) const KEYS: [&str; 55] = [
     "log.format",
     "log.level",
     "journal.limit",
+    "limits.files",
     "shutdown.drain",
 ];
 
@@ -87,7 +109,9 @@ pub(super) fn read(found: Found, problems: &mut Vec<Problem>) -> Config {
     }
     read_public_url(&mut r, &mut config);
     read_listen(&mut r, &mut config);
+    read_auth(&mut r, &mut config);
     read_devices(&mut r, &mut config);
+    read_stream(&mut r, &mut config.stream);
     read_sync(&mut r, &mut config);
     read_quality(&mut r, &mut config);
     read_edge(&mut r, &mut config.edge);
@@ -106,6 +130,14 @@ pub(super) fn read(found: Found, problems: &mut Vec<Problem>) -> Config {
         r.problem("log.level", &why);
     }
     r.size("journal.limit", &mut config.journal.limit, 1 << 20, 64 << 30, "between 1MiB and 64GiB");
+    match r.opt_word("limits.files").as_deref() {
+        None => {}
+        Some("max") => config.limits.files = None,
+        Some(text) => match text.parse() {
+            Ok(files) if (64..=1 << 20).contains(&files) => config.limits.files = Some(files),
+            Ok(_) | Err(_) => r.problem("limits.files", "must be \"max\" or between 64 and 1048576"),
+        },
+    }
     r.duration("shutdown.drain", &mut config.shutdown.drain, 0, 600_000, "at most 10m");
     // What the core has to say of ranges. Only if nothing of its own was unreadable: it would complain of a default.
     if r.problems.is_empty()
@@ -117,24 +149,25 @@ pub(super) fn read(found: Found, problems: &mut Vec<Problem>) -> Config {
 }
 
 fn read_public_url(r: &mut Reader<'_>, config: &mut Config) {
-    let Some(url) = r.opt_text("public_url") else { return };
-    let url = url.trim_end_matches('/').to_owned();
-    // Devices are told of it and the journal keeps it: no credentials in it.
+    let example = "must be a base URL such as \"http://site.example:8080\", without credentials";
+    config.public_url = base_url(r, "public_url", ["http", "https"], example);
+}
+
+/// An address that others add a path to. Devices are told of it, and the journal keeps some: no credentials in it.
+fn base_url(r: &mut Reader<'_>, key: &str, schemes: [&str; 2], must: &str) -> Option<String> {
+    let url = r.opt_text(key)?.trim_end_matches('/').to_owned();
     let bare = |uri: &http::Uri| uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     let legal = url.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some()
+        uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme))
+            && uri.host().is_some_and(|host| !host.is_empty())
             && bare(&uri)
             && uri.query().is_none()
     });
-    if legal {
-        config.public_url = Some(url);
-    } else {
-        r.problem(
-            "public_url",
-            "must be a base URL such as \"http://site.example:8080\", without credentials",
-        );
+    if !legal || url.contains('#') {
+        r.problem(key, must);
+        return None;
     }
+    Some(url)
 }
 
 fn read_listen(r: &mut Reader<'_>, config: &mut Config) {
@@ -153,23 +186,14 @@ fn read_listen(r: &mut Reader<'_>, config: &mut Config) {
     let mut beyond = false;
     for (key, address) in all {
         let Some(address) = address else { continue };
-        // Only the embedded S3 endpoint asks for credentials.
-        if !address.ip().is_loopback() && key != "listen.s3" {
-            beyond = true;
-            if !config.listen.insecure {
-                r.problem(
-                    key,
-                    "is reachable beyond this machine, and nothing there asks for credentials: use a loopback \
-                     address, or say --insecure (listen.insecure = true)",
-                );
-            }
-        }
+        beyond |= !address.ip().is_loopback() && key != "listen.s3";
         if address.port() != 0
             && let Some(other) = taken.insert(address, key)
         {
             r.problem(key, &format!("must not be the address of {other}"));
         }
     }
+    config.listen.tls = read_tls(r, &config.listen);
     let host = config.public_url.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
     let host = host.as_ref().and_then(http::Uri::host).unwrap_or_default().trim_matches(['[', ']']);
     let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
@@ -180,17 +204,59 @@ fn read_listen(r: &mut Reader<'_>, config: &mut Config) {
                 .to_owned(),
         );
     }
+    warn_of_tls(config);
 }
 
 fn read_devices(r: &mut Reader<'_>, config: &mut Config) {
     let d = &mut config.devices;
+    d.recorder_url = base_url(
+        r,
+        "devices.recorder_url",
+        ["ws", "wss"],
+        "must be a base URL such as \"ws://site.example:8091\", without credentials and query: /recorder/{device_id} \
+         is added to it",
+    );
+    d.transfer_url = base_url(
+        r,
+        "devices.transfer_url",
+        ["ws", "wss"],
+        "must be a base URL such as \"ws://site.example:8090\", without credentials and query: /transfer/{token} is \
+         added to it",
+    );
     r.duration("devices.rpc_timeout", &mut d.rpc_timeout, 100, 120_000, "between 100ms and 2m");
+    r.duration("devices.contest_pause", &mut d.contest_pause, 1_000, 60_000, "between 1s and 1m");
     let mut ping = Duration::ZERO;
     r.duration("devices.ping_interval", &mut ping, 100, 3_600_000, "between 100ms and 1h");
     d.ping_interval = (!ping.is_zero()).then_some(ping);
     r.duration("devices.ping_timeout", &mut d.ping_timeout, 100, 3_600_000, "between 100ms and 1h");
     r.size("devices.max_message", &mut d.max_message, 1 << 10, 64 << 20, "between 1KiB and 64MiB");
+    r.duration("devices.busy_patience", &mut d.busy_patience, 0, 3_600_000, "at most 1h");
+    r.number("devices.message_rate", &mut d.message_rate);
+    if !(1..=100_000).contains(&d.message_rate) {
+        r.problem("devices.message_rate", "must be between 1 and 100000");
+    }
     r.duration("devices.handshake_timeout", &mut d.handshake_timeout, 100, 120_000, "between 100ms and 2m");
+    r.duration("devices.link_grace", &mut d.link_grace, 0, 86_400_000, "between 0s and 1d");
+    r.duration("devices.settle", &mut d.settle, 100, 600_000, "between 100ms and 10m");
+    let key = "devices.uploading_deadline";
+    let most = Duration::from_secs(366 * 86_400);
+    match r.opt_text(key).as_deref() {
+        None => {}
+        Some("never") => d.uploading_deadline = None,
+        Some(text) => match parse_duration(text) {
+            Ok(age) if (Duration::from_secs(60)..=most).contains(&age) => d.uploading_deadline = Some(age),
+            Ok(_) => r.problem(key, "must be between 1m and 366d, or \"never\""),
+            Err(why) => r.problem(key, &format!("{why}, or \"never\"")),
+        },
+    }
+}
+
+fn read_stream(r: &mut Reader<'_>, stream: &mut Stream) {
+    r.number("stream.events", &mut stream.events);
+    if !(16..=1 << 20).contains(&stream.events) {
+        r.problem("stream.events", "must be between 16 and 1048576");
+    }
+    r.size("stream.bytes", &mut stream.bytes, 64 << 10, 4 << 30, "between 64KiB and 4GiB");
 }
 
 fn read_quality(r: &mut Reader<'_>, config: &mut Config) {

@@ -5,6 +5,8 @@
 use super::*;
 use crate::real::RealDisk;
 use std::path::Path;
+use tidegate_core::id::Role;
+use tidegate_core::input::Demand;
 
 fn load(file: &str, environment: &[(&str, &str)], flags: &str) -> Result<Config, Problems> {
     let dir = tempfile::tempdir().unwrap();
@@ -87,7 +89,12 @@ fn the_environment_may_name_the_file_and_the_flag_beats_it() {
 
 #[test]
 fn variables_of_ours_that_are_for_others_are_no_settings() {
-    let others = [("TIDEGATE_API", "http://127.0.0.1:1"), ("TIDEGATE_TEST_NO_SKIP", "1")];
+    let others = [
+        ("TIDEGATE_API", "http://127.0.0.1:1"),
+        ("TIDEGATE_CA", "ca.pem"),
+        ("TIDEGATE_TOKEN", "hidden"),
+        ("TIDEGATE_TEST_NO_SKIP", "1"),
+    ];
     assert!(load("", &others, "").unwrap().sources.is_empty());
     assert_eq!(problems("", &[("TIDEGATE_TESTS", "1")], "").len(), 1);
 }
@@ -196,7 +203,11 @@ fn a_broken_file_is_reported_with_its_line() {
 
 #[test]
 fn listening_beyond_this_machine_must_be_asked_for() {
-    let found = problems("[listen]\napi = \"0.0.0.0:8080\"\nrecorder = \"0.0.0.0:8091\"", &[], "");
+    let found = problems(
+        "[listen]\napi = \"0.0.0.0:8080\"\nrecorder = \"0.0.0.0:8091\"\n[auth]\ndevices = \"off\"",
+        &[],
+        "",
+    );
     assert_eq!(found.len(), 2, "{found:#?}");
     assert!(
         found[0].starts_with("tidegate.toml:2: listen.api is reachable beyond this machine"),
@@ -209,11 +220,67 @@ fn listening_beyond_this_machine_must_be_asked_for() {
     )
     .unwrap();
     assert_eq!(config.public_url.as_deref(), Some("http://127.0.0.1:8080"));
-    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    let open = "nobody has to prove anything at listen.api, and";
+    assert!(config.warnings.iter().any(|text| text.starts_with(open)), "{:?}", config.warnings);
     // The S3 endpoint asks for signatures.
     load("[listen]\ns3 = \"0.0.0.0:9000\"", &[], "").unwrap();
     let found = problems("[listen]\ns3 = 8080", &[], "");
     assert_eq!(found, ["tidegate.toml:2: listen.s3 must not be the address of listen.api"]);
+}
+
+#[test]
+fn a_certificate_and_its_key_go_together_and_speak_for_the_api_unless_others_are_named() {
+    let config =
+        load("[listen]\ntls_cert = \"c.pem\"\ntls_key = \"k.pem\"\nrecorder = 8091", &[], "").unwrap();
+    assert!(config.listen.encrypts(Door::Api) && !config.listen.encrypts(Door::Recorder));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let pair = "[listen]\ntls_cert = \"c.pem\"\ntls_key = \"k.pem\"\n";
+    let config = load(&format!("{pair}tls = \"s3, transfer\"\ntransfer = 8090"), &[], "").unwrap();
+    let on: Vec<&str> =
+        Door::ALL.into_iter().filter(|door| config.listen.encrypts(*door)).map(Door::name).collect();
+    assert_eq!(on, ["s3", "transfer"]);
+    assert!(!load("", &[], "").unwrap().listen.encrypts(Door::Api));
+    let cases = [
+        (
+            "tls_cert = \"c.pem\"",
+            "listen.tls_key must be the path of a PEM file, set together with listen.tls_cert",
+        ),
+        (
+            "tls_key = \"k.pem\"",
+            "listen.tls_cert must be the path of a PEM file, set together with listen.tls_key",
+        ),
+        ("tls = \"api\"", "tidegate.toml:2: listen.tls names listeners that speak TLS: set listen.tls_cert"),
+        (
+            "tls_cert = \"c\"\ntls_key = \"k\"\ntls = \"http\"",
+            "tidegate.toml:4: listen.tls must be a list of api, s3",
+        ),
+        (
+            "tls_cert = \"c\"\ntls_key = \"k\"\ntls = \"\"",
+            "tidegate.toml:4: listen.tls must be a list of api, s3",
+        ),
+        (
+            "tls_cert = \"c\"\ntls_key = \"k\"\ntls = \"api,recorder\"",
+            "listen.tls names recorder, but listen.recorder is not set",
+        ),
+    ];
+    for (keys, part) in cases {
+        let found = problems(&format!("[listen]\n{keys}"), &[], "");
+        assert!(found.len() == 1 && found[0].contains(part), "{keys}: {found:?}");
+    }
+}
+
+#[test]
+fn tls_that_leaves_recorders_or_callbacks_out_is_warned_of() {
+    let pair = "tls_cert = \"c.pem\"\ntls_key = \"k.pem\"\n";
+    let warnings = |file: &str| load(file, &[], "").unwrap().warnings;
+    let found = warnings(&format!("[listen]\n{pair}"));
+    assert!(found.len() == 1 && found[0].contains("set listen.recorder"), "{found:?}");
+    let found =
+        warnings(&format!("public_url = \"http://a.example:8080\"\n[listen]\nrecorder = 8091\n{pair}"));
+    assert!(found.len() == 1 && found[0].contains("public_url"), "{found:?}");
+    let fine = format!("public_url = \"http://a.example:8091\"\n[listen]\nrecorder = 8091\n{pair}");
+    assert!(warnings(&fine).is_empty());
 }
 
 #[test]
@@ -354,5 +421,127 @@ fn surroundings_are_words_and_a_time_zone_and_unknown_is_a_word_of_its_own() {
     ] {
         let found = problems(&format!("[surroundings]\n{file}"), &[], "");
         assert!(found.len() == 1 && found[0].contains(part), "{part}: {found:?}");
+    }
+}
+
+#[test]
+fn beyond_this_machine_tokens_are_asked_for_and_each_listener_is_judged_by_itself() {
+    let beyond = load("[listen]\nrecorder = \"0.0.0.0:8091\"", &[], "").unwrap();
+    assert!(!beyond.api_tokens() && beyond.device_tokens() && beyond.callback_tokens());
+    assert!(!beyond.open_registration());
+    let own = beyond.listen.recorder.unwrap();
+    assert_eq!(beyond.demand(Role::Recorder, own), Demand::Token);
+    assert_eq!(beyond.demand(Role::Transfer, own), Demand::TokenOrAddress);
+    assert_eq!(beyond.demand(Role::Recorder, beyond.listen.api), Demand::Nothing);
+    assert!(beyond.knobs().unwrap().callback_tokens);
+
+    let here = load("", &[], "").unwrap();
+    assert!(!here.api_tokens() && !here.device_tokens() && here.open_registration());
+
+    let strict = "[auth]\napi = \"tokens\"\ndevices = \"tokens\"\ntransfer = \"token\"\nbound_keep = \"5m\"\n\
+                  callbacks = \"off\"\nregistration = \"open\"";
+    let strict = load(strict, &[], "").unwrap();
+    assert!(strict.api_tokens() && !strict.callback_tokens() && strict.open_registration());
+    assert_eq!(strict.demand(Role::Transfer, strict.listen.api), Demand::Token);
+    assert_eq!(strict.knobs().unwrap().bound_keep_ms, 300_000);
+
+    let insecure = load("[listen]\napi = \"0.0.0.0:8080\"\ninsecure = true", &[], "").unwrap();
+    assert!(!insecure.api_tokens() && !insecure.device_tokens(), "it was asked for");
+    for (text, key) in [
+        ("[listen]\napi = \"0.0.0.0:8080\"\n[auth]\napi = \"off\"", "listen.api"),
+        ("[listen]\napi = \"0.0.0.0:8080\"\n[auth]\ncallbacks = \"off\"", "auth.callbacks"),
+        ("[auth]\napi = \"on\"", "auth.api"),
+        ("[auth]\ntransfer = \"any\"", "auth.transfer"),
+        ("[auth]\nregistration = \"yes\"", "auth.registration"),
+        ("[auth]\nbound_keep = \"31d\"", "auth.bound_keep"),
+    ] {
+        let found = problems(text, &[], "");
+        assert!(found.len() == 1 && found[0].contains(key), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_listener_beyond_this_machine_is_refused_by_its_own_name_whatever_its_address_looks_like() {
+    for host in ["0.0.0.0", "[::]", "192.0.2.7", "[2001:db8::1]", "[::ffff:127.0.0.1]"] {
+        for (listener, off) in [
+            ("api", "auth.api"),
+            ("api", "auth.devices"),
+            ("recorder", "auth.devices"),
+            ("transfer", "auth.devices"),
+        ] {
+            let (_, word) = off.split_once('.').unwrap();
+            let file = format!("[listen]\n{listener} = \"{host}:7000\"\n[auth]\n{word} = \"off\"");
+            let found = problems(&file, &[], "");
+            let expected =
+                format!("tidegate.toml:2: listen.{listener} is reachable beyond this machine, and {off}");
+            assert!(found.len() == 1 && found[0].starts_with(&expected), "{file}: {found:?}");
+            assert!(found[0].contains("--insecure"), "{found:?}");
+            // As it is by itself, or when somebody says so, it is none.
+            load(&format!("[listen]\n{listener} = \"{host}:7000\""), &[], "").unwrap();
+            load(&file.replace("[auth]", "insecure = true\n[auth]"), &[], "").unwrap();
+        }
+        for listener in ["api", "recorder", "transfer"] {
+            let file = format!("[listen]\n{listener} = \"{host}:7000\"\n[auth]\ncallbacks = \"off\"");
+            let found = problems(&file, &[], "");
+            assert!(found.len() == 1 && found[0].starts_with("tidegate.toml:4: auth.callbacks"), "{found:?}");
+        }
+    }
+    for host in ["127.0.0.1", "127.8.0.1", "[::1]"] {
+        let file = format!(
+            "[listen]\napi = \"{host}:7000\"\n[auth]\napi = \"off\"\ndevices = \"off\"\ncallbacks = \"off\""
+        );
+        load(&file, &[], "").unwrap();
+    }
+}
+
+#[test]
+fn tokens_in_the_clear_beyond_this_machine_are_worth_a_warning_that_names_the_listeners() {
+    let warned = |file: &str| {
+        let config = load(file, &[], "").unwrap();
+        let mut found = config.warnings.iter().filter(|text| text.starts_with("tokens are asked for"));
+        let first = found.next().cloned();
+        assert!(found.next().is_none(), "{:?}", config.warnings);
+        first.map(|text| text[text.find('(').unwrap()..=text.find(')').unwrap()].to_owned())
+    };
+    assert_eq!(warned(""), None);
+    assert_eq!(warned("[auth]\napi = \"tokens\"\ndevices = \"tokens\""), None, "on loopback");
+    assert_eq!(warned("[listen]\napi = \"0.0.0.0:8080\"").as_deref(), Some("(listen.api)"));
+    let tls = "[listen]\napi = \"0.0.0.0:8443\"\ntls_cert = \"a\"\ntls_key = \"b\"\n";
+    assert_eq!(warned(tls), None);
+    let beside = format!("{tls}recorder = \"0.0.0.0:8091\"\ntransfer = \"0.0.0.0:8090\"\n");
+    assert_eq!(warned(&beside).as_deref(), Some("(listen.recorder, listen.transfer)"));
+    let both = format!("{beside}tls = \"api, transfer\"");
+    assert_eq!(warned(&both).as_deref(), Some("(listen.recorder)"));
+    assert_eq!(warned("[listen]\napi = \"0.0.0.0:8080\"\ninsecure = true"), None, "none are asked for");
+    let all_the_same = "[listen]\napi = \"0.0.0.0:8080\"\ninsecure = true\n[auth]\napi = \"tokens\"";
+    assert_eq!(warned(all_the_same).as_deref(), Some("(listen.api)"));
+}
+
+#[test]
+fn where_devices_are_told_to_come_is_a_base_address_of_web_sockets() {
+    let config = load(
+        "[devices]\nrecorder_url = \"ws://edge.example:8091/\"\ntransfer_url = \"wss://[fd00::5]/site\"",
+        &[],
+        "",
+    )
+    .unwrap();
+    assert_eq!(config.devices.recorder_url.as_deref(), Some("ws://edge.example:8091"));
+    assert_eq!(config.devices.transfer_url.as_deref(), Some("wss://[fd00::5]/site"));
+    for key in ["recorder_url", "transfer_url"] {
+        for wrong in [
+            "http://edge:8091",
+            "edge:8091",
+            "/recorder",
+            "ws://",
+            "ws://me:hidden@edge:8091",
+            "ws://edge:8091/?a=b",
+            "ws://edge:8091/#part",
+            "",
+        ] {
+            let found = problems(&format!("[devices]\n{key} = \"{wrong}\""), &[], "");
+            let expected = format!("tidegate.toml:2: devices.{key} must be a base URL such as \"ws://");
+            assert!(found.len() == 1 && found[0].starts_with(&expected), "{wrong}: {found:?}");
+            assert!(!found[0].contains("hidden"), "{found:?}");
+        }
     }
 }

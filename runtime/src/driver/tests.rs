@@ -17,9 +17,10 @@ use tidegate_core::{id::Role, id::Ticket};
 
 use super::*;
 use crate::board::Board;
-use crate::inbox::Inbox;
+use crate::feed::{Feed, Window};
+use crate::inbox::{Inbox, Stranger};
 use crate::ingest::Gate;
-use crate::real::{RealClock, RealDisk};
+use crate::real::{RealBlocking, RealClock, RealDisk};
 use crate::replay;
 use crate::store::{JOURNAL_LIMIT, View};
 
@@ -32,7 +33,11 @@ struct Bench {
     ready: oneshot::Receiver<()>,
 }
 
-fn bench(dir: &Path, drain: Duration) -> (Driver<RealClock>, Bench) {
+fn bench(dir: &Path, drain: Duration) -> (Driver<RealClock, RealBlocking>, Bench) {
+    bench_on(RealBlocking, dir, drain)
+}
+
+fn bench_on<B: Blocking>(blocking: B, dir: &Path, drain: Duration) -> (Driver<RealClock, B>, Bench) {
     let mut store = Store::open(&RealDisk, dir, JOURNAL_LIMIT).unwrap();
     let boot = store.begin_boot().unwrap();
     let (inbox, letters) = Inbox::new();
@@ -44,6 +49,7 @@ fn bench(dir: &Path, drain: Duration) -> (Driver<RealClock>, Bench) {
     let view = store.view();
     let driver = Driver {
         clock: RealClock::default(),
+        blocking,
         store,
         boot,
         seed: 7,
@@ -53,7 +59,7 @@ fn bench(dir: &Path, drain: Duration) -> (Driver<RealClock>, Bench) {
         release: Release::new(
             objects,
             mpsc::unbounded_channel().0,
-            Board::new(),
+            Feed::new(boot, Board::new(), Window::default()),
             gate,
             crate::ingest::Frozen::new("b"),
             gauge.clone(),
@@ -129,6 +135,73 @@ async fn an_input_that_changes_nothing_is_journalled_within_a_second() {
     ended.unwrap();
 }
 
+/// A disk under which every write behind waits until it is let go.
+#[derive(Clone)]
+struct Stuck {
+    begun: watch::Sender<usize>,
+    go: watch::Sender<bool>,
+}
+
+impl Blocking for Stuck {
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.begun.send_modify(|begun| *begun += 1);
+        let mut go = self.go.subscribe();
+        let _ = go.wait_for(|go| *go).await;
+        RealBlocking.run(work).await
+    }
+
+    async fn dedicate<T, F, M>(&self, name: &'static str, make: M) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+        M: FnOnce() -> F + Send + 'static,
+    {
+        RealBlocking.dedicate(name, make).await
+    }
+
+    fn entropy(&self, buf: &mut [u8]) {
+        RealBlocking.entropy(buf);
+    }
+}
+
+#[tokio::test]
+async fn while_a_journal_is_written_what_changes_no_record_goes_on_and_what_changes_one_waits_its_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Stuck { begun: watch::Sender::new(0), go: watch::Sender::new(false) };
+    let (driver, bench) = bench_on(disk.clone(), dir.path(), Duration::from_secs(5));
+    let inbox = &bench.inbox;
+    let asking = async {
+        bench.ready.await.unwrap();
+        inbox.request(cancellation("nothing"), None).await.unwrap().unwrap_err();
+        disk.begun.subscribe().wait_for(|begun| *begun == 1).await.unwrap();
+        for _ in 0..2 * FLUSH_ENTRIES {
+            let refused = inbox.request(cancellation("nothing"), None).await.unwrap().unwrap_err();
+            assert!(matches!(refused, Refusal::TaskNotFound(_)), "{refused:?}");
+        }
+        assert_eq!((bench.gauge.read().commits, *disk.begun.borrow()), (0, 1), "one write at a time");
+        let letters = bench.gauge.read().letters;
+        let creating = inbox.request(creation("T"), None);
+        let letting_go = async {
+            while bench.gauge.read().letters == letters {
+                tokio::task::yield_now().await;
+            }
+            // It was stepped, and would be durable by now if it did not wait for the entries before it.
+            let commits = bench.gauge.read().commits;
+            disk.go.send_replace(true);
+            commits
+        };
+        let (created, commits) = tokio::join!(creating, letting_go);
+        assert_eq!(commits, 0, "the journal keeps its order");
+        created.unwrap().unwrap();
+        bench.stop.send_replace(true);
+    };
+    let ((), ended) = tokio::join!(asking, driver.run());
+    ended.unwrap();
+    let report =
+        replay::verify_dir(&RealDisk, dir.path()).unwrap_or_else(|divergence| panic!("{divergence}"));
+    assert!(report.stepped > 2 * FLUSH_ENTRIES as u64, "{report}");
+}
+
 fn journalled(view: &View) -> usize {
     let mut count = 0;
     let visit = |_| {
@@ -146,7 +219,7 @@ async fn an_operation_that_never_ends_holds_up_the_stop_for_the_drain_only() {
     let asking = async {
         bench.inbox.request(creation("T"), None).await.unwrap().unwrap();
         let link =
-            bench.inbox.knock(device(), Role::Transfer, "test".to_owned(), None).await.unwrap().unwrap();
+            bench.inbox.knock(Stranger::unproven(device(), Role::Transfer, "test")).await.unwrap().unwrap();
         let announced = Announced {
             task: "T".to_owned(),
             key: Some("robot-1/T.mcap".to_owned()),

@@ -104,8 +104,10 @@ impl<S: Seams> Spool<S> {
             let mut pending: Vec<Bytes> = Vec::new();
             let mut pending_len = 0;
             loop {
-                let next =
-                    tokio::time::timeout(announced.idle, body.next()).await.map_err(|_| Refusal::Timeout)?;
+                let next = tokio::time::timeout(announced.idle, body.next()).await.map_err(|_| {
+                    announced.notes.stalled(announced.idle);
+                    Refusal::Timeout
+                })?;
                 let Some(piece) = next else { break };
                 let piece = piece.map_err(|error| broken_body(&error.to_string()))?;
                 announced.notes.received(piece.len() as u64);

@@ -23,6 +23,8 @@ use super::refusal::Refusal;
 use super::spool::{Object as StoredObject, Spool};
 use super::sums::Algorithm;
 use crate::seam::Seams;
+use crate::timeouts::Timeouts;
+use crate::tls::Acceptor;
 
 /// The S3 endpoint over a [`Spool`]. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +38,8 @@ pub struct Endpoint<S: Seams> {
 pub(super) struct Shared {
     pub(super) connections_max: usize,
     pub(super) shutdown_budget: Duration,
+    pub(super) tls: Option<Acceptor>,
+    pub(super) timeouts: Timeouts,
     pub(super) observer: Option<Arc<dyn Observer>>,
 }
 
@@ -74,6 +78,8 @@ impl<S: Seams> Endpoint<S> {
         let shared = Shared {
             connections_max: config.connections_max.max(1),
             shutdown_budget: config.shutdown_budget,
+            tls: config.tls,
+            timeouts: config.timeouts,
             observer: config.observer,
         };
         Endpoint { s3: builder.build(), shared: Arc::new(shared), spool }

@@ -33,6 +33,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::timeouts::Timeouts;
+use crate::tls::Acceptor;
+
 pub use body::Announced;
 pub use endpoint::Endpoint;
 pub use frozen::Frozen;
@@ -94,6 +97,10 @@ pub struct EndpointConfig {
     pub body_idle: Duration,
     /// How long requests may take to end at shutdown.
     pub shutdown_budget: Duration,
+    /// With it, connections begin with a TLS handshake.
+    pub tls: Option<Acceptor>,
+    /// Hears of handshakes that did not end.
+    pub timeouts: Timeouts,
 }
 
 impl Default for EndpointConfig {
@@ -109,6 +116,8 @@ impl Default for EndpointConfig {
             connections_max: limits::CONNECTIONS_MAX,
             body_idle: limits::BODY_IDLE,
             shutdown_budget: limits::SHUTDOWN_BUDGET,
+            tls: None,
+            timeouts: Timeouts::default(),
         }
     }
 }
@@ -121,6 +130,7 @@ impl fmt::Debug for EndpointConfig {
             .field("region", &self.region)
             .field("frozen", &self.frozen)
             .field("connections_max", &self.connections_max)
+            .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
 }

@@ -217,6 +217,14 @@ impl<S: Seams> Spool<S> {
         objects.into_iter().flatten().map(|object| object.info(bucket)).collect()
     }
 
+    /// The first keys of a bucket, in their order, that are as wanted.
+    #[must_use]
+    pub fn keys_where(&self, bucket: &str, most: usize, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let index = self.inner.index();
+        let keys = index.buckets.get(bucket).into_iter().flat_map(|found| found.objects.keys());
+        keys.filter(|key| is_wanted(key)).take(most).map(|key| key.to_string()).collect()
+    }
+
     /// Stores an object from a body. The very content that is there and frozen is fine and changes nothing.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
@@ -68,6 +69,8 @@ pub(super) struct Notes(Arc<Inside>);
 struct Inside {
     record: Mutex<Record>,
     body_bytes: AtomicU64,
+    /// How long its body had paused when it was given up.
+    stalled: Mutex<Option<Duration>>,
 }
 
 impl fmt::Debug for Notes {
@@ -83,6 +86,22 @@ impl Notes {
 
     pub(super) fn received(&self, bytes: u64) {
         self.0.body_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Its body paused for so long that it was given up.
+    pub(super) fn stalled(&self, idle: Duration) {
+        *locked(&self.0.stalled) = Some(idle);
+    }
+
+    /// For how long its body had paused when it was given up for that; `None` if it was not.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        *locked(&self.0.stalled)
+    }
+
+    /// What it is: the operation and where, as far as it is known.
+    pub(super) fn what(&self) -> String {
+        let record = locked(&self.0.record);
+        format!("{} {}", record.operation, record.key.as_deref().unwrap_or_default())
     }
 
     pub(super) fn finish(&self, status: u16) -> Record {

@@ -1,10 +1,10 @@
-//! Owns the accept loop of the endpoint: bounded connections, HTTP/1 on each, and a shutdown within a budget. One
-//! connection's failure never ends the loop.
+//! Owns the connections of the endpoint: HTTP/1 on each, and a shutdown within a budget. Who gets a place is for
+//! [`crate::server`].
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -14,51 +14,30 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::Body;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Endpoint;
 use super::drain::Lent;
 use super::limits;
 use super::observe::{Notes, Observer};
 use crate::seam::{Listener, Seams, Stream};
-use crate::server::Patience;
-
-/// Rest before accepting again after an error: a full descriptor table does not empty faster.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::server::{Held, Patience, Seat, admit, drain, ended_early};
+use crate::timeouts::Op;
+use crate::tls;
 
 impl<S: Seams> Endpoint<S> {
     /// Serves connections of `listener` until `shutdown` resolves, then lets requests under way end within the
-    /// budget and drops the rest.
-    pub async fn serve<L: Listener>(&self, mut listener: L, shutdown: impl Future<Output = ()>) {
-        let mut shutdown = std::pin::pin!(shutdown);
+    /// budget and drops the rest. Without a place for one more, the connection that waits longest for a head goes.
+    pub async fn serve<L: Listener>(&self, listener: L, shutdown: impl Future<Output = ()>) {
         let (closing, _) = watch::channel(false);
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                Some(_) = connections.join_next(), if !connections.is_empty() => {}
-                accepted = listener.accept(), if connections.len() < self.shared.connections_max => match accepted {
-                    Ok((stream, _)) => {
-                        connections.spawn(connection(self.clone(), stream, closing.subscribe()));
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "accepting a connection failed");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-            }
-        }
-        drop(listener);
+        let each = |stream, peer, seat| connection(self.clone(), stream, peer, closing.subscribe(), seat);
+        let mut connections = admit(listener, self.shared.connections_max, shutdown, each).await;
         closing.send_replace(true);
-        let all = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.shared.shutdown_budget, all).await.is_err() {
-            connections.shutdown().await;
-        }
+        drain(&mut connections, self.shared.shutdown_budget, &self.shared.timeouts).await;
     }
 
     async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let notes = Notes::default();
+        let (notes, begun) = (Notes::default(), Instant::now());
         request.extensions_mut().insert(notes.clone());
         let mut unanswered = Unanswered { observer: self.shared.observer.clone(), notes: notes.clone() };
         // Who asks before sending has not sent; reading would invite it to.
@@ -75,6 +54,9 @@ impl<S: Seams> Endpoint<S> {
                 response
             }
         };
+        if let Some(idle) = notes.pause() {
+            self.shared.timeouts.out(Op::Body, &notes.what(), idle, begun.elapsed());
+        }
         if response.status().as_u16() >= 400 && !asks_first {
             lent.drain().await;
         }
@@ -106,11 +88,27 @@ impl Drop for Unanswered {
 async fn connection<S: Seams>(
     endpoint: Endpoint<S>,
     stream: impl Stream,
+    peer: SocketAddr,
     mut closing: watch::Receiver<bool>,
+    seat: Seat,
 ) {
+    let (acceptor, timeouts) = (endpoint.shared.tls.clone(), endpoint.shared.timeouts.clone());
+    let entered = tokio::select! {
+        biased;
+        () = closed(&mut closing) => None,
+        entered = tls::entered(acceptor.as_ref(), stream, peer, limits::HEADER_READ, &timeouts) => entered,
+    };
+    let Some(stream) = entered else { return };
+    let signs = seat.signs();
+    let stream = Patience::new(stream, limits::ANSWER_IDLE, signs.clone());
     let service = service_fn(move |request| {
-        let endpoint = endpoint.clone();
-        async move { endpoint.answer(request).await }
+        let (endpoint, work) = (endpoint.clone(), seat.work());
+        // An object may come as slowly as `limits::BODY_IDLE` allows: what is wrong with a request its head says.
+        work.whole();
+        async move {
+            let response = endpoint.answer(request).await?;
+            Ok::<_, Infallible>(response.map(|body| Held::new(body, work)))
+        }
     });
     let mut connection = std::pin::pin!(
         http1::Builder::new()
@@ -118,7 +116,7 @@ async fn connection<S: Seams>(
             .header_read_timeout(limits::HEADER_READ)
             // The header would show the clock of the system, not that of the seam.
             .auto_date_header(false)
-            .serve_connection(TokioIo::new(Patience::new(stream, limits::ANSWER_IDLE)), service)
+            .serve_connection(TokioIo::new(stream), service)
     );
     let ended = tokio::select! {
         biased;
@@ -129,7 +127,8 @@ async fn connection<S: Seams>(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+        let bounds = [limits::ANSWER_IDLE, limits::HEADER_READ];
+        ended_early(&error, &signs, &format_args!("s3 {peer}"), bounds, &timeouts);
     }
 }
 

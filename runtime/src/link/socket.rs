@@ -15,13 +15,16 @@ use tidegate_core::row::shorten;
 use tidegate_core::wire::{Unusable, recorder, transfer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Config, Error, Limits, Message, ServerBuilder, WebSocketStream};
 
 use super::lenient::Lenient;
 use super::{Link, Shared};
+use crate::brake::Bucket;
+use crate::bug::{self, Bug};
 use crate::inbox::Outbound;
 use crate::seam::Stream;
+use crate::timeouts::Op;
 
 /// Messages read ahead of a full inbox, per link: enough that a burst after a reconnect does not stall its pongs.
 const AHEAD: usize = 16;
@@ -50,13 +53,15 @@ pub(super) async fn run<S: Stream>(io: S, link: Link, shared: &Shared) {
     let Link { device, role, guard, mut outbound } = link;
     let conn = guard.conn();
     tracing::debug!(%device, role = role.name(), generation = conn.generation(), "link open");
-    let limits = Limits::default().max_payload_len(Some(shared.bounds.max_message));
+    let max = if bug::has(Bug::R01) { 32 << 10 } else { shared.bounds.max_message };
+    let limits = Limits::default().max_payload_len(Some(max));
     // One frame per message, whatever its size: stock clients read fragments, older ones did not.
     let config = Config::default().frame_size(usize::MAX);
     let socket = ServerBuilder::new().config(config).limits(limits).serve(Lenient::new(io));
     let (mut sink, mut stream) = socket.split();
     let life = Life::new();
-    let (messages, queue) = mpsc::channel(AHEAD);
+    // Boxed: a channel makes room for 32 messages at its start, and ten thousand links wait most of the time.
+    let (messages, queue) = mpsc::channel::<Box<Input>>(AHEAD);
     let (pongs, flushes) = mpsc::channel(PONGS);
     let (ended, why) = oneshot::channel();
     let scene = Scene { conn, device: &device, role, shared, life: &life };
@@ -68,7 +73,10 @@ pub(super) async fn run<S: Stream>(io: S, link: Link, shared: &Shared) {
         };
         // Said before the farewell: the core need not wait for a peer that is slow to close.
         let _ = ended.send(end.lost());
-        farewell(sink, stream, end, shared.bounds.write).await;
+        let begun = Instant::now();
+        if !farewell(sink, stream, end, shared.bounds.write).await {
+            shared.timed_out(Op::Write, role, &device, shared.bounds.write, begun.elapsed());
+        }
     };
     let feed = async {
         if feed(shared, queue).await {
@@ -90,6 +98,10 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
+    fn timed_out(&self, op: Op, budget: Duration, elapsed: Duration) {
+        self.shared.timed_out(op, self.role, self.device, budget, elapsed);
+    }
+
     fn seen(&self) {
         self.life.touch();
         self.shared.board.seen(self.device, self.role, (self.shared.clock)().wall);
@@ -105,9 +117,9 @@ impl Scene<'_> {
 }
 
 /// Carries messages to the inbox in order, until there are no more; `false` if the site is gone.
-async fn feed(shared: &Shared, mut queue: mpsc::Receiver<Input>) -> bool {
+async fn feed(shared: &Shared, mut queue: mpsc::Receiver<Box<Input>>) -> bool {
     while let Some(input) = queue.recv().await {
-        if shared.inbox.input(input).await.is_err() {
+        if shared.inbox.input(*input).await.is_err() {
             return false;
         }
     }
@@ -117,14 +129,24 @@ async fn feed(shared: &Shared, mut queue: mpsc::Receiver<Input>) -> bool {
 async fn read<S: Stream>(
     scene: &Scene<'_>,
     stream: &mut SplitStream<Socket<S>>,
-    messages: mpsc::Sender<Input>,
+    messages: mpsc::Sender<Box<Input>>,
     pongs: mpsc::Sender<()>,
 ) -> End {
     let max = scene.shared.bounds.max_message;
+    let mut pace = Pace { used: Bucket::full(), told: false };
     loop {
         let message = match stream.next().await {
             Some(Ok(message)) => message,
             Some(Err(Error::PayloadTooLong { .. })) => {
+                // Said aloud: a device whose greeting is too large comes back with it for ever, and only a person can help.
+                scene.shared.metrics.oversize_message(scene.role);
+                tracing::warn!(
+                    device = %scene.device,
+                    role = scene.role.name(),
+                    max,
+                    "a message is larger than devices.max_message; the link is closed"
+                );
+                // The library has queued a Close of its own, which names the bound and not the setting: that one leaves.
                 return End::Close(1009, format!("a message may have {max} bytes"), LostWhy::Protocol);
             }
             // The library has queued a Close that names the violation.
@@ -137,6 +159,7 @@ async fn read<S: Stream>(
         if message.is_close() {
             return End::Farewell;
         }
+        pace.keep(scene).await;
         if message.is_ping() {
             // The library queued the pong; the writer sends it. Waiting here is waiting for a peer that does not read.
             if pongs.send(()).await.is_err() {
@@ -156,10 +179,40 @@ async fn read<S: Stream>(
             }
         };
         scene.life.hold(true);
-        let taken = messages.send(input).await;
+        let stops = bug::stops_reading(&input);
+        let taken = messages.send(Box::new(input)).await;
+        if stops {
+            Box::pin(bug::until_answered()).await;
+        }
         scene.life.hold(false);
         if taken.is_err() {
             return End::Close(1001, "the site is stopping".to_owned(), LostWhy::Closed);
+        }
+    }
+}
+
+/// How fast a link may speak.
+struct Pace {
+    used: Bucket,
+    /// Whether the log knows that it spoke faster.
+    told: bool,
+}
+
+impl Pace {
+    /// Waits until one more message may be read. Meanwhile nothing is: what the device sends next waits in its own memory.
+    async fn keep(&mut self, scene: &Scene<'_>) {
+        while let Err(wait) = self.used.take(scene.shared.bounds.messages) {
+            if !std::mem::replace(&mut self.told, true) {
+                tracing::info!(
+                    device = %scene.device, role = scene.role.name(), generation = scene.conn.generation(),
+                    "a link says more than devices.message_rate and is read more slowly"
+                );
+            }
+            // Its pongs may be behind what we do not read.
+            scene.life.hold(true);
+            sleep(wait).await;
+            scene.life.hold(false);
+            scene.shared.metrics.throttled(scene.role, wait);
         }
     }
 }
@@ -173,23 +226,36 @@ async fn write<S: Stream>(
     let bounds = &scene.shared.bounds;
     let (interval, patience) = (bounds.ping(scene.role), bounds.silence(scene.role));
     let mut pings: u64 = 0;
-    let mut next_ping = Instant::now() + interval;
+    let mut next_ping = Instant::now() + first_ping(scene.conn, interval);
     loop {
-        let silent = scene.life.heard() + patience;
+        let silent = scene.life.heard() + patience + scene.life.busy(bounds.busy);
         let sent = tokio::select! {
             biased;
             out = outbound.recv() => match out {
-                Some(Outbound::Text(text)) => timeout(bounds.write, sink.send(Message::text(text))).await,
+                Some(Outbound::Text(text)) => {
+                    let owed = is_answered(scene.role, &text);
+                    let sent = within(bounds.write, sink.send(Message::text(text))).await;
+                    if scene.role == Role::Transfer && bug::has(Bug::R02) {
+                        bug::answered();
+                    }
+                    if owed {
+                        scene.life.owe();
+                    }
+                    sent
+                }
                 Some(Outbound::Close { code, reason }) => {
                     return End::Close(code, reason.to_owned(), LostWhy::Closed);
                 }
                 // The driver let go of a link that does not take its frames.
                 None => return End::Close(1013, "too many frames wait for this link".to_owned(), LostWhy::Stuck),
             },
-            Some(()) = flushes.recv() => timeout(bounds.write, sink.flush()).await,
+            Some(()) = flushes.recv() => within(bounds.write, sink.flush()).await,
             () = sleep_until(next_ping.min(silent)) => {
                 let now = Instant::now();
-                if now >= scene.life.heard() + patience {
+                let heard = scene.life.heard();
+                let patience = patience + scene.life.busy(bounds.busy);
+                if now >= heard + patience {
+                    scene.timed_out(Op::Ping, patience, now - heard);
                     return End::Dead(LostWhy::Silent);
                 }
                 if now < next_ping {
@@ -197,14 +263,40 @@ async fn write<S: Stream>(
                 }
                 pings += 1;
                 next_ping = now + interval;
-                timeout(bounds.write, sink.send(Message::ping(pings.to_string()))).await
+                within(bounds.write, sink.send(Message::ping(pings.to_string()))).await
             }
         };
         match sent {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return End::Dead(LostWhy::Broken),
-            Err(_) => return End::Dead(LostWhy::Stuck),
+            Err(elapsed) => {
+                scene.timed_out(Op::Write, bounds.write, elapsed);
+                return End::Dead(LostWhy::Stuck);
+            }
         }
+    }
+}
+
+/// When a link is pinged first. Links that came up in one moment, as all do after a restart, would be pinged in one moment
+/// for ever: they begin within half an interval, each in a place of its own.
+fn first_ping(conn: ConnId, interval: Duration) -> Duration {
+    // Fractions of the multiples of the golden ratio lie evenly, whatever numbers follow each other.
+    let part = f64::from(conn.n.wrapping_mul(0x9e37_79b9)) / 2f64.powi(32);
+    interval.mul_f64(0.5 + part / 2.0)
+}
+
+/// Waits for what is written, and says how long if that was too long.
+async fn within<T>(bound: Duration, written: impl Future<Output = T>) -> Result<T, Duration> {
+    let begun = Instant::now();
+    timeout(bound, written).await.map_err(|_| begun.elapsed())
+}
+
+/// Whether a device says something when it gets this. Recorders answer every request; of what uploaders get, only the
+/// acknowledgement has no answer.
+fn is_answered(role: Role, frame: &str) -> bool {
+    match role {
+        Role::Recorder => true,
+        Role::Transfer => !frame.contains("\"type\":\"upload_ack\""),
     }
 }
 
@@ -217,22 +309,23 @@ impl End {
     }
 }
 
-/// Says goodbye, within bounds: the Close leaves, then what the peer still sends is read and forgotten.
+/// Says goodbye, within bounds: the Close leaves, then what the peer still sends is read and forgotten. `false` if the
+/// Close was not taken in time.
 async fn farewell<S: Stream>(
     sink: SplitSink<Socket<S>, Message>,
     stream: SplitStream<Socket<S>>,
     end: End,
     bound: Duration,
-) {
+) -> bool {
     let goodbye = match end {
-        End::Dead(_) => return,
+        End::Dead(_) => return true,
         End::Farewell => None,
         End::Close(code, reason, _) => {
             let code = CloseCode::try_from(code).ok().filter(|code| !code.is_reserved());
             code.map(|code| Message::close(Some(code), &shorten(&reason, CLOSE_REASON)))
         }
     };
-    let Ok(mut socket) = stream.reunite(sink) else { return };
+    let Ok(mut socket) = stream.reunite(sink) else { return true };
     let leave = async {
         if let Some(close) = goodbye {
             // An error here says that the library has queued a Close of its own: that one leaves then.
@@ -240,17 +333,20 @@ async fn farewell<S: Stream>(
         }
         socket.flush().await
     };
-    if !matches!(timeout(bound, leave).await, Ok(Ok(()))) {
-        return;
+    match timeout(bound, leave).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => return true,
+        Err(_) => return false,
     }
     let mut io = socket.into_inner();
-    let mut rest = [0; 4096];
+    let mut rest = vec![0; 4096];
     let drain = async {
         if io.shutdown().await.is_ok() {
             while matches!(io.read(&mut rest).await, Ok(1..)) {}
         }
     };
     let _ = timeout(LINGER, drain).await;
+    true
 }
 
 /// When the peer was last heard. While we keep it waiting, it counts as heard: its pongs may be behind what waits.
@@ -260,11 +356,13 @@ struct Life(Mutex<Heard>);
 struct Heard {
     at: Instant,
     held: bool,
+    /// Whether something that is answered left since.
+    owed: bool,
 }
 
 impl Life {
     fn new() -> Life {
-        Life(Mutex::new(Heard { at: Instant::now(), held: false }))
+        Life(Mutex::new(Heard { at: Instant::now(), held: false, owed: false }))
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Heard) -> T) -> T {
@@ -272,14 +370,41 @@ impl Life {
     }
 
     fn touch(&self) {
-        self.with(|heard| heard.at = Instant::now());
+        self.with(|heard| *heard = Heard { at: Instant::now(), owed: false, ..*heard });
     }
 
     fn hold(&self, held: bool) {
-        self.with(|heard| *heard = Heard { at: Instant::now(), held });
+        self.with(|heard| *heard = Heard { at: Instant::now(), held, ..*heard });
+    }
+
+    fn owe(&self) {
+        self.with(|heard| heard.owed = true);
+    }
+
+    /// What is added to the patience with a peer that owes an answer.
+    fn busy(&self, more: Duration) -> Duration {
+        if self.with(|heard| heard.owed) { more } else { Duration::ZERO }
     }
 
     fn heard(&self) -> Instant {
         self.with(|heard| if heard.held { Instant::now() } else { heard.at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::id::Boot;
+
+    use super::*;
+
+    #[test]
+    fn links_that_come_up_together_are_pinged_evenly_in_the_second_half_of_an_interval() {
+        let mut tenths = [0; 10];
+        for n in 5_000..15_000 {
+            let first = first_ping(ConnId { boot: Boot(1), n }, Duration::from_secs(30));
+            let after_half = first.checked_sub(Duration::from_secs(15)).expect("not too soon");
+            tenths[usize::try_from(after_half.as_millis() / 1500).expect("small")] += 1;
+        }
+        assert!(tenths.iter().all(|count| (990..=1010).contains(count)), "{tenths:?}");
     }
 }

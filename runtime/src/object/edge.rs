@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_core::digest::Sha256;
-use tidegate_core::id::{ETag, ObjectKey, PartNo, UploadId};
-use tidegate_core::object::{Got, ListedPart, ObjectFacts, ObjectReply, Span, Verb, Want};
+use tidegate_core::id::{DeviceId, ETag, ObjectKey, PartNo, UploadId, WireId};
+use tidegate_core::limits::FOUND_MAX;
+use tidegate_core::object::{Got, ListedPart, ObjectFacts, ObjectReply, Span, Verb, Want, is_recording_of};
 use tidegate_core::outcome::{Fault, Outcome, What};
 
 use super::checksum::{self, CHECKSUM_METADATA};
@@ -73,6 +74,7 @@ impl<S: Seams> EdgeStore<S> {
                 self.abort_all(name).await.map_err(fault)?;
                 Ok(ObjectReply::Deleted)
             }
+            Verb::Find { device, wire } => Ok(ObjectReply::Found(self.find(device, wire))),
         }
     }
 
@@ -138,6 +140,12 @@ impl<S: Seams> EdgeStore<S> {
         described.metadata = BTreeMap::from([(CHECKSUM_METADATA.to_owned(), sha256.to_string())]);
         let copied = self.spool.copy(object, &self.bucket, key, Some(described), Condition::Any).await;
         Ok(ETag::new(&copied.map_err(fault)?.record.etag))
+    }
+
+    /// The objects that are named as this recording is. Looks at names in memory, not at the disk.
+    fn find(&self, device: &DeviceId, wire: &WireId) -> Vec<ObjectKey> {
+        let names = self.spool.keys_where(&self.bucket, FOUND_MAX, |key| is_recording_of(key, device, wire));
+        names.iter().filter_map(|name| ObjectKey::new(name).ok()).collect()
     }
 
     /// The open uploads of exactly this key, oldest first.

@@ -105,6 +105,7 @@ fn lane_of(op: &ObjectOp) -> Lane {
             | Verb::Abort { .. }
             | Verb::ListParts { .. }
             | Verb::ListUploads
+            | Verb::Find { .. }
             | Verb::Delete,
         ) => Lane::Quick,
     }

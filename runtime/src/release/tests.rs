@@ -8,6 +8,8 @@ use tidegate_core::id::{Boot, ObjectKey, SecretRef};
 use tidegate_core::object::{Store, Verb};
 
 use super::*;
+use crate::board::Board;
+use crate::feed::Window;
 
 struct Bench {
     release: Release,
@@ -15,6 +17,7 @@ struct Bench {
     gate: watch::Receiver<ingest::Gate>,
     frozen: ingest::Frozen,
     board: Board,
+    timeouts: Timeouts,
     gauge: Gauge,
 }
 
@@ -26,12 +29,14 @@ fn bench() -> Bench {
     let release = Release::new(
         objects,
         mpsc::unbounded_channel().0,
-        board.clone(),
+        Feed::new(Boot(1), board.clone(), Window::default()),
         gate,
         frozen.clone(),
         gauge.clone(),
     );
-    Bench { release, objects: operations, gate: watching, frozen, board, gauge }
+    let timeouts = Timeouts::default();
+    let release = release.timing(timeouts.clone());
+    Bench { release, objects: operations, gate: watching, frozen, board, timeouts, gauge }
 }
 
 fn conn(n: u32) -> ConnId {
@@ -171,4 +176,17 @@ fn a_key_is_frozen_in_its_bucket_until_it_is_thawed() {
     assert!(!bench.frozen.holds("b", "f/d1/T.json"));
     bench.release.perform(Wall(0), Effect::Thaw { key: key.clone() });
     assert!(!bench.frozen.holds("b", key.as_str()));
+}
+
+#[test]
+fn a_recorder_that_did_not_answer_in_time_is_counted_with_the_other_timeouts() {
+    let mut bench = bench();
+    let device = tidegate_core::id::DeviceId::new("r1").unwrap();
+    let action = tidegate_core::input::Action::Pause;
+    let late = Notice::Timeout { device, action, budget_ms: 15_000, elapsed_ms: 15_002 };
+    bench.release.perform(Wall(0), Effect::Publish(late));
+    assert_eq!(bench.timeouts.count(Op::Rpc), 1);
+    let counts = QueueCounts { due: 1, waiting: 2, uploading: 3, parked: 4 };
+    bench.release.perform(Wall(0), Effect::Publish(Notice::Queue(counts)));
+    assert!(Op::ALL.into_iter().all(|op| bench.timeouts.count(op) == u64::from(op == Op::Rpc)));
 }

@@ -34,7 +34,7 @@ impl Life {
         let policies = Builtin::new(Settings::default()).id();
         let mut cold = Rows::new();
         let mut wanted = BTreeSet::new();
-        self.machine.wants(&input, &cold, &mut wanted);
+        self.machine.wants(Now::default(), &input, &cold, &mut wanted);
         // Nothing is cold in this life: what is not in memory is not there.
         cold.extend(wanted.into_iter().map(|key| (key, None)));
         self.machine.step(Now::default(), &input, &cold, self.shelf.get(policies), &mut out);
@@ -86,7 +86,9 @@ fn a_journal_as_it_was_lived_gives_the_records() {
 #[test]
 fn a_record_that_was_altered_behind_the_journal_is_found() {
     let mut life = lived();
-    life.batch.rows.insert(Key::Meta, Some(Row::Meta(MetaRow { next_episode: 9, next_job: 9 })));
+    life.batch
+        .rows
+        .insert(Key::Meta, Some(Row::Meta(MetaRow { next_episode: 9, next_job: 9, ..MetaRow::default() })));
     for step in [true, false] {
         let found = replayed(&life, step).unwrap_err();
         assert!(matches!(found, Divergence::Record { key: Key::Meta, .. }), "{found}");

@@ -1,4 +1,4 @@
-//! Owns one bound: how long a peer may take nothing of what is written to it. Knows no protocol.
+//! Owns one bound: how long a peer may take nothing of what is written to it. Tells what it sees. Knows no protocol.
 
 use std::io;
 use std::pin::Pin;
@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::waiting::Signs;
+
 /// A stream whose writes fail with `TimedOut` once the peer has taken no byte for a while. A peer that takes a little now
 /// and then is slow, not gone.
 #[derive(Debug)]
@@ -16,15 +18,18 @@ pub(crate) struct Patience<S> {
     bound: Duration,
     /// Runs while a write waits.
     waits: Option<Pin<Box<Sleep>>>,
+    /// Who has to know of it, and of what is read.
+    signs: Signs,
 }
 
 impl<S> Patience<S> {
     /// Bounds how long each write to `stream` may wait.
-    pub(crate) fn new(stream: S, bound: Duration) -> Patience<S> {
-        Patience { stream, bound, waits: None }
+    pub(crate) fn new(stream: S, bound: Duration, signs: Signs) -> Patience<S> {
+        Patience { stream, bound, waits: None, signs }
     }
 
     fn bounded<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.signs.writing(written.is_pending());
         if written.is_ready() {
             self.waits = None;
             return written;
@@ -45,7 +50,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.signs.hear();
+        }
+        read
     }
 }
 

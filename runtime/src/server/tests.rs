@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{Bounds, serve};
 use crate::seam::Listener;
+use crate::timeouts::{Op, Timeouts};
 
 /// A listener that hands out the far ends of pipes.
 pub(crate) struct Pipes(mpsc::Receiver<io::Result<DuplexStream>>);
@@ -23,7 +24,12 @@ pub(crate) struct Dial(mpsc::Sender<io::Result<DuplexStream>>);
 impl Dial {
     /// A connected stream with a buffer as small as a slow network's.
     pub(crate) async fn connect(&self) -> DuplexStream {
-        let (near, far) = tokio::io::duplex(16 << 10);
+        self.connect_over(16 << 10).await
+    }
+
+    /// A connected stream with a buffer of so many bytes.
+    pub(crate) async fn connect_over(&self, room: usize) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(room);
         self.0.send(Ok(far)).await.expect("the listener lives");
         near
     }
@@ -52,7 +58,7 @@ impl Listener for Pipes {
 fn site(router: Router, bounds: Bounds) -> (Dial, watch::Sender<bool>, JoinHandle<()>) {
     let (dial, listener) = pipes();
     let (stop, stopped) = watch::channel(false);
-    (dial, stop, tokio::spawn(serve(listener, router, bounds, stopped)))
+    (dial, stop, tokio::spawn(serve(listener, router, bounds, stopped, None, Timeouts::default())))
 }
 
 async fn hello() -> &'static str {
@@ -88,17 +94,168 @@ async fn a_client_that_never_finishes_its_head_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_beyond_the_bound_wait_for_a_free_place() {
+async fn connections_beyond_the_bound_wait_while_those_within_it_work() {
     let bounds = Bounds { connections: 1, ..Bounds::default() };
-    let (dial, _stop, _task) = site(Router::new().route("/", get(hello)), bounds);
-    let first = dial.connect().await;
+    let router = Router::new().route("/", get(hello)).route("/never", get(std::future::pending::<String>));
+    let (dial, _stop, _task) = site(router, bounds);
+    let mut first = dial.connect().await;
+    first.write_all(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a pipe does not fail");
     let mut second = dial.connect().await;
     second.write_all(GET).await.expect("a pipe does not fail");
     let mut byte = [0];
-    let early = tokio::time::timeout(Duration::from_secs(1), second.read(&mut byte)).await;
+    let early = tokio::time::timeout(Duration::from_secs(3600), second.read(&mut byte)).await;
     assert!(early.is_err(), "the only place is taken");
     drop(first);
     assert!(rest(second).await.contains("200 OK"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_waits_longest_for_a_request_goes_for_a_new_one() {
+    let bounds = Bounds { connections: 3, ..Bounds::default() };
+    let router = Router::new().route("/", get(hello)).route("/never", get(std::future::pending::<String>));
+    let (dial, _stop, _task) = site(router, bounds);
+    // With so few places.
+    let peace = Duration::from_millis(100);
+    let mut works = dial.connect().await;
+    works.write_all(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a pipe does not fail");
+    tokio::time::sleep(peace / 2).await;
+    // It was answered and says nothing more: it waits since then.
+    let mut answered = dial.connect().await;
+    answered.write_all(GET).await.expect("a pipe does not fail");
+    tokio::time::sleep(peace / 2).await;
+    let mut drips = dial.connect().await;
+    drips.write_all(b"GET / HT").await.expect("a pipe does not fail");
+    let begun = tokio::time::Instant::now();
+    let mut newcomer = dial.connect().await;
+    newcomer.write_all(GET).await.expect("a pipe does not fail");
+    assert!(rest(answered).await.ends_with("hello"));
+    assert_eq!(begun.elapsed(), peace / 2, "each may wait for a while in peace");
+    let mut another = dial.connect().await;
+    another.write_all(GET).await.expect("a pipe does not fail");
+    assert!(!rest(drips).await.contains("200 OK"));
+    assert_eq!(begun.elapsed(), peace, "the next one is the one that came before the newcomer");
+    for client in [newcomer, another] {
+        assert!(rest(client).await.contains("200 OK"));
+    }
+    let mut byte = [0];
+    let answer = tokio::time::timeout(Duration::from_secs(3600), works.read(&mut byte)).await;
+    assert!(answer.is_err(), "a connection that works stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn among_many_places_each_connection_may_wait_for_a_second_in_peace() {
+    let bounds = Bounds { connections: 256, ..Bounds::default() };
+    let (dial, _stop, _task) = site(Router::new().route("/", get(hello)), bounds);
+    let begun = tokio::time::Instant::now();
+    let mut silent = Vec::new();
+    for _ in 0..256 {
+        silent.push(dial.connect().await);
+    }
+    let mut newcomer = dial.connect().await;
+    newcomer.write_all(GET).await.expect("a pipe does not fail");
+    let mut byte = [0];
+    newcomer.read_exact(&mut byte).await.expect("an answer");
+    assert_eq!(begun.elapsed(), Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_body_does_not_come_makes_room_and_one_that_is_worked_on_does_not() {
+    let (begun, mut beginning) = mpsc::channel(1);
+    let works = move |_body: String| {
+        let begun = begun.clone();
+        async move {
+            begun.send(()).await.expect("the test waits");
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            "done"
+        }
+    };
+    let router = Router::new()
+        .route("/", get(hello).post(|body: String| async { body }))
+        .route("/works", post(works))
+        .route("/unread", post(std::future::pending::<String>));
+    let (dial, _stop, _task) = site(router, Bounds { connections: 4, ..Bounds::default() });
+    let half = |path: &str| format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\na");
+    let mut whole = dial.connect().await;
+    whole.write_all(half("/works").as_bytes()).await.expect("a pipe does not fail");
+    whole.write_all(b"b").await.expect("a pipe does not fail");
+    beginning.recv().await.expect("it is worked on");
+    // Nobody waits for its body.
+    let mut unread = dial.connect().await;
+    unread.write_all(half("/unread").as_bytes()).await.expect("a pipe does not fail");
+    let mut halves = Vec::new();
+    for _ in 0..2 {
+        let mut client = dial.connect().await;
+        client.write_all(half("/").as_bytes()).await.expect("a pipe does not fail");
+        halves.push(client);
+    }
+    let begun = tokio::time::Instant::now();
+    for _ in 0..20 {
+        let mut client = dial.connect().await;
+        client.write_all(half("/").as_bytes()).await.expect("a pipe does not fail");
+        halves.push(client);
+        let mut newcomer = dial.connect().await;
+        let once = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        newcomer.write_all(once).await.expect("a pipe does not fail");
+        assert!(rest(newcomer).await.contains("200 OK"));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    // Half a body that is made whole in time is answered.
+    let mut late = dial.connect().await;
+    late.write_all(half("/").as_bytes()).await.expect("a pipe does not fail");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    late.write_all(b"b").await.expect("a pipe does not fail");
+    assert!(rest(late).await.ends_with("ab"));
+    assert!(rest(whole).await.ends_with("done"), "what is worked on stays");
+    let mut byte = [0];
+    let answer = tokio::time::timeout(Duration::from_secs(3600), unread.read(&mut byte)).await;
+    assert!(answer.is_err(), "what is worked on stays, whatever its client still sends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_is_told_when_it_is_given_up_and_a_connection_that_rests_is_not() {
+    let (dial, listener) = pipes();
+    let (_stop, stopped) = watch::channel(false);
+    let (router, timeouts) = (Router::new().route("/", get(hello)), Timeouts::default());
+    tokio::spawn(serve(listener, router, Bounds::default(), stopped, None, timeouts.clone()));
+    let silent = dial.connect().await;
+    let mut answered = dial.connect().await;
+    answered.write_all(GET).await.expect("a pipe does not fail");
+    assert!(rest(answered).await.contains("200 OK"));
+    assert_eq!(rest(silent).await, "");
+    assert_eq!(timeouts.count(Op::Head), 0);
+    let mut again = dial.connect().await;
+    again.write_all(GET).await.expect("a pipe does not fail");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    again.write_all(b"GET / HT").await.expect("a pipe does not fail");
+    let mut half = dial.connect().await;
+    half.write_all(b"GET / HT").await.expect("a pipe does not fail");
+    assert!(!rest(half).await.contains("200 OK"));
+    assert!(rest(again).await.contains("200 OK"));
+    assert_eq!(timeouts.count(Op::Head), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_goes_on_is_work() {
+    let (chunks, said) = mpsc::unbounded_channel::<Result<String, io::Error>>();
+    let said = std::sync::Mutex::new(Some(said));
+    let stream = move || {
+        let mut said = said.lock().expect("nobody panicked").take().expect("asked once");
+        async move { axum::body::Body::from_stream(futures_util::stream::poll_fn(move |cx| said.poll_recv(cx))) }
+    };
+    let stream = std::sync::Arc::new(stream);
+    let router = Router::new().route("/", get(hello)).route("/stream", get(move || stream()));
+    let (dial, _stop, _task) = site(router, Bounds { connections: 1, ..Bounds::default() });
+    let mut reads = dial.connect().await;
+    reads.write_all(b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a pipe does not fail");
+    let mut newcomer = dial.connect().await;
+    newcomer.write_all(GET).await.expect("a pipe does not fail");
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        chunks.send(Ok("more\n".to_owned())).expect("it is read");
+    }
+    drop(chunks);
+    assert_eq!(rest(reads).await.matches("more").count(), 100, "nobody ended it");
+    assert!(rest(newcomer).await.contains("200 OK"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,4 +332,49 @@ async fn a_length_beside_chunks_counts_for_nothing_and_hides_no_request() {
         assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("ab"), "{text}");
         assert_eq!(text.matches("HTTP/1.1").count(), 1, "{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_finishes_its_handshake_is_closed_and_holds_nobody_up() {
+    let (acceptor, roots) = crate::tls::tests::acceptor("site.example");
+    let (dial, listener) = pipes();
+    let (_stop, stopped) = watch::channel(false);
+    let (router, timeouts) = (Router::new().route("/", get(hello)), Timeouts::default());
+    tokio::spawn(serve(listener, router, Bounds::default(), stopped, Some(acceptor), timeouts.clone()));
+    let mut half = dial.connect().await;
+    half.write_all(&[22, 3, 1, 2, 0, 1]).await.expect("a pipe does not fail");
+    let begun = tokio::time::Instant::now();
+    let mut whole = crate::tls::tests::client(dial.connect().await, roots, "site.example").await;
+    whole.write_all(GET).await.expect("a pipe does not fail");
+    whole.flush().await.expect("a pipe does not fail");
+    let mut status = [0; 15];
+    whole.read_exact(&mut status).await.expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 200 OK");
+    assert_eq!(begun.elapsed(), Duration::ZERO, "it waits for nobody");
+    assert_eq!(rest(half).await, "");
+    assert_eq!(begun.elapsed(), Bounds::default().header_read);
+    assert_eq!(timeouts.count(Op::Tls), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_end_holds_up_a_stop_for_its_budget_alone_and_is_told() {
+    let (dial, listener) = pipes();
+    let (stop, stopped) = watch::channel(false);
+    let (begun, mut beginning) = mpsc::channel(1);
+    let forever = get(move || async move {
+        begun.send(()).await.expect("the test waits");
+        std::future::pending::<()>().await;
+    });
+    let (router, timeouts) = (Router::new().route("/", forever), Timeouts::default());
+    let bounds = Bounds::default();
+    let served = tokio::spawn(serve(listener, router, bounds, stopped, None, timeouts.clone()));
+    let mut client = dial.connect().await;
+    client.write_all(GET).await.expect("a pipe does not fail");
+    beginning.recv().await.expect("it is served");
+    let at = tokio::time::Instant::now();
+    stop.send_replace(true);
+    served.await.expect("it ends");
+    assert_eq!(at.elapsed(), bounds.shutdown);
+    assert_eq!(timeouts.count(Op::Drain), 1);
+    assert_eq!(rest(client).await, "");
 }

@@ -27,7 +27,8 @@ use super::StoreError;
 /// | 1 | the first program | |
 /// | 2 | crashes of the core are kept | `crashes`, `earlier` in `info`; inputs and fields that a program of 1 cannot read |
 /// | 3 | policies are modules | `decisions`, `k11`, `k16` and their bases, the folder `policies/`; inputs, changes and fields that a program of 2 cannot read |
-pub const VERSION: u64 = 3;
+/// | 4 | devices prove who they are | `k2`, `k13` and their bases; inputs, changes and fields that a program of 3 cannot read |
+pub const VERSION: u64 = 4;
 /// Version of a journal entry.
 const ENTRY_VERSION: u8 = 1;
 
@@ -59,12 +60,14 @@ pub(super) type RowTable = TableDefinition<'static, &'static [u8], &'static [u8]
 pub(super) fn table_of(kind: Kind) -> RowTable {
     TableDefinition::new(match kind {
         Kind::Meta => "k1",
+        Kind::Device => "k2",
         Kind::Task => "k3",
         Kind::Episode => "k4",
         Kind::Job => "k5",
         Kind::Upload => "k7",
         Kind::Part => "k8",
         Kind::Policy => "k11",
+        Kind::Token => "k13",
         Kind::Alias => "k14",
         Kind::Binding => "k15",
         Kind::Module => "k16",
@@ -75,12 +78,14 @@ pub(super) fn table_of(kind: Kind) -> RowTable {
 pub(super) fn base_of(kind: Kind) -> RowTable {
     TableDefinition::new(match kind {
         Kind::Meta => "b1",
+        Kind::Device => "b2",
         Kind::Task => "b3",
         Kind::Episode => "b4",
         Kind::Job => "b5",
         Kind::Upload => "b7",
         Kind::Part => "b8",
         Kind::Policy => "b11",
+        Kind::Token => "b13",
         Kind::Alias => "b14",
         Kind::Binding => "b15",
         Kind::Module => "b16",

@@ -26,6 +26,7 @@ struct Step {
 const STEPS: &[Step] = &[
     Step { from: 1, what: "adds the table of crashes", run: add_crashes },
     Step { from: 2, what: "adds the tables of policies and their decisions", run: add_policies },
+    Step { from: 3, what: "adds the tables of registered devices and tokens", run: add_roster },
 ];
 
 fn add_crashes(tx: &WriteTransaction) -> Result<(), StoreError> {
@@ -36,6 +37,13 @@ fn add_crashes(tx: &WriteTransaction) -> Result<(), StoreError> {
 fn add_policies(tx: &WriteTransaction) -> Result<(), StoreError> {
     tx.open_table(DECISIONS)?;
     for name in ["k11", "b11", "k16", "b16"] {
+        tx.open_table(RowTable::new(name))?;
+    }
+    Ok(())
+}
+
+fn add_roster(tx: &WriteTransaction) -> Result<(), StoreError> {
+    for name in ["k2", "b2", "k13", "b13"] {
         tx.open_table(RowTable::new(name))?;
     }
     Ok(())

@@ -424,26 +424,19 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let mut tx = self.inner.database.begin_write()?;
-        tx.set_durability(Durability::Immediate)?;
-        for kind in Kind::ALL {
-            let mut of_kind = batch.rows.iter().filter(|(key, _)| key.kind() == kind).peekable();
-            if of_kind.peek().is_none() {
-                continue;
-            }
-            let mut table = tx.open_table(table_of(kind))?;
-            for (key, row) in of_kind {
-                match row {
-                    Some(row) => table.insert(key.to_bytes().as_slice(), row.to_bytes().as_slice())?,
-                    None => table.remove(key.to_bytes().as_slice())?,
-                };
-            }
-        }
-        decisions::append(&tx, &batch.decisions)?;
-        let ring = self.ring.append(&tx, &batch.entries)?;
-        tx.commit()?;
-        self.ring = ring;
+        self.ring = write(&self.inner, &self.ring, batch)?;
         Ok(())
+    }
+
+    /// The same for another thread to do. Until [`Store::committed`] is told how it ended, nothing else may be committed.
+    #[must_use]
+    pub fn prepare(&self, batch: Batch) -> Commit {
+        Commit { inner: Arc::clone(&self.inner), ring: self.ring, batch }
+    }
+
+    /// What [`Store::prepare`] gave was run.
+    pub fn committed(&mut self, done: Committed) {
+        self.ring = done.0;
     }
 
     /// Number of the next journal entry.
@@ -463,6 +456,56 @@ impl Store {
     pub fn view(&self) -> View {
         View::of(&self.inner)
     }
+}
+
+/// A commit that nobody made yet. It keeps the store open.
+pub struct Commit {
+    inner: Arc<Inner>,
+    ring: journal::Ring,
+    batch: Batch,
+}
+
+/// Where the journal stands after a [`Commit`].
+#[derive(Debug)]
+pub struct Committed(journal::Ring);
+
+impl Commit {
+    /// Makes it durable, all or nothing, as [`Store::commit`]. Blocks.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn run(self) -> Result<Committed, StoreError> {
+        write(&self.inner, &self.ring, &self.batch).map(Committed)
+    }
+}
+
+impl std::fmt::Debug for Commit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commit").field("ring", &self.ring).finish_non_exhaustive()
+    }
+}
+
+/// One transaction; where the journal stands after it.
+fn write(inner: &Inner, ring: &journal::Ring, batch: &Batch) -> Result<journal::Ring, StoreError> {
+    let mut tx = inner.database.begin_write()?;
+    tx.set_durability(Durability::Immediate)?;
+    for kind in Kind::ALL {
+        let mut of_kind = batch.rows.iter().filter(|(key, _)| key.kind() == kind).peekable();
+        if of_kind.peek().is_none() {
+            continue;
+        }
+        let mut table = tx.open_table(table_of(kind))?;
+        for (key, row) in of_kind {
+            match row {
+                Some(row) => table.insert(key.to_bytes().as_slice(), row.to_bytes().as_slice())?,
+                None => table.remove(key.to_bytes().as_slice())?,
+            };
+        }
+    }
+    decisions::append(&tx, &batch.decisions)?;
+    let ring = ring.append(&tx, &batch.entries)?;
+    tx.commit()?;
+    Ok(ring)
 }
 
 impl std::fmt::Debug for Store {

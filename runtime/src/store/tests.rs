@@ -18,12 +18,12 @@ fn open(dir: &Path) -> Store {
 }
 
 fn meta(next_job: u64) -> (Key, Option<Row>) {
-    (Key::Meta, Some(Row::Meta(MetaRow { next_episode: 1, next_job })))
+    (Key::Meta, Some(Row::Meta(MetaRow { next_job, ..MetaRow::default() })))
 }
 
 fn binding(name: &str) -> (Key, Option<Row>) {
     let key = Key::Binding(ObjectKey::new(name).unwrap());
-    let row = BindingRow { task: TaskId::new("T").unwrap(), wire: WireId::new("T").unwrap(), episode: None };
+    let row = BindingRow::new(TaskId::new("T").unwrap(), WireId::new("T").unwrap());
     (key, Some(Row::Binding(row)))
 }
 

@@ -49,9 +49,13 @@ fn killed_when(mut now: impl FnMut(Moment<'_>) -> bool + Send + 'static) -> Deat
 
 /// Plays lives that end once at a moment, by a kill and by a power loss that keeps nothing unsynced.
 fn kill(death: impl Fn() -> Death) -> Vec<Report> {
+    kill_watched(death, false)
+}
+
+fn kill_watched(death: impl Fn() -> Death, viewer: bool) -> Vec<Report> {
     let seed = seed();
     let play = |seed: u64, end| {
-        let report = live(Plan::new(seed, vec![Death { end, ..death() }]));
+        let report = live(Plan { viewer, ..Plan::new(seed, vec![Death { end, ..death() }]) });
         let report = report.unwrap_or_else(|why| panic!("TIDEGATE_SEED={seed} {end:?}: {why}"));
         assert_eq!(report.deaths, 1, "TIDEGATE_SEED={seed} {end:?}: the moment never came");
         report
@@ -153,5 +157,32 @@ fn between_a_local_delete_and_its_durability() {
     };
     for report in kill(death) {
         assert_eq!(report.sent, ONCE);
+    }
+}
+
+/// The viewer itself fails a life in which it is told something twice, with a gap, or too early.
+#[test]
+fn between_the_commit_of_a_change_and_its_event() {
+    for words in [
+        &["event: task_state", "\"to\":\"in_progress\""][..],
+        &["event: task_state", "\"to\":\"uploading\""],
+        &["event: recording"],
+    ] {
+        for report in kill_watched(|| before_it_says(words), true) {
+            let viewed = &report.viewed;
+            assert_eq!(viewed.boots.len(), 2, "it was told of both lives: {viewed:?}");
+            assert_eq!(viewed.snapshots, ["new", "other_boot"], "{viewed:?}");
+            // Told by an event, or by the snapshot alone if the site died with it.
+            assert!(viewed.recorded || words == ["event: recording"], "{viewed:?}");
+        }
+    }
+}
+
+/// In the moment after the viewer was told: something else leaves right behind it.
+#[test]
+fn between_an_event_and_what_follows_it() {
+    for report in kill_watched(|| before_it_says(&["\"type\":\"upload_ack\""]), true) {
+        assert_eq!(heard(&report, "upload_ack"), 1, "told once the site is back");
+        assert_eq!(report.viewed.snapshots, ["new", "other_boot"], "{:?}", report.viewed);
     }
 }

@@ -169,7 +169,7 @@ fn everything(view: &View) -> Everything {
 /// What the earlier program would find after the only snapshot was copied back.
 fn gone_back(disk: &SimDisk, label: &str) -> Everything {
     let names = disk.list(Path::new(SNAPSHOTS)).expect("a folder");
-    assert_eq!(names, ["tidegate-v1-before-v3-boot1.redb"], "{label}");
+    assert_eq!(names, ["tidegate-v1-before-v4-boot1.redb"], "{label}");
     let file = disk.open(&Path::new(SNAPSHOTS).join(&names[0]), Open::Read).expect("the snapshot");
     let mut bytes = vec![0; usize::try_from(file.len().expect("its length")).expect("it fits memory")];
     file.read_exact_at(&mut bytes, 0).expect("the snapshot");

@@ -144,21 +144,3 @@ fn a_disk_that_lies_about_its_syncs_is_found_out() {
     let deaths = vec![Death::at_operation(late, End::PowerLoss(Keep::Nothing))];
     live(Plan::new(seed, deaths)).expect("the same with an honest disk");
 }
-
-#[test]
-fn the_same_seed_plays_the_same_life() {
-    let seed = seed();
-    let play = || {
-        let keep = Keep::Subset { seed };
-        let deaths = vec![
-            Death::at_operation(300, End::PowerLoss(keep)),
-            Death::at_operation(10, End::PowerLoss(keep)),
-        ];
-        live(Plan::new(seed, deaths)).unwrap_or_else(|why| panic!("TIDEGATE_SEED={seed}: {why}"))
-    };
-    let (one, two) = (play(), play());
-    assert_eq!(one.deaths, 2);
-    assert_eq!(one.ops, two.ops);
-    assert_eq!(one.device, two.device);
-    assert_eq!(one, two);
-}

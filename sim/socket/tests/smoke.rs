@@ -39,7 +39,7 @@ fn world(seed: u64, disk: &SimDisk) -> turmoil::Sim<'static> {
         let seams = SimSeams::new(disk.clone(), seed);
         async move {
             let mut site =
-                boot::start(seams, config(), |_| Ok(None)).await.map_err(|error| error.to_string())?;
+                boot::start(seams, config(), |_, _| Ok(None)).await.map_err(|error| error.to_string())?;
             site.wait().await.map_err(|error| error.to_string())?;
             Ok(())
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate_core::id::{DeviceId, ObjectKey, Role};
 use tidegate_core::input::Action;
 
-use crate::scenario::{DeviceSpec, Lie};
+use crate::scenario::{DeviceSpec, Lie, LocalDeed};
 use crate::store::Content;
 use crate::time::SimTime;
 
@@ -215,6 +215,10 @@ pub struct Device {
     pub scripts: BTreeMap<String, Script>,
     /// Lies told: each has chances of its own.
     lies: u64,
+    /// Whether its recorder and its uploader are of no use.
+    sulks: [bool; 2],
+    /// Recordings that were begun at the device itself.
+    own: u32,
 }
 
 /// What a liar may know of another device.
@@ -250,6 +254,8 @@ impl Device {
             seed,
             scripts: BTreeMap::new(),
             lies: 0,
+            sulks: [false, false],
+            own: 0,
         }
     }
 
@@ -343,6 +349,24 @@ impl Device {
     /// again some seconds later.
     pub fn stop_recorder(&mut self, now: SimTime, asks: &mut Vec<Ask>) {
         self.recorder_stop(now, asks);
+    }
+
+    /// One of its programs is of no use from now on, or is again.
+    pub fn sulk(&mut self, role: Role, on: bool) {
+        self.sulks[usize::from(role == Role::Transfer)] = on;
+    }
+
+    /// Whether one of its programs is of no use.
+    #[must_use]
+    pub fn sulks(&self, role: Role) -> bool {
+        self.sulks[usize::from(role == Role::Transfer)]
+    }
+
+    /// Somebody works at the device itself. What is not possible now does nothing.
+    pub fn local(&mut self, now: SimTime, deed: LocalDeed, asks: &mut Vec<Ask>) {
+        if self.on {
+            self.recorder_local(now, deed, asks);
+        }
     }
 
     /// Whether a program is blocked: it answers no ping and reads nothing until its own wake comes.

@@ -11,7 +11,7 @@ use tidegate_core::input::Action;
 use super::line::{Dice, Line};
 use super::rpc::{Request, Task, action};
 use super::{Ask, Callback, Deed, Device, LinkEnd, frame};
-use crate::scenario::Firmware;
+use crate::scenario::{Firmware, LocalDeed};
 use crate::store::Content;
 use crate::time::SimTime;
 
@@ -309,7 +309,41 @@ impl Device {
         self.recorder_report(now, previous, asks);
     }
 
+    /// Somebody works at the device itself: as if told by the site, and nobody is answered.
+    pub(super) fn recorder_local(&mut self, now: SimTime, deed: LocalDeed, asks: &mut Vec<Ask>) {
+        if self.recorder.is_busy() || !self.recorder.running || self.recorder.leaving {
+            return;
+        }
+        let wire = self.recorder.task_id().unwrap_or_default().to_string();
+        match deed {
+            LocalDeed::Record if self.recorder.state == State::Idle => {
+                self.own += 1;
+                let (own, device) = (self.own, &self.id);
+                let config =
+                    serde_json::json!({ "task_id": format!("own-{own}"), "device_id": device.as_str() });
+                let Ok(task) = Task::read(&config) else { return };
+                self.recorder.task = Some(task);
+                self.go(now, State::Ready, asks);
+                let wire = format!("own-{own}");
+                let began_ms = self.wall(now);
+                self.recorder.session = Some(Session { wire: wire.clone(), began: now, began_ms });
+                self.note(now, Deed::Began { wire });
+                self.go(now, State::Recording, asks);
+            }
+            LocalDeed::Finish if matches!(self.recorder.state, State::Recording | State::Paused) => {
+                self.block_for_finish(&wire, LOCAL, asks);
+            }
+            // What comes of it is seen in the state.
+            LocalDeed::Cancel => drop(self.cancel(now, asks)),
+            LocalDeed::Clear => drop(self.clear(now, asks)),
+            LocalDeed::Record | LocalDeed::Finish => {}
+        }
+    }
+
     fn answer(&mut self, request: &str, success: bool, message: &str, data: &str, asks: &mut Vec<Ask>) {
+        if request == LOCAL {
+            return;
+        }
         let text = frame::rpc_response(request, success, message, Some(data));
         self.recorder.line.say(text, asks);
     }
@@ -387,6 +421,9 @@ impl Device {
         if std::mem::take(&mut self.recorder.said.hollow) {
             let text = frame::rpc_response(id, true, "State retrieved successfully", None);
             return self.recorder.line.say(text, asks);
+        }
+        if self.sulks(Role::Recorder) {
+            return self.answer(id, false, "State not available", "{}", asks);
         }
         let data = self.recorder.state_report(now, self.spec.firmware);
         self.answer(id, true, "State retrieved successfully", &data, asks);
@@ -511,5 +548,7 @@ fn version(firmware: Firmware) -> &'static str {
 /// SHA-256 on a small computer: 400 MB/s.
 pub(super) const HASHED_PER_MICROSECOND: u64 = 400;
 const MESSAGES_PER_SECOND: u64 = 20;
+/// The request of somebody at the device itself, who is not answered.
+const LOCAL: &str = "local";
 /// Within how long a program ends that was told to quit.
 const QUIT_MAX: Duration = Duration::from_secs(1);

@@ -106,6 +106,9 @@ impl Device {
                     uploader.rows.status(self.spec.firmware, uploader.recovered, uploader.speed, device)
                 }
             };
+            if self.sulks(Role::Transfer) {
+                return self.uploader.line.say("{\"type\":\"connected\",\"data\":{".to_string(), asks);
+            }
             self.tell(now, "connected", &data, asks);
         }
     }
@@ -165,6 +168,14 @@ impl Device {
         }
         let Ok(order) = serde_json::from_str::<Order<'_>>(text) else { return };
         match (order.kind.as_ref(), order.task_id.as_deref()) {
+            // It has not looked into its folder yet, and then has no time for anything.
+            ("upload_request", Some(wire)) if self.sulks(Role::Transfer) => {
+                let denies = self.uploader.blocking.roll().permille(500);
+                if denies {
+                    self.not_found(now, wire, &Device::no_file(wire), asks);
+                }
+            }
+            ("status_query" | "upload_all", _) if self.sulks(Role::Transfer) => {}
             ("upload_request", Some(wire)) => self.on_upload_request(now, wire, asks),
             ("upload_ack", Some(wire)) => self.on_upload_ack(now, wire, asks),
             ("upload_all", _) => self.on_upload_all(now, asks),

@@ -345,7 +345,7 @@ fn what(
         Kind::Copy => Fault::Copy { store: Store::Cloud(site), task: task(chance, stories, story) },
         Kind::Delete => Fault::Delete { store, task: task(chance, stories, story) },
         Kind::Crash => Fault::Crash { device, role },
-        Kind::Twin => Fault::Twin { device, role },
+        Kind::Twin => Fault::Twin { device, role, same_address: false },
         Kind::Lie => Fault::Lie { device, lie: lie(chance, &temper.lies) },
     }
 }

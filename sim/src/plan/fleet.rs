@@ -49,6 +49,9 @@ fn site(seed: u64, n: usize, name: &str, around: &Around) -> Site {
     if let Some(theme) = theme {
         theme.knobs(seed, n, &mut knobs);
     }
+    if super::devices::Quarrel::draw(seed, &around.shape).is_some() {
+        super::devices::Quarrel::knobs(seed, n, &mut knobs);
+    }
     Site {
         name: name.to_string(),
         knobs,

@@ -3,6 +3,7 @@
 //! one. What it cannot produce the simulator cannot find. Must only draw from streams named by what they are about, so
 //! that the workload stays when the faults change.
 
+mod devices;
 mod draw;
 mod faults;
 mod fleet;
@@ -81,10 +82,18 @@ pub fn plan(seed: u64, shape: &Shape) -> Scenario {
         recordings.iter().map(|(at, recording)| workload::Story::new(&stage, *at, recording)).collect();
     let (mut steps, crowds) = workload::steps(&stage, recordings, &stories);
     let theme = policies::Theme::draw(seed, shape);
+    let quarrel = devices::Quarrel::draw(seed, shape);
     if let Some(theme) = &theme {
         steps.extend(theme.steps(&stage, &stories));
     }
-    let faults = faults::faults(&stage, &stories, &crowds, theme.as_ref());
+    let mut faults = faults::faults(&stage, &stories, &crowds, theme.as_ref());
+    if let Some(quarrel) = &quarrel {
+        let (acts, wrong) = quarrel.happen(&stage, &stories);
+        steps.extend(acts);
+        // In their place, so that plans stay as small as they are.
+        faults.truncate(faults.len().saturating_sub(wrong.len()));
+        faults.extend(wrong);
+    }
     let settle = settle(&sites, &stories) + theme.map_or(Duration::ZERO, |theme| slower(&theme, &sites));
     let mut scenario = Scenario {
         name: format!("seed-{seed}"),

@@ -48,8 +48,9 @@ pub const ALL: &[Sentence] = &[
     now("I03", "What a replaced link says changes no task, no job, no confidence and no call."),
     now(
         "I04",
-        "A state is confirmed only by an answer to a get_state of the present link, or by a sound push after that \
-         failed; a lost, replaced or restarted link takes the confirmation with it.",
+        "A state is confirmed only by an answer to a get_state of the present link, or, if that failed, by a sound push \
+         after it or by a greeting before it, which then does; a lost, replaced or restarted link takes the \
+         confirmation with it.",
     ),
     now(
         "I05",
@@ -131,6 +132,16 @@ pub const ALL: &[Sentence] = &[
     now("I28", "Equal scenarios give equal runs."),
     now("I29", "No wait ends early and nothing is prolonged because a wall clock was set."),
     now(
+        "I30",
+        "A task is put back only when its device said that it does not hold it, stayed away for the whole grace, or a \
+         person said so; what may have been recorded stays owed.",
+    ),
+    now("I31", "What a device holds against its records is shown as a conflict, and nothing else is."),
+    now(
+        "I32",
+        "No program has a link without the proof that its listener demands, and a link goes with the token that proved it.",
+    ),
+    now(
         "L1",
         "What can be sent is sent, or failed for a cause that a retry would not cure, in bounded time.",
     ),
@@ -139,12 +150,21 @@ pub const ALL: &[Sentence] = &[
         "A connected and healthy device is confirmed in bounded time, and each call ends by its deadline.",
     ),
     now("L3", "After a restart, work that was under way is taken up again in bounded time."),
-    now("L4", "A silent device is noticed, and its place can be taken, in bounded time."),
+    now(
+        "L4",
+        "A silent device is noticed, and its place can be taken, in bounded time; programs that fight over an id take \
+         turns with pauses between them, for as long as one of them has it.",
+    ),
     now("L5", "Devices that come back at once all get in, with a bounded number of tries each."),
     now(
         "L6",
         "A valid policy that is asked for and ready rules from the next step on, whoever asks is answered, and one that \
          lets nothing begin is replaced when its time is up.",
+    ),
+    now(
+        "L7",
+        "In a healed world no record waits for a recording that its connected device ended, and every recording of a task \
+         that a device holds arrives or stays for a cause that somebody can see.",
     ),
 ];
 
@@ -158,7 +178,7 @@ mod tests {
     fn every_invariant_has_one_sentence_and_they_are_in_order() {
         let ids: Vec<&str> = ALL.iter().map(|one| one.id).collect();
         let wanted: Vec<String> =
-            (1..=29).map(|n| format!("I{n:02}")).chain((1..=6).map(|n| format!("L{n}"))).collect();
+            (1..=32).map(|n| format!("I{n:02}")).chain((1..=7).map(|n| format!("L{n}"))).collect();
         assert_eq!(ids, wanted);
         for one in ALL {
             assert!(one.says.ends_with('.') && !one.says.contains('\n'), "{}", one.id);

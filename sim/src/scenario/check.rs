@@ -181,7 +181,14 @@ impl Scenario {
                 span("max_age", *max_age, PHASE_MAX)
             }
             Act::Restart { site, destination: _ } => self.site(*site),
-            Act::StopRecorder { device } | Act::RestartUploader { device } => self.device(*device),
+            Act::StopRecorder { device }
+            | Act::RestartUploader { device }
+            | Act::Local { device, deed: _ }
+            | Act::Resolve { device, how: _, task: None } => self.device(*device),
+            Act::Resolve { device, how: _, task: Some(task) } => {
+                self.device(*device)?;
+                known(task)
+            }
             Act::Policy { site, deed: _, slot: _, module: _ } => self.site(*site),
         }
     }
@@ -273,7 +280,9 @@ impl Scenario {
             }
             Fault::PowerOff { device }
             | Fault::Crash { device, role: _ }
-            | Fault::Twin { device, role: _ }
+            | Fault::Twin { device, role: _, same_address: _ }
+            | Fault::Sulk { device, role: _ }
+            | Fault::LoseCallbacks { device }
             | Fault::Lie { device, lie: _ } => self.device(*device),
             Fault::Install { site, slot: _, module: _ }
             | Fault::Rot { site, slot: _ }

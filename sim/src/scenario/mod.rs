@@ -6,17 +6,19 @@
 mod check;
 mod lie;
 mod module;
+mod people;
 pub mod text;
 
 pub use check::{Place, Problem};
 pub use lie::Lie;
 pub use module::{Conduct, Deed, ModuleSpec};
+pub use people::{LocalDeed, Recording, Sync};
 
 use std::time::Duration;
 
 use tidegate_core::bug::Bug;
 use tidegate_core::id::Role;
-use tidegate_core::input::Action;
+use tidegate_core::input::{Action, Resolve};
 use tidegate_core::knobs::Knobs;
 use tidegate_core::policy::{Known, LinkKind, Slot};
 
@@ -191,6 +193,22 @@ pub enum Act {
         /// Index in [`Scenario::devices`].
         device: usize,
     },
+    /// Somebody works at the device itself, not through its site.
+    Local {
+        /// Index in [`Scenario::devices`].
+        device: usize,
+        /// What they do.
+        deed: LocalDeed,
+    },
+    /// An operator settles what a recorder holds against its records, once, if its site shows such a thing.
+    Resolve {
+        /// Index in [`Scenario::devices`].
+        device: usize,
+        /// How.
+        how: Resolve,
+        /// The wire id that they believe it holds; `None` is the one that the site shows.
+        task: Option<String>,
+    },
     /// The uploader is restarted.
     RestartUploader {
         /// Index in [`Scenario::devices`].
@@ -207,38 +225,6 @@ pub enum Act {
         /// With which module; `None` is the one that sits there.
         module: Option<ModuleSpec>,
     },
-}
-
-/// A recording that an operator carries through.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recording {
-    /// Index in [`Scenario::devices`].
-    pub device: usize,
-    /// Public id of its task.
-    pub task: String,
-    /// Bytes of the file.
-    pub bytes: u64,
-    /// How long it records.
-    pub lasts: Duration,
-    /// Without a sidecar.
-    pub bare: bool,
-    /// Whether it is paused and resumed on the way.
-    pub pause: bool,
-    /// Whether it is approved; rejected otherwise.
-    pub approve: bool,
-    /// How it gets to the cloud.
-    pub sync: Sync,
-}
-
-/// How an approved episode gets to the cloud.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Sync {
-    /// The operator triggers it by name.
-    Named,
-    /// The operator uses the batch trigger.
-    Batch,
-    /// Nobody does; auto-scan may.
-    Left,
 }
 
 /// What goes wrong, when, and until when.
@@ -572,6 +558,21 @@ pub enum Fault {
         device: usize,
         /// Which program.
         role: Role,
+        /// Whether it runs on the device itself, so that its address tells it from nobody.
+        same_address: bool,
+    },
+    /// F21: a program answers pings and is of no use: a recorder refuses `get_state`, an uploader greets with rubbish and
+    /// does nothing that it is asked for.
+    Sulk {
+        /// Whose.
+        device: usize,
+        /// Which program.
+        role: Role,
+    },
+    /// F19: start and finish callbacks of a device never arrive.
+    LoseCallbacks {
+        /// Whose.
+        device: usize,
     },
     /// F21, F22: a device says something that is not so, once.
     Lie {
@@ -661,6 +662,8 @@ impl Fault {
             Fault::Delete { .. } => ("F20", "delete"),
             Fault::Crash { .. } => ("F21", "crash"),
             Fault::Twin { .. } => ("F21", "twin"),
+            Fault::Sulk { .. } => ("F21", "sulk"),
+            Fault::LoseCallbacks { .. } => ("F19", "lose-callbacks"),
             Fault::Lie { .. } => ("F22", "lie"),
             Fault::Install { .. } => ("F24", "install"),
             Fault::SwapStorm { .. } => ("F24", "swap-storm"),

@@ -189,6 +189,9 @@ struct RawKnobs {
     policy_window: Option<Span>,
     probation: Option<Span>,
     patience: Option<Span>,
+    grace: Option<Span>,
+    settle: Option<Span>,
+    contest_pause: Option<Span>,
 }
 
 #[derive(Deserialize)]
@@ -241,6 +244,9 @@ impl RawSite {
         put(&mut knobs.policy_window_ms, ms(raw.policy_window)?);
         put(&mut knobs.probation_ms, ms(raw.probation)?);
         put(&mut knobs.patience_ms, ms(raw.patience)?);
+        put(&mut knobs.grace_ms, ms(raw.grace)?);
+        put(&mut knobs.settle_ms, ms(raw.settle)?);
+        put(&mut knobs.contest_pause_ms, ms(raw.contest_pause)?);
         if let Some(size) = raw.bytes_per_second {
             knobs.builtin.bytes_per_second = Some(size.0);
         }

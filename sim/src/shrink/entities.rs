@@ -55,6 +55,8 @@ fn tasks_made(scenario: &Scenario) -> BTreeSet<String> {
         | Act::Restart { .. }
         | Act::StopRecorder { .. }
         | Act::RestartUploader { .. }
+        | Act::Local { .. }
+        | Act::Resolve { .. }
         | Act::Policy { .. } => None,
     };
     scenario.steps.iter().filter_map(made).collect()
@@ -69,7 +71,8 @@ fn drop_orphans(scenario: &mut Scenario, made_before: &BTreeSet<String>) {
         Act::Command { task: Some(task), .. }
         | Act::Cancel { task, .. }
         | Act::Judge { task, .. }
-        | Act::Sync { task: Some(task), .. } => known(task),
+        | Act::Sync { task: Some(task), .. }
+        | Act::Resolve { task: Some(task), .. } => known(task),
         Act::Record(_)
         | Act::Create { .. }
         | Act::Command { task: None, .. }
@@ -78,6 +81,8 @@ fn drop_orphans(scenario: &mut Scenario, made_before: &BTreeSet<String>) {
         | Act::Restart { .. }
         | Act::StopRecorder { .. }
         | Act::RestartUploader { .. }
+        | Act::Local { .. }
+        | Act::Resolve { task: None, .. }
         | Act::Policy { .. } => true,
     });
     scenario.faults.retain(|spec| match &spec.fault {
@@ -100,7 +105,9 @@ impl Refs<'_> {
             | Act::Command { device, .. }
             | Act::Refresh { device, .. }
             | Act::StopRecorder { device }
-            | Act::RestartUploader { device } => (self.device)(device),
+            | Act::RestartUploader { device }
+            | Act::Local { device, .. }
+            | Act::Resolve { device, .. } => (self.device)(device),
             Act::Cancel { site, .. }
             | Act::Judge { site, .. }
             | Act::Sync { site, .. }
@@ -130,6 +137,8 @@ impl Refs<'_> {
             | Fault::PowerOff { device }
             | Fault::Crash { device, .. }
             | Fault::Twin { device, .. }
+            | Fault::Sulk { device, .. }
+            | Fault::LoseCallbacks { device }
             | Fault::Lie { device, .. } => (self.device)(device),
             Fault::Kill { site, .. }
             | Fault::PowerLoss { site, .. }

@@ -205,6 +205,8 @@ fn visit(scenario: &mut Scenario, see: &mut dyn FnMut(Number<'_>)) {
             | Act::Restart { .. }
             | Act::StopRecorder { .. }
             | Act::RestartUploader { .. }
+            | Act::Local { .. }
+            | Act::Resolve { .. }
             | Act::Policy { .. } => {}
         }
     }
@@ -255,6 +257,8 @@ fn visit_fault(fault: &mut Fault, see: &mut dyn FnMut(Number<'_>)) {
         | Fault::PowerOff { .. }
         | Fault::Crash { .. }
         | Fault::Twin { .. }
+        | Fault::Sulk { .. }
+        | Fault::LoseCallbacks { .. }
         | Fault::Lie { .. }
         | Fault::Install { .. }
         | Fault::Rot { .. }

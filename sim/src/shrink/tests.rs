@@ -133,7 +133,9 @@ fn is_whole(s: &Scenario) -> bool {
         | Act::Command { device: d, .. }
         | Act::Refresh { device: d, .. }
         | Act::StopRecorder { device: d }
-        | Act::RestartUploader { device: d } => device(d),
+        | Act::RestartUploader { device: d }
+        | Act::Local { device: d, .. }
+        | Act::Resolve { device: d, .. } => device(d),
         Act::Cancel { site: i, .. }
         | Act::Judge { site: i, .. }
         | Act::Sync { site: i, .. }

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::digest::{Sha256, multipart_etag};
 use tidegate_core::id::{ETag, ObjectKey, PartNo, UploadId};
+use tidegate_core::limits::FOUND_MAX;
 use tidegate_core::object::{
     Composite, Got, ListedPart, ObjectFacts, ObjectOp, ObjectReply, PartFacts, Span, Verb, Want,
+    is_recording_of,
 };
 use tidegate_core::outcome::{Fault, What};
 
@@ -275,6 +277,10 @@ impl Bucket {
                 open.parts.iter().map(listed).collect()
             }))),
             Verb::ListUploads => Ok(ObjectReply::Uploads(self.open_at(&op.key).cloned().collect())),
+            Verb::Find { device, wire } => {
+                let named = self.objects.keys().filter(|key| is_recording_of(key.as_str(), device, wire));
+                Ok(ObjectReply::Found(named.take(FOUND_MAX).cloned().collect()))
+            }
             Verb::Delete => {
                 self.past.key(&op.key).deletes += u32::from(self.objects.remove(&op.key).is_some());
                 Ok(ObjectReply::Deleted)

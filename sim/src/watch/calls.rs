@@ -9,7 +9,7 @@ use tidegate_core::change::{Change, TaskCause, TaskChange};
 use tidegate_core::effect::{Effect, Frame, Notice, Output, Response};
 use tidegate_core::fact::Reported;
 use tidegate_core::id::{ConnId, DeviceId, RequestId, Role, WireId};
-use tidegate_core::input::{Action, Input, Request};
+use tidegate_core::input::{Action, Input, Request, Resolve};
 use tidegate_core::limits;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::row::{Key, Row, TaskRow, TaskState};
@@ -42,6 +42,8 @@ pub struct Calls {
 enum Want {
     /// A command.
     Command(DeviceId, Action, Option<String>),
+    /// That a conflict is settled by a command: to end what is recorded and keep it, or to drop what is held.
+    Settle(DeviceId, Resolve),
     /// Its state.
     Refresh(DeviceId),
     /// Something about policies: who asks may wait for their host.
@@ -57,20 +59,27 @@ impl Want {
                 Want::Command(command.device.clone(), command.action, command.task.clone())
             }
             Request::RefreshState { device, .. } => Want::Refresh(device.clone()),
+            Request::Resolve { device, how: how @ (Resolve::Finish | Resolve::Drop), .. } => {
+                Want::Settle(device.clone(), *how)
+            }
             Request::CallbackStart { .. }
             | Request::CallbackFinish { .. }
             | Request::CreateTask { .. }
             | Request::CancelTask { .. }
+            | Request::Transfer { .. }
+            | Request::ResolveTask { .. }
             | Request::Judge { .. }
             | Request::Sync { .. }
-            | Request::SyncBatch => Want::Other,
+            | Request::SyncBatch
+            | Request::Roster(_)
+            | Request::Resolve { .. } => Want::Other,
             Request::Policy(_) => Want::Policy,
         }
     }
 
     fn device(&self) -> Option<&DeviceId> {
         match self {
-            Want::Command(device, ..) | Want::Refresh(device) => Some(device),
+            Want::Command(device, ..) | Want::Settle(device, _) | Want::Refresh(device) => Some(device),
             Want::Policy | Want::Other => None,
         }
     }
@@ -313,8 +322,16 @@ impl Site {
         let row = rpc.task.as_deref().and_then(|wire| task(seen.rows, wire));
         let row = row.filter(|row| row.device == line.device);
         let named = rpc.task.is_some() && rpc.action.mutates();
-        // A `finish` may name what the recorder itself said that it records.
-        let own = !named || row.is_some() || rpc.action == Action::Finish;
+        // A `finish` or `cancel` may name what the recorder itself said that it records.
+        let said = line.report().is_some_and(|report| match &report.holds {
+            Holds::Task(wire) => Some(wire) == rpc.task.as_ref(),
+            Holds::Unsaid | Holds::Nothing => false,
+        });
+        // A person settles a conflict by naming what the recorder was shown to hold.
+        let settled = matches!(seen.input, Input::Request { request: Request::Resolve { device, holds, .. }, .. }
+            if *device == line.device && Some(holds) == rpc.task.as_ref());
+        let stops = matches!(rpc.action, Action::Cancel | Action::Clear) && (said || settled);
+        let own = !named || row.is_some() || rpc.action == Action::Finish || stops;
         demand("I06", own, || format!("{rpc:?}, and the task is none of {}'s", line.device))?;
         if !matches!(rpc.action, Action::Config | Action::Begin) {
             return Ok(());
@@ -330,10 +347,19 @@ impl Site {
         };
         if rpc.action == Action::Config {
             let uploader = self.lines.current(&line.device, Role::Transfer).is_some();
-            let fits = report.state == Reported::Idle && was.state == TaskState::Pending && uploader;
+            // It may have been put back in this very step; and a configuration for an attempt that was given up is
+            // replaced by one for the next without loss.
+            let back = |change: &Change| matches!(change, Change::Task(TaskChange::Returned { task, .. }) if *task == row.id);
+            let free = was.state == TaskState::Pending || seen.out.changes.iter().any(back);
+            let left = row.earlier.iter().flatten().any(|entry| match &report.holds {
+                Holds::Task(wire) => WireId::of_attempt(&row.id, entry.attempt).as_str() == wire.as_str(),
+                Holds::Unsaid | Holds::Nothing => false,
+            });
+            let open = report.state == Reported::Idle || (report.state == Reported::Ready && left);
+            let fits = open && free && uploader;
             demand("I06", fits, || format!("{rpc:?}: {report:?}, uploader {uploader}, {was:?}"))?;
             // A begun attempt may have a recording on the device: another configuration lets it be overwritten.
-            let begun = was.begun || self.begun.contains(was.wire.as_str());
+            let begun = row.begun || self.begun.contains(row.wire.as_str());
             demand("I09", !begun, || format!("{rpc:?} of an attempt that was begun: {was:?}"))?;
             premises.met("I06.config");
         } else {
@@ -347,12 +373,9 @@ impl Site {
             demand("I06", ready && same && state, || format!("{rpc:?}: {report:?}, {was:?}"))?;
             // Without a durable note a crash would let the same attempt be begun again by somebody who knows nothing.
             demand("I09", row.begun, || format!("{rpc:?} before its intent is durable: {row:?}"))?;
-            let again = match rpc.task.as_ref().and_then(|wire| self.begins.get(wire)) {
-                Some((ended, refused)) => *refused || report.event > *ended,
-                None => true,
-            };
-            let again = again && was.state == TaskState::Ready;
-            demand("I09", !was.begun || again, || format!("{rpc:?} once more: {report:?}, {was:?}"))?;
+            // Whatever came of the first: a wire id is begun once.
+            let first = rpc.task.as_ref().is_none_or(|wire| !self.begins.contains_key(wire));
+            demand("I09", !was.begun && first, || format!("{rpc:?} once more: {report:?}, {was:?}"))?;
             premises.met("I06.begin");
         }
         premises.met("I06");
@@ -361,7 +384,7 @@ impl Site {
 
     /// I27: an uploader owes at most one status.
     fn told_uploader(&mut self, seen: &Seen<'_>, conn: ConnId, frame: &Frame) -> Result<(), Broken> {
-        let kinds = ["upload_request", "upload_ack", "status_query"];
+        let kinds = ["upload_request", "upload_ack", "status_query", "upload_all", "cancel"];
         let kind = kinds.into_iter().find(|kind| frame.text.contains(&format!("\"type\":\"{kind}\"")));
         demand("I06", kind.is_some() && one_line(&frame.text), || format!("{frame:?} to an uploader"))?;
         if kind != Some("status_query") {
@@ -398,6 +421,11 @@ impl Site {
             Want::Refresh(device) => {
                 demand("I07", !says_rpc(answer), saw)?;
                 demand("I08", says_unknown(answer).is_none() && self.refreshed(device, answer), saw)
+            }
+            // It never became a command.
+            Want::Settle(..) => {
+                demand("I07", !says_rpc(answer) && answer.is_err(), saw)?;
+                demand("I08", says_unknown(answer).is_none(), saw)
             }
             Want::Command(device, action, _) => {
                 let ended = match &asked.rpc {
@@ -463,6 +491,11 @@ impl Site {
                 Some(Asked { want: Want::Command(of, action, _), rpc: None }) => {
                     *of == device && *action == rpc.action
                 }
+                Some(Asked { want: Want::Settle(of, how), rpc: None }) => {
+                    let finish = rpc.action == Action::Finish;
+                    let drop = matches!(rpc.action, Action::Cancel | Action::Clear);
+                    *of == device && if *how == Resolve::Finish { finish } else { drop }
+                }
                 Some(_) | None => false,
             };
             let this = match seen.input {
@@ -477,6 +510,7 @@ impl Site {
                 });
             };
             if let Some(asked) = self.asked.get_mut(&id) {
+                asked.want = Want::Command(device.clone(), rpc.action, rpc.task.clone());
                 asked.rpc = Some(rpc.id.clone());
             }
             self.carries.insert(rpc.id.clone(), id);
@@ -498,7 +532,8 @@ impl Site {
                     (task, &[Action::Begin])
                 }
                 Change::Task(TaskChange::Returned { task, cause: TaskCause::Answer, .. }) => {
-                    (task, &[Action::Cancel, Action::Clear])
+                    // What was refused to begin is never begun again under its name.
+                    (task, &[Action::Cancel, Action::Clear, Action::Begin])
                 }
                 _ => continue,
             };
@@ -509,7 +544,11 @@ impl Site {
             // `clear` names its task to us and not to the device.
             let of =
                 |rpc: &Rpc| by.contains(&rpc.action) && (rpc.task.is_none() || rpc.task.as_deref() == was);
-            let done = |ended: &Ended| ended.end == End::Answered { success: true } && of(&ended.rpc);
+            let refused = matches!(change, Change::Task(TaskChange::Returned { .. }));
+            let done = |ended: &Ended| {
+                let success = !(refused && ended.rpc.action == Action::Begin);
+                ended.end == End::Answered { success } && of(&ended.rpc)
+            };
             let unknown = |ended: &Ended| !matches!(ended.end, End::Answered { .. }) && of(&ended.rpc);
             let blame = if self.lines.ended.iter().any(unknown) { "I08" } else { "I07" };
             demand(blame, self.lines.ended.iter().any(done), || {

@@ -194,7 +194,7 @@ fn repeated(entries: &[Entry]) -> Result<BTreeMap<Key, Row>, Broken> {
                 }
             }
         }
-        let cold = cold(&machine, &rows, &entry.input);
+        let cold = cold(&machine, &rows, entry.now, &entry.input);
         let mut out = Output::default();
         machine.step(entry.now, &entry.input, &cold, &mut Retold::new(entry), &mut out);
         let asked = out.decisions == entry.decisions;
@@ -215,11 +215,11 @@ fn repeated(entries: &[Entry]) -> Result<BTreeMap<Key, Row>, Broken> {
     Ok(rows)
 }
 
-fn cold(machine: &Machine, rows: &BTreeMap<Key, Row>, input: &Input) -> Rows {
+fn cold(machine: &Machine, rows: &BTreeMap<Key, Row>, now: Now, input: &Input) -> Rows {
     let mut have = Rows::new();
     let mut wanted = BTreeSet::new();
     loop {
-        machine.wants(input, &have, &mut wanted);
+        machine.wants(now, input, &have, &mut wanted);
         if wanted.is_empty() {
             return have;
         }
@@ -281,7 +281,7 @@ mod tests {
         let mut rows = BTreeMap::new();
         for (n, input) in (1..).zip(inputs) {
             let now = Now { wall: Wall(n), mono: Mono(n.unsigned_abs()) };
-            let cold = cold(&machine, &rows, &input);
+            let cold = cold(&machine, &rows, now, &input);
             let mut out = Output::default();
             machine.step(now, &input, &cold, &mut policies, &mut out);
             for (key, row) in out.rows {

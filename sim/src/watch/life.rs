@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidegate_core::effect::Effect;
 use tidegate_core::id::{ConnId, DeviceId, Role, SocketId, TaskId};
-use tidegate_core::input::{Action, Command, Input, LostWhy, Request};
+use tidegate_core::input::{Action, Command, Demand, Input, LostWhy, Request};
 use tidegate_core::row::{Key, Row, TaskState};
 use tidegate_core::wire::recorder::names;
 use tidegate_core::wire::transfer::Status;
@@ -83,7 +83,15 @@ impl Life {
                 let role = if self.below(2) == 0 { Role::Recorder } else { Role::Transfer };
                 let device = name(self.below(DEVICES));
                 let socket = SocketId(self.sockets);
-                Input::Knock { socket, device, role, remote: String::new(), credential: None }
+                Input::Knock {
+                    socket,
+                    device,
+                    role,
+                    remote: String::new(),
+                    credential: None,
+                    port: None,
+                    demand: Demand::Nothing,
+                }
             }
             2 if self.below(3) == 0 => {
                 let role = if self.below(2) == 0 { Role::Recorder } else { Role::Transfer };
@@ -172,7 +180,7 @@ impl Life {
             }
             1 => Request::RefreshState { device, max_age_ms: self.below(2) * 1_000 },
             2 if self.below(200) == 0 => Request::CancelTask { task },
-            2 => Request::CallbackStart { task, device: Some(device) },
+            2 => Request::CallbackStart { task, device: Some(device), credential: None },
             _ => {
                 let at = usize::try_from(self.below(14)).unwrap();
                 let action = *Action::ALL.get(at).unwrap_or(&[Action::Config, Action::Begin][at % 2]);

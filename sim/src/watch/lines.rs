@@ -2,7 +2,7 @@
 //! recorders may be believed. Written from docs/protocol.md with tables of its own; judges nothing.
 //!
 //! Belief is not a state machine here but three marks in time: a report counts if what grounds it is younger than the
-//! last failed question and the last doubt.
+//! last failed question and the last doubt. What grounds it is an answer, or a greeting if the first question fails.
 
 use std::collections::BTreeMap;
 
@@ -93,13 +93,13 @@ pub(super) struct Report {
     pub holds: Holds,
     /// When.
     pub at: Mono,
-    /// When, in the order of events.
-    pub event: u64,
 }
 
 /// Three marks in time, each an event number; 0 is never.
 #[derive(Clone, Debug, Default)]
 struct Belief {
+    /// A push that said that nothing changed, before the first question ended.
+    greeted: u64,
     grounded: u64,
     failed: u64,
     doubted: u64,
@@ -121,9 +121,29 @@ impl Belief {
 
     /// Something came that names no state, or not its task: what was asked already stays asked.
     fn blemish(&mut self, event: u64) {
+        self.greeted = 0;
         if self.counts() {
             self.doubted = event;
         }
+    }
+
+    /// A recorder says what it does, and that this is nothing new: it does so when it connects.
+    fn greet(&mut self, event: u64) {
+        if self.grounded == 0 && self.failed == 0 {
+            self.greeted = event;
+        }
+    }
+
+    /// The question was refused or not answered. True if the greeting stands instead.
+    fn fail(&mut self, event: u64) -> bool {
+        let greeted = std::mem::take(&mut self.greeted) > 0;
+        *(if greeted { &mut self.grounded } else { &mut self.failed }) = event;
+        greeted
+    }
+
+    fn doubt(&mut self, event: u64) {
+        self.greeted = 0;
+        self.doubted = event;
     }
 }
 
@@ -189,6 +209,8 @@ pub(super) struct Lines {
     pub ended: Vec<Ended>,
     /// Devices whose recorder link, its report or its commands were touched in this step; may repeat.
     pub touched: Vec<DeviceId>,
+    /// Links whose greeting counts since this step, because their first question failed.
+    pub greeted: Vec<ConnId>,
 }
 
 impl Lines {
@@ -228,6 +250,7 @@ impl Lines {
     pub(super) fn input(&mut self, seen: &Seen<'_>) -> Heard {
         self.ended.clear();
         self.touched.clear();
+        self.greeted.clear();
         match seen.input {
             Input::Boot { .. } => {
                 *self = Lines::default();
@@ -342,7 +365,11 @@ impl Lines {
             let Some((rpc, event)) = self.end(conn, &id, End::TimedOut) else { continue };
             let Some(line) = self.lines.get_mut(&conn) else { continue };
             match rpc.action {
-                Action::GetState => line.belief.failed = event,
+                Action::GetState => {
+                    if line.belief.fail(event) {
+                        self.greeted.push(conn);
+                    }
+                }
                 // Counters change nothing: whether they were read says nothing of the state.
                 Action::GetStats => {}
                 Action::Config
@@ -352,14 +379,14 @@ impl Lines {
                 | Action::Resume
                 | Action::Cancel
                 | Action::Clear
-                | Action::Quit => line.belief.doubted = event,
+                | Action::Quit => line.belief.doubt(event),
             }
         }
     }
 
     fn recorder_said(&mut self, conn: ConnId, message: &RecorderMessage, now: Mono) -> Heard {
         match message {
-            RecorderMessage::StateUpdate { timestamp_ms, current, task, .. } => {
+            RecorderMessage::StateUpdate { timestamp_ms, previous, current, task } => {
                 let event = self.event();
                 let Some(line) = self.lines.get_mut(&conn) else { return Heard::Superseded };
                 self.touched.push(line.device.clone());
@@ -372,14 +399,24 @@ impl Lines {
                     return Heard::Useless;
                 };
                 belief.pushed_ms = timestamp_ms.or(belief.pushed_ms);
-                belief.report = Some(Report { state, holds, at: now, event });
+                belief.report = Some(Report { state, holds, at: now });
                 belief.support(event);
+                let same = |word: &String| {
+                    current.as_ref().is_some_and(|now| now.trim().eq_ignore_ascii_case(word.trim()))
+                };
+                if previous.as_ref().is_some_and(same) {
+                    belief.greet(event);
+                }
                 Heard::Plain
             }
             RecorderMessage::Response { request_id, success, state, task, .. } => {
                 let end = End::Answered { success: *success };
                 let Some((rpc, event)) = self.end(conn, request_id, end) else { return Heard::Unmatched };
                 let Some(line) = self.lines.get_mut(&conn) else { return Heard::Superseded };
+                if rpc.action == Action::GetState && !success && line.belief.fail(event) {
+                    self.greeted.push(conn);
+                    return Heard::Plain;
+                }
                 let state = state.as_deref().filter(|_| *success);
                 line.belief.answered(&rpc, state, task.as_deref(), now, event)
             }
@@ -400,11 +437,12 @@ impl Belief {
     ) -> Heard {
         match rpc.action {
             Action::GetState => {
+                self.greeted = 0;
                 let Some((state, holds)) = usable(state, task) else {
                     self.failed = event;
                     return Heard::Useless;
                 };
-                self.report = Some(Report { state, holds, at: now, event });
+                self.report = Some(Report { state, holds, at: now });
                 self.grounded = event;
                 Heard::Told
             }
@@ -424,7 +462,7 @@ impl Belief {
                     Some(task) => Holds::Task(task.to_string()),
                     None => Holds::Unsaid,
                 };
-                self.report = Some(Report { state, holds, at: now, event });
+                self.report = Some(Report { state, holds, at: now });
                 self.support(event);
                 Heard::Plain
             }

@@ -4,17 +4,20 @@
 //! is so.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use tidegate_core::change::{Change, TaskCause, TaskChange};
+use tidegate_core::change::{Change, RosterChange, TaskCause, TaskChange};
+use tidegate_core::digest::Sha256;
 use tidegate_core::effect::{CloseWhy, Effect, Notice, RecorderView, Response};
 use tidegate_core::fact::Reported;
 use tidegate_core::id::{Boot, ConnId, DeviceId, Role};
-use tidegate_core::input::Input;
+use tidegate_core::input::{Demand, Input, Request, RosterRequest};
 use tidegate_core::limits;
 use tidegate_core::refusal::Refusal;
 use tidegate_core::row::{Key, Row};
 use tidegate_core::wire::RecorderMessage;
 
+use super::fights::Fights;
 use super::lines::{End, Heard, Holds, Lines, Rpc};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
 
@@ -29,11 +32,16 @@ pub struct Links {
 #[derive(Debug, Default)]
 struct Site {
     lines: Lines,
+    fights: Fights,
     boot: Option<Boot>,
     /// Over all boots.
     newest: Option<ConnId>,
     /// Links whose admission left the site, and whether their replacement left it, too.
     left: BTreeMap<ConnId, bool>,
+    /// The tokens that proved links.
+    proofs: BTreeMap<ConnId, Sha256>,
+    /// From where recorders last proved themselves, and by which token.
+    near: BTreeMap<DeviceId, (String, Sha256)>,
     /// Devices whose recorder viewers were last shown as confirmed.
     shown: BTreeSet<DeviceId>,
 }
@@ -42,7 +50,10 @@ impl Site {
     /// The process is gone and its memory with it. What was ever given out is not.
     fn forget(&mut self) {
         self.lines = Lines::default();
+        self.fights = Fights::default();
         self.left.clear();
+        self.proofs.clear();
+        self.near.clear();
         self.shown.clear();
     }
 }
@@ -60,12 +71,18 @@ impl Watch for Links {
             site.boot = Some(*boot);
             site.forget();
         }
+        if let Input::Lost { conn, .. } = seen.input
+            && let Some(line) = site.lines.get(*conn)
+        {
+            site.fights.ended(&line.device, line.role);
+        }
         let heard = site.lines.input(seen);
         site.heard(seen, heard, premises)?;
         site.knocked(seen, premises)?;
         for effect in &seen.out.effects {
             site.effect(seen, heard, effect, premises)?;
         }
+        site.proven(seen, premises)?;
         site.believed(seen, heard, premises)
     }
 
@@ -143,23 +160,35 @@ impl Site {
         }
     }
 
-    /// I01, L4: a newcomer is decided upon at once, and only lack of room or the end of the site speaks against it.
+    /// I01, L4: a newcomer is decided upon at once, and only lack of room, the end of the site, or a fight over a link that
+    /// is up speaks against it. A fight that is paused does.
     fn knocked(&self, seen: &Seen<'_>, premises: &mut Premises) -> Result<(), Broken> {
         let Input::Knock { socket, device, role, .. } = seen.input else { return Ok(()) };
         let known = self.lines.current(device, *role);
         if known.is_some() && !self.lines.stopping {
             premises.met("L4");
         }
+        let paused = known.is_some() && self.fights.paused(device, *role, seen.now.mono);
+        if paused {
+            premises.met("L4.contested");
+        }
         let mut decided = 0;
         for effect in &seen.out.effects {
             match effect {
-                Effect::Admit { socket: s, .. } if s == socket => decided += 1,
+                Effect::Admit { socket: s, .. } if s == socket => {
+                    decided += 1;
+                    demand("L4", !paused, || {
+                        format!("{device} is taken from {known:?} in the midst of a fight")
+                    })?;
+                }
                 Effect::TurnAway { socket: s, refusal } if s == socket => {
                     decided += 1;
                     let full = known.is_none() && self.lines.count(*role) >= limits::LINKS_MAX;
                     let fits = match refusal {
                         Refusal::Stopping => self.lines.stopping,
+                        Refusal::Unauthorized => !may_enter(seen, &self.near),
                         Refusal::TooManyLinks => full,
+                        Refusal::Contested { .. } => paused,
                         _ => false,
                     };
                     demand("L4", fits, || {
@@ -170,6 +199,37 @@ impl Site {
             }
         }
         demand("I01", decided == 1, || format!("{socket:?} of {device} was decided {decided} times"))
+    }
+
+    /// I32: nobody is let in without the proof that is demanded, and what a token proved goes with it. A device whose
+    /// tokens were changed for others keeps its links.
+    fn proven(&mut self, seen: &Seen<'_>, premises: &mut Premises) -> Result<(), Broken> {
+        if let Input::Knock { device, role, remote, credential, demand: wanted, .. } = seen.input {
+            let may = may_enter(seen, &self.near);
+            for effect in &seen.out.effects {
+                let Effect::Admit { conn, .. } = effect else { continue };
+                demand("I32", may, || format!("{conn:?} is admitted on {:?}", seen.input))?;
+                if *wanted != Demand::Nothing {
+                    premises.met("I32");
+                }
+                if let Some(token) = credential.filter(|token| is_good(seen, token, device, *role)) {
+                    self.proofs.insert(*conn, token);
+                    if *role == Role::Recorder {
+                        self.near.insert(device.clone(), (remote.clone(), token));
+                    }
+                }
+            }
+        }
+        let rotated = matches!(
+            seen.input,
+            Input::Request { request: Request::Roster(RosterRequest::Rotate { .. }), .. }
+        );
+        for change in &seen.out.changes {
+            let Change::Roster(RosterChange::TokenRevoked { token }) = change else { continue };
+            let kept = self.proofs.iter().find(|(conn, by)| *by == token && self.lines.get(**conn).is_some());
+            demand("I32", rotated || kept.is_none(), || format!("{kept:?} stays"))?;
+        }
+        Ok(())
     }
 
     fn effect(
@@ -198,8 +258,8 @@ impl Site {
                 Ok(())
             }
             Effect::Close { conn, why } => self.closed(seen, *conn, *why),
-            Effect::Reply { answer: Ok(Response::State(view)), .. }
-            | Effect::Reply { answer: Err(Refusal::RefreshFailed { view, .. }), .. } => {
+            Effect::Reply { answer: Ok(Response::State(view)), .. } => self.view(heard, view, premises),
+            Effect::Reply { answer: Err(Refusal::RefreshFailed { view, .. }), .. } => {
                 self.view(heard, view, premises)
             }
             Effect::Publish(Notice::Recorder(view)) => {
@@ -211,10 +271,18 @@ impl Site {
                 }
                 Ok(())
             }
-            Effect::Publish(Notice::Link { device, role, link }) => {
+            Effect::Publish(Notice::Link { device, role, link, .. }) => {
                 let current = self.lines.current(device, *role);
                 let same = current.map(ConnId::generation) == link.as_ref().map(|link| link.generation);
                 demand("I02", same, || format!("{effect:?}, and {current:?} is current"))
+            }
+            // A pause begins with the takeover that is one too many; whether it does is asked of the next newcomer.
+            Effect::Publish(Notice::Contest { device, role, contest }) => {
+                let fits = match contest {
+                    Some(_) => self.fights.paused(device, *role, seen.now.mono),
+                    None => self.fights.calmed(device, *role, seen.now.mono),
+                };
+                demand("L4", fits, || format!("{effect:?}, and it is not so"))
             }
             Effect::Publish(_)
             | Effect::Reply { .. }
@@ -222,7 +290,9 @@ impl Site {
             | Effect::Policy { .. }
             | Effect::Gate(_)
             | Effect::Freeze { .. }
-            | Effect::Thaw { .. } => Ok(()),
+            | Effect::Thaw { .. }
+            | Effect::Grant { .. }
+            | Effect::Bar { .. } => Ok(()),
         }
     }
 
@@ -234,7 +304,7 @@ impl Site {
         conn: ConnId,
         premises: &mut Premises,
     ) -> Result<(), Broken> {
-        let Input::Knock { socket: knocked, device, role, .. } = seen.input else {
+        let Input::Knock { socket: knocked, device, role, remote, .. } = seen.input else {
             return demand("I01", false, || format!("{conn:?} is admitted on {:?}", seen.input));
         };
         demand("I01", knocked.0 == socket, || format!("socket {socket} is admitted for {knocked:?}"))?;
@@ -242,6 +312,8 @@ impl Site {
         demand("I02", newer && conn.boot == seen.boot, || format!("{conn:?} after {:?}", self.newest))?;
         premises.met("I02");
         self.newest = Some(conn);
+        let pause = Duration::from_millis(seen.knobs.contest_pause_ms);
+        self.fights.admitted(device, *role, remote, seen.now.mono, pause);
         let Some(old) = self.lines.admit(conn, device, *role) else { return Ok(()) };
         premises.met("I01");
         let closes = seen.out.effects.iter().filter(
@@ -259,7 +331,10 @@ impl Site {
                 self.lines.get(conn).is_none() && winner.is_some_and(|winner| conn < winner)
             }
             (CloseWhy::GoingAway, _) => self.lines.stopping && self.lines.get(conn).is_some(),
-            (CloseWhy::Replaced | CloseWhy::Quarantined, _) => false,
+            (CloseWhy::Revoked, Input::Request { request: Request::Roster(_), .. }) => {
+                self.lines.get(conn).is_none()
+            }
+            (CloseWhy::Replaced | CloseWhy::Quarantined | CloseWhy::Revoked, _) => false,
         };
         demand("I01", fits, || format!("{conn:?} is closed as {why:?} on {:?}", seen.input))
     }
@@ -321,7 +396,22 @@ impl Site {
             let shown = device.is_some_and(|device| self.shown.contains(device));
             demand("I02", shown, || format!("{conn:?} is current and was not heard: {:?}", seen.input))?;
         }
+        for line in self.lines.greeted.iter().filter_map(|conn| self.lines.get(*conn)) {
+            premises.met("I04.greeted");
+            demand("I04", !line.counts() || self.shown.contains(&line.device), || {
+                format!("{} greeted, its question failed, and it is not believed", line.device)
+            })?;
+        }
         for change in &seen.out.changes {
+            if let Change::Task(TaskChange::Readied { cause: TaskCause::ConfigApplied, .. }) = change {
+                let counts = match seen.input {
+                    Input::Recorder { conn, .. } => {
+                        self.lines.get(*conn).is_some_and(super::lines::Line::counts)
+                    }
+                    _ => false,
+                };
+                demand("I05", counts, || format!("{change:?} by a link that is not believed"))?;
+            }
             let (task, advanced) = match change {
                 Change::Task(TaskChange::Readied { task, cause: TaskCause::Report, .. }) => (task, false),
                 Change::Task(TaskChange::Started { task, cause: TaskCause::Report, .. }) => (task, true),
@@ -329,6 +419,14 @@ impl Site {
             };
             let line = match seen.input {
                 Input::Recorder { conn, .. } => self.lines.get(*conn),
+                // Silence confirmed what it said when it came.
+                Input::Wake => match seen.rows.get(&Key::Task(task.clone())) {
+                    Some(Row::Task(row)) => {
+                        let greeted = self.lines.greeted.iter().filter_map(|conn| self.lines.get(*conn));
+                        greeted.into_iter().find(|line| line.device == row.device)
+                    }
+                    _ => None,
+                },
                 _ => None,
             };
             let said = line.filter(|line| line.counts()).and_then(|line| line.report());
@@ -368,6 +466,32 @@ impl Site {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a token is good for a link of this program.
+fn is_good(seen: &Seen<'_>, token: &Sha256, device: &DeviceId, role: Role) -> bool {
+    matches!(seen.rows.get(&Key::Token(*token)), Some(Row::Token(row))
+        if row.device.as_ref() == Some(device) && row.scope.fits(role))
+}
+
+/// Whether whoever knocks has proven what its listener demands.
+fn may_enter(seen: &Seen<'_>, near: &BTreeMap<DeviceId, (String, Sha256)>) -> bool {
+    let Input::Knock { device, role, remote, credential, demand: wanted, .. } = seen.input else {
+        return false;
+    };
+    let disabled = matches!(seen.rows.get(&Key::Device(device.clone())), Some(Row::Device(row))
+        if row.disabled_at.is_some());
+    let token = credential.is_some_and(|token| is_good(seen, &token, device, *role));
+    let address = credential.is_none()
+        && near
+            .get(device)
+            .is_some_and(|(from, by)| from == remote && is_good(seen, by, device, Role::Recorder));
+    !disabled
+        && match wanted {
+            Demand::Nothing => true,
+            Demand::Token => token,
+            Demand::TokenOrAddress => token || (address && *role == Role::Transfer),
+        }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Each rule of links breaks when what it forbids is done, and holds in the legal life next to it.
 
+use std::time::Duration;
+
 use tidegate_core::change::{Change, TaskCause, TaskChange};
 use tidegate_core::effect::{CloseWhy, Effect, Frame, Notice, Output, QueueCounts};
 use tidegate_core::id::{ConnId, Role, TaskId};
@@ -7,6 +9,7 @@ use tidegate_core::input::{Action, Input, LostWhy};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::row::TaskState;
 use tidegate_core::time::Wall;
+use tidegate_core::wire::RecorderMessage;
 
 use crate::watch::Watch as _;
 use crate::watch::rig::{Rig, breaks, command, device, push, response};
@@ -157,7 +160,8 @@ fn i02_a_late_loss_that_takes_the_newer_link_with_it_is_noticed() {
     breaks(
         "I02",
         rig.spoil(&lost, |out| {
-            let down = Notice::Link { device: device(), role: Role::Recorder, link: None };
+            let down =
+                Notice::Link { device: device(), role: Role::Recorder, link: None, why: None, version: 1 };
             out.effects.push(Effect::Publish(down));
         }),
     );
@@ -292,6 +296,96 @@ fn l4_a_newcomer_that_is_turned_away_for_its_old_link_is_noticed() {
         let Input::Knock { socket, .. } = knock else { panic!("{knock:?}") };
         breaks("L4", rig.spoil(&knock, |out| out.effects = vec![Effect::TurnAway { socket, refusal }]));
     }
+}
+
+/// A recorder link that its program took from itself until nobody may any more.
+fn fought(rig: &mut Rig) -> ConnId {
+    let mut last = rig.idle();
+    for _ in 0..6 {
+        last = rig.knock(Role::Recorder).unwrap();
+    }
+    last
+}
+
+#[test]
+fn a_fight_is_paused_goes_on_and_ends_and_breaks_nothing() {
+    let mut rig = Rig::new();
+    fought(&mut rig);
+    let turned_away = |rig: &mut Rig| {
+        let knock = rig.knock_input(Role::Recorder);
+        rig.act(&knock).unwrap();
+        matches!(rig.out.effects.as_slice(), [Effect::TurnAway { refusal: Refusal::Contested { .. }, .. }])
+    };
+    assert!(turned_away(&mut rig));
+    rig.sleep(Duration::from_secs(10)).unwrap();
+    rig.knock(Role::Recorder).unwrap();
+    rig.sleep(Duration::from_secs(19)).unwrap();
+    assert!(turned_away(&mut rig), "the second pause is longer");
+    rig.sleep(Duration::from_secs(1)).unwrap();
+    let last = rig.knock(Role::Recorder).unwrap();
+    rig.lose(last).unwrap();
+    rig.knock(Role::Recorder).unwrap();
+    rig.knock(Role::Recorder).unwrap();
+    rig.end().unwrap();
+    assert_eq!(rig.met("L4.contested"), 2);
+}
+
+#[test]
+fn l4_a_pause_that_nobody_keeps_or_that_never_was_is_noticed() {
+    let mut rig = Rig::new();
+    let last = fought(&mut rig);
+    let knock = rig.knock_input(Role::Recorder);
+    let Input::Knock { socket, .. } = knock else { panic!("{knock:?}") };
+    let admitted = Effect::Admit { socket, conn: ConnId { boot: last.boot, n: 99 } };
+    breaks("L4", rig.spoil(&knock, |out| out.effects = vec![admitted.clone()]));
+
+    let contested = Refusal::Contested { retry_after_ms: 1 };
+    let mut rig = Rig::new();
+    rig.idle();
+    let knock = rig.knock_input(Role::Recorder);
+    let Input::Knock { socket, .. } = knock else { panic!("{knock:?}") };
+    let away = Effect::TurnAway { socket, refusal: contested.clone() };
+    breaks("L4", rig.spoil(&knock, |out| out.effects = vec![away.clone()]));
+
+    // Nobody has the link any more.
+    let mut rig = Rig::new();
+    let last = fought(&mut rig);
+    rig.lose(last).unwrap();
+    let knock = rig.knock_input(Role::Recorder);
+    let Input::Knock { socket, .. } = knock else { panic!("{knock:?}") };
+    let away = Effect::TurnAway { socket, refusal: contested };
+    breaks("L4", rig.spoil(&knock, |out| out.effects = vec![away.clone()]));
+}
+
+#[test]
+fn i04_a_greeting_counts_when_nobody_answers_and_not_before() {
+    let greeting = RecorderMessage::StateUpdate {
+        timestamp_ms: Some(100),
+        previous: Some("recording".into()),
+        current: Some("recording".into()),
+        task: Some("t".into()),
+    };
+    let mut rig = Rig::new();
+    let conn = rig.knock(Role::Recorder).unwrap();
+    rig.say(conn, greeting.clone()).unwrap();
+    assert_eq!(rig.task("t").state, TaskState::Pending);
+    rig.sleep(rig.knobs.rpc_timeout()).unwrap();
+    assert_eq!(rig.task("t").state, TaskState::InProgress);
+    rig.end().unwrap();
+
+    let mut rig = Rig::new();
+    let conn = rig.knock(Role::Recorder).unwrap();
+    breaks("I04", rig.spoil(&Input::Recorder { conn, message: greeting }, confirm));
+}
+
+#[test]
+fn i05_a_configuration_of_a_link_that_is_not_believed_is_noticed() {
+    let mut rig = Rig::new();
+    let conn = rig.knock(Role::Recorder).unwrap();
+    let message = RecorderMessage::ConfigApplied { task: Some("t".into()) };
+    let task = TaskId::new("t").unwrap();
+    let change = Change::Task(TaskChange::Readied { task, cause: TaskCause::ConfigApplied, at: Wall(1) });
+    breaks("I05", rig.spoil(&Input::Recorder { conn, message }, |out| out.changes.push(change.clone())));
 }
 
 #[test]

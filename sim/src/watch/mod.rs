@@ -7,7 +7,9 @@
 pub mod bandwidth;
 pub mod calls;
 mod deeds;
+pub mod devices;
 mod faults;
+mod fights;
 pub mod journal;
 #[cfg(test)]
 mod life;
@@ -232,6 +234,7 @@ pub fn all(scenario: &Scenario) -> Vec<Box<dyn Watch>> {
         Box::<links::Links>::default(),
         Box::<calls::Calls>::default(),
         Box::<tasks::TaskWatch>::default(),
+        Box::<devices::DeviceWatch>::default(),
         // Who may rule, before what was ruled.
         Box::<policies::PolicyWatch>::default(),
         Box::<bandwidth::BandwidthWatch>::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidegate_core::effect::{Effect, Output};
 use tidegate_core::id::{Boot, ConnId, DeviceId, RequestId, Role, SocketId, TaskId};
-use tidegate_core::input::{Action, Command, Input, LostWhy, Request};
+use tidegate_core::input::{Action, Command, Demand, Input, LostWhy, Request};
 use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::{Machine, Rows};
 use tidegate_core::policy::Builtin;
@@ -192,7 +192,7 @@ impl Rig {
         let mut cold = Rows::new();
         loop {
             let mut keys = BTreeSet::new();
-            self.machine.wants(input, &cold, &mut keys);
+            self.machine.wants(now, input, &cold, &mut keys);
             if keys.is_empty() {
                 break;
             }
@@ -234,7 +234,15 @@ impl Rig {
     pub(super) fn knock_input(&mut self, role: Role) -> Input {
         self.sockets += 1;
         let socket = SocketId(self.sockets);
-        Input::Knock { socket, device: device(), role, remote: "there".into(), credential: None }
+        Input::Knock {
+            socket,
+            device: device(),
+            role,
+            remote: "there".into(),
+            credential: None,
+            port: None,
+            demand: Demand::Nothing,
+        }
     }
 
     /// A program of the device dials.

@@ -7,7 +7,7 @@ use tidegate_core::effect::{Effect, Output};
 use tidegate_core::id::{
     Boot, ConnId, DeviceId, EpisodeId, ObjectKey, RequestId, Role, SocketId, TaskId, Ticket,
 };
-use tidegate_core::input::{Input, Request};
+use tidegate_core::input::{Demand, Input, Request};
 use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::{Machine, Rows};
 use tidegate_core::object::{ObjectOp, ObjectReply, SidecarFacts, Store};
@@ -175,7 +175,7 @@ impl Rig {
         let mut cold = Rows::new();
         for _ in 0..8 {
             let mut keys = BTreeSet::new();
-            self.machine.wants(&input, &cold, &mut keys);
+            self.machine.wants(self.now, &input, &cold, &mut keys);
             for key in keys {
                 let row = self.images[0].get(&key).cloned();
                 cold.insert(key, row);
@@ -223,6 +223,7 @@ impl Rig {
                 Effect::Freeze { key } => {
                     self.edges[0].frozen.insert(key.clone());
                 }
+                Effect::Grant { .. } | Effect::Bar { .. } => {}
                 Effect::Thaw { key } => {
                     self.edges[0].frozen.remove(key);
                 }
@@ -250,7 +251,15 @@ impl Rig {
         self.input(Input::Boot { boot: self.boot, seed: 7, knobs: self.knobs.clone() })?;
         self.sockets += 1;
         let (socket, role) = (SocketId(self.sockets), Role::Transfer);
-        self.input(Input::Knock { socket, device: device(), role, remote: "r".into(), credential: None })
+        self.input(Input::Knock {
+            socket,
+            device: device(),
+            role,
+            remote: "r".into(),
+            credential: None,
+            port: None,
+            demand: Demand::Nothing,
+        })
     }
 
     pub(super) fn ask(&mut self, request: Request) -> Result<(), Broken> {
@@ -462,11 +471,12 @@ impl Rig {
                     let task = format!("t{}", luck.between(1, tasks + 1));
                     self.ask(match luck.below(3) {
                         0 => Request::CancelTask { task },
-                        1 => Request::CallbackStart { task, device: Some(device()) },
+                        1 => Request::CallbackStart { task, device: Some(device()), credential: None },
                         _ => Request::CallbackFinish {
                             task,
                             device: device(),
                             facts: RecordingFacts::default(),
+                            credential: None,
                         },
                     })?;
                 }

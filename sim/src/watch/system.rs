@@ -8,7 +8,8 @@ use tidegate_core::effect::{Effect, Response};
 use tidegate_core::id::{ConnId, EpisodeId, JobId, ObjectKey, RequestId, TaskId, Ticket, UploadId, WireId};
 use tidegate_core::input::{Input, Request};
 use tidegate_core::limits;
-use tidegate_core::object::{Store, Verb};
+use tidegate_core::object::{ObjectReply, Store, Verb};
+use tidegate_core::outcome::Outcome;
 use tidegate_core::row::{Key, Phase, Row, SyncMark, TaskState};
 use tidegate_core::wire::TransferMessage;
 use tidegate_core::wire::transfer::Announced;
@@ -47,7 +48,8 @@ struct Site {
     links: BTreeSet<ConnId>,
     waiting: BTreeSet<RequestId>,
     open: BTreeSet<JobId>,
-    /// Work ever given to the site: tasks made, wire ids of later attempts, keys that an uploader named, jobs queued.
+    /// Work ever given to the site: tasks made, wire ids of later attempts, keys that an uploader named or that were found,
+    /// jobs queued.
     created: u64,
     attempts: BTreeSet<WireId>,
     named: BTreeSet<ObjectKey>,
@@ -119,6 +121,18 @@ impl Site {
                 })?;
                 Ok(moved.map_or(Promise::Nothing, |row| Promise::Task(row.id.clone(), row.state)))
             }
+            Response::Device(row) => {
+                let held = seen.rows.get(&Key::Device(row.id.clone()));
+                demand("I12", held == Some(&Row::Device(row.clone())), || format!("told {row:?}"))?;
+                Ok(Promise::Nothing)
+            }
+            Response::Token(row) => {
+                let revoked = |change: &Change| change.name() == "roster.token_revoked";
+                let held = seen.rows.values().any(|held| *held == Row::Token(row.clone()));
+                demand("I12", held != seen.out.changes.iter().any(revoked), || format!("told {row:?}"))?;
+                Ok(Promise::Nothing)
+            }
+            Response::Window => Ok(Promise::Nothing),
             Response::Policy(view) => {
                 premises.met("I12.policy");
                 let durable = seats::policy(seen.rows.get(&Key::Policy)).map_or(0, |row| row.generation);
@@ -127,7 +141,9 @@ impl Site {
                 })?;
                 Ok(Promise::Policy(durable))
             }
-            Response::Rpc { .. } | Response::State(_) => Ok(Promise::Nothing),
+            Response::Rpc { .. } | Response::State(_) | Response::Resolved { .. } | Response::Sent => {
+                Ok(Promise::Nothing)
+            }
         }
     }
 
@@ -191,6 +207,7 @@ impl Site {
                 | Verb::Delete
         );
         let fits = match &op.verb {
+            Verb::Find { .. } => false,
             Verb::Head | Verb::ListUploads | Verb::Get { .. } => {
                 self.looked.insert(op.key.clone());
                 true
@@ -288,6 +305,10 @@ impl Site {
         };
         let keys = said.iter().filter_map(|announced| announced.key.as_deref());
         self.named.extend(keys.filter_map(|key| ObjectKey::new(key).ok()));
+        // Looked for by the name of a recording, and found.
+        if let Input::Object { outcome: Outcome::Done(ObjectReply::Found(found)), .. } = seen.input {
+            self.named.extend(found.iter().cloned());
+        }
         let (mut created, mut queued) = (0, 0);
         for change in &seen.out.changes {
             match change {
@@ -349,6 +370,8 @@ impl Site {
                 }
                 Key::Alias(_) => "alias",
                 Key::Policy => "policy",
+                Key::Device(_) => "device",
+                Key::Token(_) => "token",
                 Key::Module(_) => "module",
                 Key::Binding(at) => {
                     recorded += u64::from(matches!(row, Row::Binding(row) if row.episode.is_some()));

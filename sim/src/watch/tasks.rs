@@ -1,6 +1,8 @@
 //! Invariants of tasks and episodes: the task graph and its causes (I11), one episode per key and its judgement (I15),
 //! what an acknowledgement promises (I20), and that nothing a device deleted is lost (I15, by the devices' own logs).
 
+mod model;
+mod recordings;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,27 +11,18 @@ use tidegate_core::change::{Change, EpisodeChange, TaskCause, TaskChange};
 use tidegate_core::effect::{Effect, Response};
 use tidegate_core::id::{ConnId, DeviceId, EpisodeId, ObjectKey, Role, TaskId, WireId};
 use tidegate_core::input::{Input, Request};
-use tidegate_core::object::{Got, ObjectReply};
+use tidegate_core::object::is_recording_of;
 use tidegate_core::outcome::Outcome;
-use tidegate_core::row::{EpisodeRow, Key, Qa, Row, SyncMark, TaskRow, TaskState};
+use tidegate_core::row::{EpisodeRow, Key, Row, TaskRow, TaskState};
 use tidegate_core::wire::recorder::names;
 use tidegate_core::wire::transfer::{Announced, UploadStatus};
 use tidegate_core::wire::{RecorderMessage, TransferMessage};
 
 use super::rows::{self, Image, Sites};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
-use crate::device::{Deed, Device};
-use crate::store::{Bucket, Content};
-use verdicts::{checked, judged};
-
-/// A task as this watch knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Model {
-    device: DeviceId,
-    state: TaskState,
-    attempt: u32,
-    begun: bool,
-}
+use crate::device::Deed;
+use crate::store::Content;
+use model::{Model, model, next, task_of};
 
 #[derive(Debug, Default)]
 struct Tasks {
@@ -44,6 +37,8 @@ struct Tasks {
     said: BTreeMap<(DeviceId, ObjectKey), Announced>,
     /// What was said when the upload to a key began; older programs tell the mode only then.
     started: BTreeMap<(DeviceId, ObjectKey), Announced>,
+    /// What was said of a recording without a key: it may be looked for by its name.
+    unkeyed: BTreeMap<(DeviceId, WireId), Announced>,
 }
 
 /// What a device's log said so far.
@@ -103,7 +98,8 @@ impl Tasks {
     /// What a current uploader says is whole in the store.
     fn hear(&mut self, input: &Input) {
         let Input::Transfer { conn, message } = input else { return };
-        let Some(link) = self.links.get(conn).filter(|link| self.current.get(*link) == Some(conn)) else {
+        let Some(link) = self.links.get(conn).filter(|link| self.current.get(*link) == Some(conn)).cloned()
+        else {
             return;
         };
         let under_way = |entry: &&tidegate_core::wire::transfer::UploadEntry| {
@@ -132,6 +128,7 @@ impl Tasks {
                 self.said.entry(at).or_insert(said);
             }
         }
+        self.hear_unkeyed(&link.0, message);
         let waiting =
             |entry: &&tidegate_core::wire::transfer::UploadEntry| entry.status == UploadStatus::WaitAck;
         let said: Vec<&Announced> = match message {
@@ -143,24 +140,33 @@ impl Tasks {
             _ => return,
         };
         for announced in said {
-            if let Some(key) = announced.key.as_deref().and_then(|key| ObjectKey::new(key).ok()) {
-                let mut all = announced.clone();
-                let at = (link.0.clone(), key);
-                // Saying less later takes nothing back, as long as the attempt goes on.
-                let open = WireId::new(announced.task.trim()).ok().is_some_and(|wire| {
-                    let of = |(id, model): (&TaskId, &Model)| {
-                        !model.state.is_final() && WireId::of_attempt(id, model.attempt) == wire
-                    };
-                    self.attempt_of(&wire).is_some_and(of)
-                });
-                if let Some(earlier) = self.said.get(&at).filter(|earlier| open && earlier.task == all.task) {
-                    all.len = all.len.or(earlier.len);
-                    all.sha256 = all.sha256.or(earlier.sha256);
-                    all.mcap_only = all.mcap_only.or(earlier.mcap_only);
+            // Saying less later takes nothing back, as long as the attempt goes on.
+            let open = WireId::new(announced.task.trim()).ok().is_some_and(|wire| {
+                let of = |(id, model): (&TaskId, &Model)| {
+                    !model.state.is_final() && WireId::of_attempt(id, model.attempt) == wire
+                };
+                self.attempt_of(&wire).is_some_and(of)
+            });
+            let Some(key) = announced.key.as_deref().and_then(|key| ObjectKey::new(key).ok()) else {
+                // It is about the key that was named before, and what it says counts in the place of what was said then.
+                let of = |((device, _), said): &(&(DeviceId, ObjectKey), &mut Announced)| {
+                    open && announced.key.is_none() && *device == link.0 && said.task == announced.task
+                };
+                for (_, said) in self.said.iter_mut().filter(of) {
+                    said.len = announced.len.or(said.len);
+                    said.sha256 = announced.sha256.or(said.sha256);
                 }
-                all.mcap_only = all.mcap_only.or_else(|| self.started.get(&at)?.mcap_only);
-                self.said.insert(at, all);
+                continue;
+            };
+            let mut all = announced.clone();
+            let at = (link.0.clone(), key);
+            if let Some(earlier) = self.said.get(&at).filter(|earlier| open && earlier.task == all.task) {
+                all.len = all.len.or(earlier.len);
+                all.sha256 = all.sha256.or(earlier.sha256);
+                all.mcap_only = all.mcap_only.or(earlier.mcap_only);
             }
+            all.mcap_only = all.mcap_only.or_else(|| self.started.get(&at)?.mcap_only);
+            self.said.insert(at, all);
         }
     }
 
@@ -203,7 +209,8 @@ impl Tasks {
         let mut model = match (was, change) {
             (Some(model), _) => model,
             (None, TaskChange::Created { device, .. }) => {
-                Model { device: device.clone(), state: next, attempt: 1, begun: false }
+                let (device, earlier) = (device.clone(), Vec::new());
+                Model { device, state: next, attempt: 1, begun: false, earlier }
             }
             (None, _) => return Ok(()),
         };
@@ -211,21 +218,82 @@ impl Tasks {
             TaskChange::BeginSent { .. } | TaskChange::Started { .. } | TaskChange::Finished { .. } => {
                 model.begun = true;
             }
-            TaskChange::Returned { attempt, wire, .. } => {
+            TaskChange::Returned { attempt, wire, cause, .. } => {
                 premises.met("I11.returned");
                 // A wire id that was begun may have a file on the device: it is never used again.
                 let fits = if model.begun { *attempt > model.attempt } else { *attempt == model.attempt };
                 demand("I11", fits && *wire == WireId::of_attempt(id, *attempt), || {
                     format!("task {id}: {change:?} after {model:?}")
                 })?;
+                let idle = model.state == TaskState::Pending && !model.begun;
+                demand("I11", !idle, || format!("task {id}: {change:?} after {model:?}"))?;
+                if model.begun {
+                    model.leave(*cause != TaskCause::Answer);
+                }
                 model.begun &= *attempt == model.attempt;
                 model.attempt = *attempt;
+            }
+            TaskChange::Resumed { attempt, wire, .. } => {
+                premises.met("I11.resumed");
+                // Whatever of the current attempt may be on the device must not be forgotten for an earlier one.
+                let known = model.remembered(*attempt).map(|at| model.earlier.remove(at)).is_some();
+                let fits = known && !model.begun && *wire == WireId::of_attempt(id, *attempt);
+                demand("I11", fits, || format!("task {id}: {change:?} after {model:?}"))?;
+                (model.begun, model.attempt) = (true, *attempt);
+            }
+            TaskChange::Owed { attempt, owed, .. } => {
+                let own = *attempt == model.attempt && model.state.is_final();
+                if own && model.remembered(*attempt).is_none() {
+                    model.leave(*owed);
+                }
+                let known = model.remembered(*attempt).map(|at| model.earlier[at].1 = *owed);
+                demand("I11", known.is_some(), || format!("task {id}: {change:?} after {model:?}"))?;
             }
             _ => {}
         }
         model.state = next;
         self.tasks.insert(id.clone(), model);
         Ok(())
+    }
+
+    /// Recordings that are named without a key.
+    fn hear_unkeyed(&mut self, device: &DeviceId, message: &TransferMessage) {
+        let nothing_more = |task: &String| Announced {
+            task: task.clone(),
+            key: None,
+            len: None,
+            sha256: None,
+            mcap_only: None,
+        };
+        let named: Vec<Announced> = match message {
+            TransferMessage::UploadComplete(announced) => vec![announced.clone()],
+            TransferMessage::UploadNotFound { task, .. } => vec![nothing_more(task)],
+            TransferMessage::Status(status) => {
+                let entries = status.uploads.iter().flatten();
+                let waiting = entries.filter(|entry| entry.status == UploadStatus::WaitAck);
+                let ids = status.waiting_ack_tasks.iter().flatten().map(nothing_more);
+                waiting.map(|entry| entry.announced.clone()).chain(ids).collect()
+            }
+            _ => Vec::new(),
+        };
+        for announced in named.into_iter().filter(|announced| announced.key.is_none()) {
+            if let Ok(wire) = WireId::new(announced.task.trim()) {
+                self.unkeyed.insert((device.clone(), wire), announced);
+            }
+        }
+    }
+
+    /// What was said of an episode's recording: of its key, or of its name if the key is one that its name has.
+    fn said_of(&self, device: &DeviceId, row: &EpisodeRow) -> Option<Announced> {
+        let at = (device.clone(), row.key.clone());
+        if let Some(said) = self.said.get(&at) {
+            return Some(said.clone());
+        }
+        let began = self.started.get(&at);
+        let known = began.is_some() || is_recording_of(row.key.as_str(), device, &row.wire);
+        let mut said = self.unkeyed.get(&(device.clone(), row.wire.clone())).filter(|_| known)?.clone();
+        said.mcap_only = said.mcap_only.or_else(|| began?.mcap_only);
+        Some(said)
     }
 
     fn cause(&self, seen: &Seen<'_>, was: Option<&Model>, change: &TaskChange) -> Result<(), Broken> {
@@ -235,6 +303,9 @@ impl Tasks {
         let named = |text: Option<&str>| text.map(str::trim) == wire.as_ref().map(WireId::as_str);
         let report = match seen.input {
             Input::Recorder { message: RecorderMessage::Other(_), .. } => false,
+            // A question that failed: whether an earlier greeting named the task is another invariant's, I05.
+            Input::Wake
+            | Input::Recorder { message: RecorderMessage::Response { success: false, .. }, .. } => true,
             Input::Recorder { message, .. } => named(names(message)),
             _ => false,
         };
@@ -257,6 +328,7 @@ impl Tasks {
                 Input::Transfer { message: TransferMessage::UploadFailed { task, .. }, .. } => {
                     named(Some(task))
                 }
+                Input::Request { request: Request::ResolveTask { .. }, .. } => true,
                 _ => false,
             },
             TaskChange::Readied { cause, .. } => match cause {
@@ -278,15 +350,36 @@ impl Tasks {
             },
             TaskChange::Finished { cause, .. } => match cause {
                 TaskCause::Callback => request(|r| matches!(r, Request::CallbackFinish { .. })),
-                TaskCause::Transfer => matches!(seen.input, Input::Transfer { .. }),
+                // The uploader named it before, or the store has it.
+                TaskCause::Transfer => stored || matches!(seen.input, Input::Transfer { .. } | Input::Wake),
+                // It answered `finish`, and its callback never came.
+                TaskCause::Answer => answer || matches!(seen.input, Input::Wake),
                 _ => false,
             },
-            // Only the word of the device that it dropped the task: a report of idle proves nothing.
-            TaskChange::Returned { cause, .. } => *cause == TaskCause::Answer && answer,
+            // What a report or its absence proves is looked at where the links are.
+            TaskChange::Returned { cause, .. } => match cause {
+                TaskCause::Answer => answer,
+                TaskCause::Report => matches!(seen.input, Input::Recorder { .. } | Input::Wake),
+                TaskCause::Transfer => {
+                    matches!(
+                        seen.input,
+                        Input::Transfer { message: TransferMessage::UploadNotFound { .. }, .. }
+                    )
+                }
+                TaskCause::Absent => true,
+                TaskCause::Resolved => matches!(seen.input, Input::Request { .. }),
+                _ => false,
+            },
+            TaskChange::Resumed { cause, .. } => match cause {
+                // By a wake: nobody answered the question, and the greeting stands.
+                TaskCause::Report => matches!(seen.input, Input::Recorder { .. } | Input::Wake),
+                TaskCause::Resolved => matches!(seen.input, Input::Request { .. }),
+                _ => false,
+            },
             TaskChange::ConfigSent { .. } | TaskChange::BeginSent { .. } => {
                 seen.out.effects.iter().any(|effect| matches!(effect, Effect::Send { .. }))
             }
-            TaskChange::Noted { .. } => true,
+            TaskChange::Noted { .. } | TaskChange::Owed { .. } => true,
         };
         demand("I11", fits && own, || format!("{change:?} of {was:?} came of {:?}", seen.input))
     }
@@ -309,225 +402,10 @@ impl Tasks {
         let kept = (&old.id, &old.device, old.created_at, &old.config)
             == (&row.id, &row.device, row.created_at, &row.config);
         demand("I11", kept, || format!("task {id} is another: {old:?} {row:?}"))?;
-        let at_rest = !old.state.is_final() || old == row;
+        // What is owed of a task that is over may still arrive.
+        let at_rest =
+            !old.state.is_final() || TaskRow { earlier: row.earlier.clone(), ..old.clone() } == *row;
         demand("I11", at_rest, || format!("task {id} is over, and changed: {old:?} {row:?}"))
-    }
-
-    fn episode_change(
-        &mut self,
-        seen: &Seen<'_>,
-        change: &EpisodeChange,
-        premises: &mut Premises,
-    ) -> Result<(), Broken> {
-        match change {
-            EpisodeChange::Recorded(row) => self.recorded(seen, row, premises),
-            EpisodeChange::Bound { key, task, wire } => {
-                let device = self.speaker(seen.input);
-                let owner = self.tasks.get(task).map(|model| &model.device);
-                let free = seen.was(&Key::Binding(key.clone())).is_none();
-                demand("I15", free && device.is_some() && device == owner, || {
-                    format!("{device:?} binds {key} to {wire} of {owner:?}")
-                })
-            }
-            EpisodeChange::Judged { episode, qa, at, .. } => {
-                judged(seen, change, (*episode, *qa, *at), premises)
-            }
-            EpisodeChange::Inspected { episode, inspection } => {
-                checked(seen, change, *episode, inspection, premises)
-            }
-            EpisodeChange::Queued { .. }
-            | EpisodeChange::Synced { .. }
-            | EpisodeChange::SyncFailed { .. }
-            | EpisodeChange::Removed { .. } => Ok(()),
-        }
-    }
-
-    /// I20: what becomes an episode is what stands at the edge and what its device announced of it.
-    fn recorded(&mut self, seen: &Seen<'_>, row: &EpisodeRow, premises: &mut Premises) -> Result<(), Broken> {
-        premises.met("I20");
-        let edge = seen.edge();
-        let beside = row.sidecar.as_ref().map(|sidecar| (&sidecar.key, sidecar.len, sidecar.sha256));
-        for (key, len, sha256) in std::iter::once((&row.key, row.len, row.sha256)).chain(beside) {
-            // A third party may have changed it since it was read.
-            let there = edge.holds(key, len, sha256) || edge.past.tampered.contains(key);
-            demand("I20", there, || {
-                format!("{row:?} is recorded, and {key} is {:?}", edge.objects.get(key))
-            })?;
-        }
-        let said = self.said.get(&(row.device.clone(), row.key.clone()));
-        let fits = said.is_some_and(|said| {
-            said.task.trim() == row.wire.as_str()
-                && said.len.is_none_or(|len| len == row.len)
-                && said.sha256.is_none_or(|sha256| sha256 == row.sha256)
-                && (said.mcap_only == Some(true) || row.sidecar.is_some())
-        });
-        demand("I20", fits, || format!("{row:?} is recorded, and its device said {said:?}"))?;
-        demand("I20", self.vouched(seen, row), || format!("{row:?} is recorded, and nobody vouches for it"))?;
-        let owner = self.tasks.get(&row.task).map(|model| &model.device);
-        let bound = matches!(seen.rows.get(&Key::Binding(row.key.clone())),
-            Some(Row::Binding(b)) if (b.episode, &b.task, &b.wire) == (Some(row.id), &row.task, &row.wire));
-        demand("I15", bound && owner == Some(&row.device), || format!("{row:?} is not its key's"))?;
-        let twin = self.of_key.get(&row.key);
-        demand("I15", twin.is_none(), || format!("{} is episode {twin:?} and {}", row.key, row.id))?;
-        let begins = row.qa == Qa::Pending
-            && row.sync == SyncMark::NotStarted
-            && row.removed_at.is_none()
-            && row.inspection.is_none();
-        demand("I15", begins, || format!("begins as {row:?}"))?;
-        self.enter(row);
-        Ok(())
-    }
-
-    /// Whether anybody besides the store says what the bytes must be: the announcement, the sidecar, the metadata, or the
-    /// length in the finish callback.
-    fn vouched(&self, seen: &Seen<'_>, row: &EpisodeRow) -> bool {
-        let edge = seen.edge();
-        let tampered = |key: &ObjectKey| edge.past.tampered.contains(key);
-        let said = self.said.get(&(row.device.clone(), row.key.clone()));
-        let beside = row.sidecar.as_ref();
-        let facts = beside.and_then(|sidecar| edge.content(&sidecar.key)).and_then(|it| it.facts.as_ref());
-        let called = match seen.was(&Key::Task(row.task.clone())) {
-            Some(Row::Task(task)) => task.recording.as_ref().and_then(|facts| facts.len),
-            _ => None,
-        };
-        said.is_some_and(|said| said.len.is_some() || said.sha256.is_some())
-            || facts.is_some_and(|facts| facts.len.is_some() || facts.sha256.is_some())
-            || edge.objects.get(&row.key).is_some_and(|object| object.announced().is_some())
-            || called == Some(row.len)
-            || tampered(&row.key)
-            || beside.is_some_and(|sidecar| tampered(&sidecar.key))
-    }
-
-    /// I20: the device may delete its copy only if the site has it, durably, and as it was announced.
-    fn acknowledged(
-        &self,
-        seen: &Seen<'_>,
-        conn: ConnId,
-        text: &str,
-        premises: &mut Premises,
-    ) -> Result<(), Broken> {
-        let Some(wire) = rows::acked(text) else { return Ok(()) };
-        premises.met("I20.ack");
-        let broken = |saw: String| Err(Broken { invariant: "I20", saw });
-        let Some((device, _)) = self.links.get(&conn) else {
-            return broken(format!("{wire} is acknowledged on {conn:?}, which is nobody's"));
-        };
-        let own = self.of_wire.get(&(device.clone(), wire.clone())).into_iter().flatten();
-        let candidates: Vec<&EpisodeRow> = own.filter_map(|id| rows::episode(seen.rows, *id)).collect();
-        let safe = candidates.iter().any(|row| {
-            self.fits_words(seen, device, row) && is_there(seen.rows, seen.edge(), seen.cloud(), row)
-        });
-        demand("I20", safe, || {
-            format!("{wire} is acknowledged to {device}, of which the site has {candidates:?}")
-        })?;
-        // A device that lied, or in whose name somebody spoke, may hold anything under that id.
-        let Some(it) = seen.truth.devices.iter().find(|it| it.id == *device && it.honest) else {
-            return Ok(());
-        };
-        let Some(file) = it.files.get(wire.as_str()) else { return Ok(()) };
-        premises.met("I20.honest");
-        let same = candidates.iter().any(|row| same_bytes(row, &file.content));
-        demand("I20", same, || format!("{device} holds {file:?} as {wire}, the site {candidates:?}"))
-    }
-
-    /// Whether an episode is what its device says of the key; if a repeated word brought us here, of that word.
-    fn fits_words(&self, seen: &Seen<'_>, device: &DeviceId, row: &EpisodeRow) -> bool {
-        let read = match seen.input {
-            Input::Object {
-                outcome: Outcome::Done(ObjectReply::Got(Got::Digest { len, sha256 })), ..
-            } => (*len, *sha256) == (row.len, row.sha256),
-            _ => true,
-        };
-        let said = self.said.get(&(device.clone(), row.key.clone()));
-        read && said.is_some_and(|said| {
-            // Whoever names neither size nor digest gives no evidence; a copy that was just read may stand in for it.
-            let evident = said.len.is_some() || said.sha256.is_some();
-            let proved = row.removed_at.is_none() && matches!(seen.input, Input::Object { .. });
-            (evident || proved)
-                && said.len.is_none_or(|len| len == row.len)
-                && said.sha256.is_none_or(|sha256| sha256 == row.sha256)
-        })
-    }
-
-    /// I15: of everything a device deleted because it was told to there is an episode whose bytes are safe.
-    fn kept(
-        &self,
-        truth: &Truth<'_>,
-        device: &Device,
-        diary: &Diary,
-        wire: &str,
-        premises: &mut Premises,
-    ) -> Result<(), Broken> {
-        if !device.honest {
-            return Ok(());
-        }
-        let Ok(id) = WireId::new(wire) else { return Ok(()) };
-        premises.met("I15.deleted");
-        let site = device.spec.site;
-        let own = self.of_wire.get(&(device.id.clone(), id)).into_iter().flatten();
-        let held: Vec<&EpisodeRow> = own.filter_map(|id| rows::episode(&truth.images[site], *id)).collect();
-        let file = diary.files.get(wire);
-        let safe = held.iter().any(|row| {
-            file.is_none_or(|file| same_bytes(row, file))
-                && is_there(&truth.images[site], &truth.edges[site], &truth.clouds[site], row)
-        });
-        demand("I15", safe, || {
-            format!("{} deleted {wire} ({file:?}), of which the site has {held:?}", device.id)
-        })
-    }
-}
-
-fn model(row: &TaskRow) -> Model {
-    Model { device: row.device.clone(), state: row.state, attempt: row.attempt, begun: row.begun }
-}
-
-fn same_bytes(row: &EpisodeRow, content: &Content) -> bool {
-    row.len == content.len && row.sha256 == content.sha256()
-}
-
-/// Whether the bytes of an episode are at the edge, or in the cloud after a durable end. A third party that wrote to one
-/// of these keys voids the question for it: losing its last copy is then not ours.
-fn is_there(image: &Image, edge: &Bucket, cloud: &Bucket, row: &EpisodeRow) -> bool {
-    if edge.holds(&row.key, row.len, row.sha256) || edge.past.tampered.contains(&row.key) {
-        return true;
-    }
-    let SyncMark::Synced { job, key, .. } = &row.sync else { return false };
-    rows::job(image, *job).is_some()
-        && (cloud.holds(key, row.len, row.sha256) || cloud.past.tampered.contains(key))
-}
-
-fn task_of(change: &TaskChange) -> &TaskId {
-    match change {
-        TaskChange::Created { task, .. }
-        | TaskChange::ConfigSent { task, .. }
-        | TaskChange::Readied { task, .. }
-        | TaskChange::BeginSent { task, .. }
-        | TaskChange::Started { task, .. }
-        | TaskChange::Finished { task, .. }
-        | TaskChange::Completed { task, .. }
-        | TaskChange::Failed { task, .. }
-        | TaskChange::Returned { task, .. }
-        | TaskChange::Cancelled { task, .. }
-        | TaskChange::Noted { task, .. } => task,
-    }
-}
-
-/// The graph of the device protocol, with our additions. `None` is illegal.
-fn next(state: Option<TaskState>, change: &TaskChange) -> Option<TaskState> {
-    use TaskState::{Cancelled, Completed, Failed, InProgress, Pending, Ready, Uploading};
-    match (change, state) {
-        (TaskChange::Created { .. }, None) => Some(Pending),
-        (TaskChange::ConfigSent { .. }, Some(Pending)) => Some(Pending),
-        (TaskChange::Readied { .. }, Some(Pending)) => Some(Ready),
-        (TaskChange::BeginSent { .. }, Some(state @ (Pending | Ready))) => Some(state),
-        (TaskChange::Started { .. }, Some(Pending | Ready)) => Some(InProgress),
-        (TaskChange::Finished { .. }, Some(Pending | Ready | InProgress)) => Some(Uploading),
-        (TaskChange::Completed { .. }, Some(Pending | Ready | InProgress | Uploading)) => Some(Completed),
-        (TaskChange::Failed { .. }, Some(InProgress | Uploading)) => Some(Failed),
-        (TaskChange::Returned { .. }, Some(Ready | InProgress)) => Some(Pending),
-        (TaskChange::Cancelled { .. }, Some(Pending | Ready | InProgress)) => Some(Cancelled),
-        (TaskChange::Noted { .. }, Some(state @ (Pending | Ready | InProgress | Uploading))) => Some(state),
-        _ => None,
     }
 }
 
@@ -581,13 +459,14 @@ impl Watch for TaskWatch {
             site.links.clear();
             site.current.clear();
             site.said.clear();
+            site.unkeyed.clear();
         }
         site.hear(seen.input);
         for change in &seen.out.changes {
             match change {
                 Change::Task(change) => site.change(seen, change, premises)?,
                 Change::Episode(change) => site.episode_change(seen, change, premises)?,
-                Change::Job(_) | Change::Upload(_) | Change::Policy(_) => {}
+                Change::Job(_) | Change::Upload(_) | Change::Policy(_) | Change::Roster(_) => {}
             }
         }
         for (key, old) in seen.before {
@@ -682,6 +561,7 @@ impl Watch for TaskWatch {
     fn invariants(&self) -> &'static [&'static str] {
         &[
             "I11",
+            "I11.resumed",
             "I11.returned",
             "I15.alone",
             "I15.checked",

@@ -48,7 +48,8 @@ fn op<'a, T>(out: &'a mut Output, is: impl Fn(&'a mut ObjectOp) -> Option<T>) ->
 
 /// What this rig never has: a recorder, a device with a log, a job that waits beside room, a store that refuses to list,
 /// a step with much to do, a site that judges by itself, modules.
-const ELSEWHERE: [&str; 29] = [
+const ELSEWHERE: [&str; 30] = [
+    "I11.resumed",
     "I11.returned",
     "I12.policy",
     "I15.alone",

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidegate_core::change::{Change, EpisodeChange, JobChange, UploadChange};
+use tidegate_core::digest::Sha256;
 use tidegate_core::effect::{Effect, Notice};
 use tidegate_core::id::{EpisodeId, Fence, JobId, ObjectKey, PartNo, Ticket, UploadId};
 use tidegate_core::input::Input;
@@ -20,7 +21,7 @@ use tidegate_core::time::{Mono, Now};
 
 use super::rows::{self, Image, Sites};
 use super::{Broken, Happened, Premises, Seen, Truth, Watch, demand};
-use crate::store::Content;
+use crate::store::{Bucket, Content};
 
 /// Which part of which multipart upload of which job.
 type At = (JobId, UploadId, PartNo);
@@ -68,8 +69,9 @@ struct Uploads {
     made: BTreeMap<JobId, (ObjectKey, u32)>,
     /// Questions for the parts of an upload that were not answered.
     probes: BTreeMap<Ticket, (JobId, UploadId)>,
-    /// Parts of which the store said, after all doubt, that it has exactly the bytes of the source.
-    proven: BTreeSet<At>,
+    /// Parts of which the store said, after all doubt, that it has exactly the bytes of the source: which bytes those are, and
+    /// where.
+    proven: BTreeMap<At, (ObjectKey, Span, Sha256)>,
     /// What was asked to tidy up at a key and was not answered, and how often it came to nothing.
     listing: BTreeMap<Ticket, ObjectKey>,
     refused: BTreeMap<ObjectKey, u32>,
@@ -227,7 +229,7 @@ impl Uploads {
         if matches!(outcome, Outcome::Failed(Fault::Rejected(_))) {
             // The store takes its word back: it lists nothing any more, and what it listed to an earlier claim was kept by
             // nobody. Only what was acknowledged is known now (docs/stores.md: stores whose lists cannot be read).
-            self.proven.retain(|at| at.0 != job);
+            self.proven.retain(|at, _| at.0 != job);
         }
         let (Outcome::Done(ObjectReply::Parts(Some(listed))), Some(Row::Upload(row))) =
             (outcome, seen.was(&Key::Upload(job)))
@@ -240,10 +242,21 @@ impl Uploads {
             let whole = offset + len <= source.len && part.len == len;
             let at = (job, upload.clone(), part.part);
             let doubted = self.sent.get(&at) == Some(&Sent::Loose);
-            if whole && doubted && part.sha256 == Some(source.span_sha256(Span { offset, len })) {
-                self.proven.insert(at);
+            let span = Span { offset, len };
+            let sha256 = source.span_sha256(span);
+            if whole && doubted && part.sha256 == Some(sha256) {
+                self.proven.insert(at, (row.source.key.clone(), span, sha256));
             }
         }
+    }
+
+    /// A third party changed sources. The site compares what the store listed with what it then reads itself, so a list
+    /// proves nothing of a source that has become another since.
+    fn unproven(&mut self, edge: &Bucket) {
+        self.proven.retain(|_, (source, span, sha256)| {
+            let content = edge.content(source).filter(|content| span.offset + span.len <= content.len);
+            content.is_some_and(|content| content.span_sha256(*span) == *sha256)
+        });
     }
 
     /// The outcome of sending a part, before its changes are looked at.
@@ -280,14 +293,14 @@ impl Uploads {
             UploadChange::Restarted { job } | UploadChange::Distrusted { job } => {
                 self.told.remove(job);
                 self.let_go(*job);
-                self.proven.retain(|at| at.0 != *job);
+                self.proven.retain(|at, _| at.0 != *job);
                 for (_, sent) in self.sent.range_mut(range(*job)) {
                     *sent = Sent::Loose;
                 }
             }
             UploadChange::PartLost { job, part } => {
                 self.told.remove(job);
-                self.proven.retain(|at| at.0 != *job || at.2 != *part);
+                self.proven.retain(|at, _| at.0 != *job || at.2 != *part);
                 for ((_, _, other), sent) in self.sent.range_mut(range(*job)) {
                     if other == part {
                         *sent = Sent::Loose;
@@ -303,7 +316,7 @@ impl Uploads {
             UploadChange::Ended { job } => {
                 self.told.remove(job);
                 self.let_go(*job);
-                self.proven.retain(|at| at.0 != *job);
+                self.proven.retain(|at, _| at.0 != *job);
                 let gone: Vec<_> = self.sent.range(range(*job)).map(|(at, _)| at.clone()).collect();
                 for at in gone {
                     self.sent.remove(&at);
@@ -510,7 +523,7 @@ impl Watch for UploadWatch {
                 Change::Episode(EpisodeChange::Removed { episode, .. }) => {
                     site.keep.remove(episode);
                 }
-                Change::Episode(_) | Change::Task(_) | Change::Policy(_) => {}
+                Change::Episode(_) | Change::Task(_) | Change::Policy(_) | Change::Roster(_) => {}
             }
         }
         // Parts first: a session that is sealed is held against their sum.
@@ -561,6 +574,10 @@ impl Watch for UploadWatch {
             }
             Happened::Down { site, .. } => {
                 self.sites.at(*site).quiet();
+                Ok(())
+            }
+            Happened::Tampered { site, cloud: false } => {
+                self.sites.at(*site).unproven(&truth.edges[*site]);
                 Ok(())
             }
             Happened::Undone { .. }

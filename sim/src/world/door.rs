@@ -30,6 +30,9 @@ impl World<'_> {
         if self.weather.cut(route, true) || self.weather.refused(route) {
             return;
         }
+        if self.weather.callbacks_lost(device) {
+            return self.fire(&Fault::LoseCallbacks { device });
+        }
         let late = if self.weather.held(route) { Duration::from_secs(5) } else { Duration::ZERO };
         let after = self.devices[device].spec.latency * 3 + self.weather.slow(route) + late;
         self.queue.plan(self.now + after, Event::Posted { device, callback });
@@ -50,9 +53,9 @@ impl World<'_> {
                 len: callback.len,
                 ..RecordingFacts::default()
             };
-            Request::CallbackFinish { task: callback.task.clone(), device: named, facts }
+            Request::CallbackFinish { task: callback.task.clone(), device: named, facts, credential: None }
         } else {
-            Request::CallbackStart { task: callback.task.clone(), device: Some(named) }
+            Request::CallbackStart { task: callback.task.clone(), device: Some(named), credential: None }
         };
         self.letter(site, Letter::Request { caller: Caller::Nobody, request })
     }

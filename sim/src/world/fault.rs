@@ -117,10 +117,11 @@ impl World<'_> {
                 self.devices[*device].power_off(now);
             }
             Fault::Crash { device, role } => self.crash(*device, *role)?,
-            Fault::Twin { device, role } => {
+            Fault::Twin { device, role, .. } => {
                 self.queue.plan(self.now, Event::Twin { fault: n, device: *device, role: *role });
                 fired = false;
             }
+            Fault::Sulk { device, role } => self.devices[*device].sulk(*role, true),
             Fault::Lie { device, lie } => {
                 let (lie, me) = (*lie, *device);
                 let others: Vec<Known> = (self.devices.iter().enumerate())
@@ -144,6 +145,7 @@ impl World<'_> {
             }
             Fault::Slow { .. }
             | Fault::HostSlow { .. }
+            | Fault::LoseCallbacks { .. }
             | Fault::Refuse { .. }
             | Fault::DiskSlow { .. }
             | Fault::Outage { .. }
@@ -181,6 +183,10 @@ impl World<'_> {
             Fault::Drift { site, .. } => {
                 let now = self.now;
                 self.nodes[*site].set_drift(now, 0);
+                Ok(())
+            }
+            Fault::Sulk { device, role } => {
+                self.devices[*device].sulk(*role, false);
                 Ok(())
             }
             Fault::PowerOff { device } => {

@@ -82,7 +82,7 @@ pub(super) struct Lines {
     pub(super) current: [Option<usize>; 2],
     /// The last frames it sent, with the connection they were sent on.
     sent: [VecDeque<(Option<ConnId>, String)>; 2],
-    luck: Stream,
+    pub(super) luck: Stream,
 }
 
 impl Lines {
@@ -636,48 +636,6 @@ impl World<'_> {
             self.hear(link, conn, &text)?;
         }
         Ok(any)
-    }
-
-    /// The second program dials.
-    pub(super) fn twin(&mut self, fault: usize, device: usize, role: Role) -> Result<(), Broken> {
-        let on = matches!(&self.scenario.faults[fault].fault, Fault::Twin { .. }) && self.fault_is_on(fault);
-        if on && self.nodes[self.devices[device].spec.site].powered {
-            self.devices[device].honest = false;
-            self.fire(&self.scenario.faults[fault].fault);
-            self.dials(device, role, Some(fault));
-        } else if on {
-            self.twin_again(fault, device, role);
-        }
-        Ok(())
-    }
-
-    fn twin_again(&mut self, fault: usize, device: usize, role: Role) {
-        let wait = self.lines[device].luck.duration(Duration::from_secs(1), Duration::from_secs(4));
-        self.queue.plan(self.now + wait, Event::Twin { fault, device, role });
-    }
-
-    fn twin_opened(&mut self, link: usize) {
-        let now = self.devices[self.links[link].device].wall(self.now);
-        let text = match self.links[link].role {
-            Role::Recorder => format!(
-                "{{\"data\":{{\"current\":\"idle\",\"previous\":\"idle\"}},\"timestamp\":{now},\"type\":\"state_update\"}}"
-            ),
-            Role::Transfer => {
-                "{\"data\":{\"active_count\":0,\"pending_count\":0,\"uploads\":[],\"waiting_ack_task_ids\":[]},\"type\":\"connected\"}"
-                    .to_string()
-            }
-        };
-        self.send_up(link, text);
-    }
-
-    fn twin_heard(&mut self, link: usize, text: &str) {
-        let Ok(value) = serde_json::from_str::<serde_json::Value>(text) else { return };
-        let asked = value.get("action").and_then(serde_json::Value::as_str) == Some("get_state");
-        let Some(id) = value.get("request_id").filter(|_| asked) else { return };
-        let text = format!(
-            "{{\"data\":{{\"running\":false,\"state\":\"idle\"}},\"message\":\"ok\",\"request_id\":{id},\"success\":true,\"type\":\"rpc_response\"}}"
-        );
-        self.send_up(link, text);
     }
 }
 

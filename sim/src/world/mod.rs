@@ -3,7 +3,7 @@
 //!
 //! - `queue`: what is going to happen; `weather`: which faults are on; `fault`: how they begin and end.
 //! - `site`: the driver around a machine: batches, flushes, crashes; `release`: what its effects do.
-//! - `link`: connections of devices; `door`: their callbacks and uploads; `cloud`: object operations.
+//! - `link`: connections of devices; `twin`: second programs with their ids; `door`: their callbacks and uploads; `cloud`: object operations.
 //! - `operator`: people who carry recordings through.
 //! - `policy`: who answers the core's questions; `module`: what modules say; `host`: how they come and go.
 
@@ -22,12 +22,13 @@ mod real;
 mod release;
 mod sight;
 mod site;
+mod twin;
 mod weather;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tidegate_core::effect::{PolicyOp, RecorderView};
+use tidegate_core::effect::{ConflictView, PolicyOp, RecorderView};
 use tidegate_core::id::{ObjectKey, Role};
 use tidegate_core::input::{LostWhy, PolicyReply};
 use tidegate_core::object::{ObjectOp, ObjectReply};
@@ -169,6 +170,10 @@ struct World<'s> {
     backups: BTreeMap<(usize, ObjectKey), crate::store::Content>,
     /// What sites last showed of recorders, by device.
     views: BTreeMap<usize, RecorderView>,
+    /// What they last showed of contradictions between recorders and their records, by device.
+    conflicts: BTreeMap<usize, ConflictView>,
+    /// What second programs with a device's id were configured for, by device.
+    twins: BTreeMap<usize, String>,
     /// Commits of all sites when something last became durable, and the event at which it did.
     commits_seen: u64,
     events_seen: u64,
@@ -237,6 +242,8 @@ impl<'s> World<'s> {
             stuck: Vec::new(),
             backups: BTreeMap::new(),
             views: BTreeMap::new(),
+            conflicts: BTreeMap::new(),
+            twins: BTreeMap::new(),
             commits_seen: 0,
             events_seen: 0,
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidegate_core::id::{EpisodeId, TaskId};
-use tidegate_core::input::{Action, Command, Request};
+use tidegate_core::input::{Action, Command, Request, Resolve};
 use tidegate_core::row::{EpisodeRow, JobState, Key, Qa, Row, SyncMark, TaskState};
 
 use super::site::{Caller, Letter};
@@ -94,9 +94,13 @@ impl Operator {
 
 /// What an operator does next.
 enum Next {
-    Ask(Request),
+    Ask(Box<Request>),
     Wait,
     Done,
+}
+
+fn ask(request: Request) -> Next {
+    Next::Ask(Box::new(request))
 }
 
 impl World<'_> {
@@ -150,7 +154,7 @@ impl World<'_> {
                 // Refused at once, they come back a little later each time.
                 operator.wait = (operator.wait * 3 / 2).min(operator.longest(self.now) / 2);
                 self.queue.plan(self.now + PATIENCE, Event::Look { operator: n, stamp });
-                return self.letter(site, Letter::Request { caller: Caller::Operator(n), request });
+                return self.letter(site, Letter::Request { caller: Caller::Operator(n), request: *request });
             }
         }
         Ok(())
@@ -192,11 +196,11 @@ impl World<'_> {
             Some(Row::Task(row)) => row.clone(),
             _ => {
                 let config = Some("{\"scene\":\"kitchen\",\"topics\":[\"/camera\"]}".to_string());
-                return Next::Ask(Request::CreateTask { task: Some(id), device, config });
+                return ask(Request::CreateTask { task: Some(id), device, config });
             }
         };
         let command = |action| {
-            Next::Ask(Request::Command(Command {
+            ask(Request::Command(Command {
                 device: device.clone(),
                 action,
                 task: Some(recording.task.clone()),
@@ -207,7 +211,17 @@ impl World<'_> {
             }))
         };
         let now = self.now;
+        let conflict = self.conflicts.get(&recording.device).map(|view| view.device_task.clone());
         let operator = &mut self.operators[n];
+        // They settle what stands in their way now and then, and sometimes look at a page that is old.
+        if let Some(shown) = conflict.filter(|_| !row.state.is_final())
+            && operator.luck.one_in(3)
+        {
+            let how =
+                *operator.luck.pick(&[Resolve::Release, Resolve::Release, Resolve::Finish, Resolve::Drop]);
+            let holds = if operator.luck.one_in(4) { row.wire.to_string() } else { shown };
+            return ask(Request::Resolve { device, how, holds });
+        }
         match row.state {
             TaskState::Pending => {
                 operator.began = None;
@@ -263,14 +277,14 @@ impl World<'_> {
             return Next::Wait;
         }
         if row.qa == Qa::Pending || row.qa == Qa::NeedsInspection {
-            return Next::Ask(Request::Judge { episode: row.id, approve: recording.approve, reason: None });
+            return ask(Request::Judge { episode: row.id, approve: recording.approve, reason: None });
         }
         if !row.qa.is_approved() {
             return Next::Done;
         }
         let trigger = || match recording.sync {
-            Sync::Named => Next::Ask(Request::Sync { episode: row.id }),
-            Sync::Batch => Next::Ask(Request::SyncBatch),
+            Sync::Named => ask(Request::Sync { episode: row.id }),
+            Sync::Batch => ask(Request::SyncBatch),
             Sync::Left => Next::Wait,
         };
         match &row.sync {
@@ -280,11 +294,11 @@ impl World<'_> {
             SyncMark::Failed(_) if recording.sync == Sync::Left || self.operators[n].again >= AGAIN_MAX => {
                 Next::Done
             }
-            SyncMark::Failed(_) => Next::Ask(Request::Sync { episode: row.id }),
+            SyncMark::Failed(_) => ask(Request::Sync { episode: row.id }),
             SyncMark::Queued(job) => match self.images[site].get(&Key::Job(*job)) {
                 Some(Row::Job(job)) if matches!(job.state, JobState::Parked { .. }) => match recording.sync {
                     Sync::Left => Next::Done,
-                    Sync::Named | Sync::Batch => Next::Ask(Request::Sync { episode: row.id }),
+                    Sync::Named | Sync::Batch => ask(Request::Sync { episode: row.id }),
                 },
                 _ => Next::Wait,
             },

@@ -182,6 +182,17 @@ impl World<'_> {
                 }
                 Ok(())
             }
+            Act::Local { device, deed } => {
+                let deed = *deed;
+                self.device(*device, |device, now, asks| device.local(now, deed, asks))
+            }
+            Act::Resolve { device, how, task } => {
+                let (how, site) = (*how, self.devices[*device].spec.site);
+                let shown = self.conflicts.get(device).map(|view| view.device_task.clone());
+                let Some(shown) = shown.filter(|_| self.nodes[site].up) else { return Ok(()) };
+                let (holds, device) = (task.clone().unwrap_or(shown), self.devices[*device].id.clone());
+                self.request(site, Request::Resolve { device, how, holds })
+            }
             Act::Policy { site, deed, slot, module } => self.deed(*site, *deed, *slot, *module),
             Act::RestartUploader { device } => {
                 if self.devices[*device].on {

@@ -33,6 +33,7 @@ impl World<'_> {
                     CloseWhy::Replaced => 4001,
                     CloseWhy::GoingAway => 1001,
                     CloseWhy::Quarantined => 4002,
+                    CloseWhy::Revoked => 4003,
                 };
                 match self.link_of(site, conn) {
                     Some(link) => self.closes(link, code),
@@ -67,10 +68,20 @@ impl World<'_> {
             }
             Effect::Publish(notice) => {
                 self.say(Who::Site(site), "*", || describe(&notice));
-                if let Notice::Recorder(view) = notice
-                    && let Some(device) = self.device_of(site, &view.device)
-                {
-                    self.views.insert(device, view);
+                match notice {
+                    Notice::Recorder(view) => {
+                        if let Some(device) = self.device_of(site, &view.device) {
+                            self.views.insert(device, view);
+                        }
+                    }
+                    Notice::Conflict { device, conflict } => {
+                        let Some(device) = self.device_of(site, &device) else { return Ok(()) };
+                        match conflict {
+                            Some(view) => self.conflicts.insert(device, view),
+                            None => self.conflicts.remove(&device),
+                        };
+                    }
+                    _ => {}
                 }
                 Ok(())
             }
@@ -82,6 +93,8 @@ impl World<'_> {
                 self.edges[site].frozen.insert(key);
                 Ok(())
             }
+            // Nobody uses the API with a token here.
+            Effect::Grant { .. } | Effect::Bar { .. } => Ok(()),
             Effect::Thaw { key } => {
                 self.edges[site].frozen.remove(&key);
                 Ok(())

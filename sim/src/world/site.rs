@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate_core::change::{Change, JobChange};
 use tidegate_core::effect::{Effect, Output};
 use tidegate_core::id::{Boot, ConnId, DeviceId, RequestId, SocketId, Ticket};
-use tidegate_core::input::{Input, Request};
+use tidegate_core::input::{Demand, Input, Request};
 use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::{Machine, Rows};
 use tidegate_core::object::ObjectReply;
@@ -22,7 +22,7 @@ use super::policy::Shelf;
 use super::{Event, Who, World};
 use crate::device::{EPOCH_MS, LinkEnd};
 use crate::run::DriverBug;
-use crate::scenario::{CommitPoint, Keep, Scenario, When};
+use crate::scenario::{CommitPoint, Fault, Keep, Scenario, When};
 use crate::stream::Stream;
 use crate::time::SimTime;
 use crate::watch::{Broken, Happened, Seen, Truth, seats};
@@ -270,9 +270,19 @@ impl World<'_> {
                 node.sockets.insert(socket, link);
                 let (device, role) = (self.links[link].device, self.links[link].role);
                 let device: DeviceId = self.devices[device].id.clone();
-                let remote =
-                    if self.links[link].twin.is_some() { "10.0.9.9:7" } else { "10.0.0.2:7" }.to_string();
-                Some(Input::Knock { socket, device, role, remote, credential: None })
+                let elsewhere = self.links[link].twin.is_some_and(|fault| {
+                    !matches!(self.scenario.faults[fault].fault, Fault::Twin { same_address: true, .. })
+                });
+                let remote = if elsewhere { "10.0.9.9:7" } else { "10.0.0.2:7" }.to_string();
+                Some(Input::Knock {
+                    socket,
+                    device,
+                    role,
+                    remote,
+                    credential: None,
+                    port: None,
+                    demand: Demand::Nothing,
+                })
             }
             Letter::Request { caller, request } => {
                 node.next_request += 1;
@@ -284,9 +294,9 @@ impl World<'_> {
     }
 
     fn step(&mut self, site: usize, input: Input) -> Result<(), Broken> {
-        let cold = self.prefetch(site, &input)?;
+        let now = self.nodes[site].clock(self.now);
+        let cold = self.prefetch(site, now, &input)?;
         let node = &mut self.nodes[site];
-        let now = node.clock(self.now);
         let mut out = Output::default();
         // What a boot decides it decides with the set that it boots with.
         let set = match &input {
@@ -315,12 +325,12 @@ impl World<'_> {
         Ok(())
     }
 
-    fn prefetch(&self, site: usize, input: &Input) -> Result<Rows, Broken> {
+    fn prefetch(&self, site: usize, now: Now, input: &Input) -> Result<Rows, Broken> {
         let node = &self.nodes[site];
         let mut have = Rows::new();
         let mut keys = BTreeSet::new();
         for _ in 0..8 {
-            node.machine.wants(input, &have, &mut keys);
+            node.machine.wants(now, input, &have, &mut keys);
             if keys.is_empty() {
                 return Ok(have);
             }

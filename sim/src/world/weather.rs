@@ -87,6 +87,11 @@ impl Weather {
         self.on.iter().any(|(_, fault)| matches!(fault, Fault::Refuse { path } if route.on(path)))
     }
 
+    /// Whether callbacks of a device are lost.
+    pub(super) fn callbacks_lost(&self, device: usize) -> bool {
+        self.on.iter().any(|(_, fault)| *fault == Fault::LoseCallbacks { device })
+    }
+
     /// By how much flushes of a site are late.
     pub(super) fn disk_slow(&self, site: usize) -> Duration {
         let slow = |(_, fault): &(usize, Fault)| match fault {

@@ -85,6 +85,7 @@ impl InstantStore {
             Verb::Abort { .. } => ObjectReply::Aborted,
             Verb::ListParts { .. } => ObjectReply::Parts(None),
             Verb::ListUploads => ObjectReply::Uploads(Vec::new()),
+            Verb::Find { .. } => ObjectReply::Found(Vec::new()),
             Verb::Delete => {
                 kept.objects.remove(key);
                 ObjectReply::Deleted

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tidegate_core::change::JournalEntry;
 use tidegate_core::effect::Output;
 use tidegate_core::id::{Boot, DeviceId, Role, Seq, SocketId};
-use tidegate_core::input::Input;
+use tidegate_core::input::{Demand, Input};
 use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::{Machine, Rows};
 use tidegate_core::policy::Builtin;
@@ -85,7 +85,7 @@ fn step_all(script: &Script) {
     let mut policies = script.policies.clone();
     let (mut out, mut wanted, nothing) = (Output::default(), BTreeSet::new(), Rows::new());
     for step in &script.steps {
-        machine.wants(&step.input, &nothing, &mut wanted);
+        machine.wants(step.now, &step.input, &nothing, &mut wanted);
         wanted.clear();
         out.clear();
         machine.step(step.now, &step.input, &step.cold, &mut policies, &mut out);
@@ -145,7 +145,7 @@ fn step_each(script: &Script, kinds: &mut BTreeMap<&'static str, Kind>) {
     for step in &script.steps {
         out.clear();
         let begun = Instant::now();
-        machine.wants(&step.input, &nothing, &mut wanted);
+        machine.wants(step.now, &step.input, &nothing, &mut wanted);
         wanted.clear();
         machine.step(step.now, &step.input, &step.cold, &mut policies, &mut out);
         let ns = begun.elapsed().as_nanos() as f64 - look;
@@ -249,7 +249,7 @@ pub fn idle(devices: u32) -> u64 {
         for (at, role) in [Role::Transfer, Role::Recorder].into_iter().enumerate() {
             let socket = SocketId(u64::from(n) * 2 + at as u64);
             let remote = "10.0.0.7".to_owned();
-            let knock = Input::Knock { socket, device: device.clone(), role, remote, credential: None };
+            let knock = Input::Knock { socket, device: device.clone(), role, remote, credential: None, port: None, demand: Demand::Nothing };
             for effect in step(&mut machine, &knock) {
                 if let (tidegate_core::effect::Effect::Send { conn, frame }, Role::Recorder) = (effect, role)
                 {

@@ -5,6 +5,7 @@ mod environment;
 mod instant;
 mod machine;
 mod queue;
+mod scale;
 mod script;
 mod table;
 mod upload;
@@ -49,8 +50,16 @@ enum What {
     Queue(queue::Options),
     /// One large file to one store, next to aws, s5cmd and rclone: wall time, CPU seconds per GiB, peak memory.
     Upload(upload::Options),
-    /// All of them with their defaults.
+    /// One site with thousands of links and viewers of the state stream: delivery, memory, CPU, and a storm.
+    Scale(scale::Options),
+    /// All of them with their defaults, but `scale`.
     All,
+    /// Holds devices and their links. Started by `scale`.
+    #[command(hide = true)]
+    ScaleClients(scale::clients::Options),
+    /// Reads state streams. Started by `scale`.
+    #[command(hide = true)]
+    ScaleViewers(scale::viewers::Options),
     /// Holds so many idle devices and says what they cost. Started by `core`.
     #[command(hide = true)]
     Idle {
@@ -77,9 +86,14 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> io::Result<()> {
-    if let What::Idle { devices } = args.what {
-        println!("{}", machine::idle(devices));
-        return Ok(());
+    match &args.what {
+        What::Idle { devices } => {
+            println!("{}", machine::idle(*devices));
+            return Ok(());
+        }
+        What::ScaleClients(options) => return scale::clients::run(options),
+        What::ScaleViewers(options) => return scale::viewers::run(options),
+        What::Core(_) | What::Queue(_) | What::Upload(_) | What::Scale(_) | What::All => {}
     }
     let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let dir = tempfile::Builder::new().prefix("tidegate-bench-").tempdir_in(parent)?;
@@ -96,12 +110,13 @@ fn run(args: &Args) -> io::Result<()> {
         What::Core(options) => machine::run(&bench, options, &mut tell)?,
         What::Queue(options) => queue::run(&bench, options, &mut tell)?,
         What::Upload(options) => upload::run(&bench, options, &mut tell)?,
+        What::Scale(options) => scale::run(&bench, options, &mut tell)?,
         What::All => {
             machine::run(&bench, &machine::Options::default(), &mut tell)?;
             queue::run(&bench, &queue::Options::default(), &mut tell)?;
             upload::run(&bench, &upload::Options::default(), &mut tell)?;
         }
-        What::Idle { .. } => {}
+        What::Idle { .. } | What::ScaleClients(_) | What::ScaleViewers(_) => {}
     }
     if args.json {
         println!("{:#}", json!({"tables": tables}));

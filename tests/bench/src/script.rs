@@ -9,7 +9,7 @@ use tidegate_core::effect::{Effect, Output};
 use tidegate_core::id::{
     Boot, ConnId, DeviceId, EpisodeId, ObjectKey, RequestId, Role, SocketId, TaskId, Ticket,
 };
-use tidegate_core::input::{Action, Command, Input, LostWhy, Request};
+use tidegate_core::input::{Action, Command, Demand, Input, LostWhy, Request};
 use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::{Machine, Rows};
 use tidegate_core::object::{ObjectOp, Store};
@@ -175,7 +175,7 @@ impl Site {
     fn prefetch(&self, input: &Input) -> Rows {
         let (mut have, mut wanted) = (Rows::new(), BTreeSet::new());
         loop {
-            self.machine.wants(input, &have, &mut wanted);
+            self.machine.wants(self.now, input, &have, &mut wanted);
             if wanted.is_empty() {
                 return have;
             }
@@ -215,7 +215,9 @@ impl Site {
             | Effect::Publish(_)
             | Effect::Gate(_)
             | Effect::Freeze { .. }
-            | Effect::Thaw { .. } => {}
+            | Effect::Thaw { .. }
+            | Effect::Grant { .. }
+            | Effect::Bar { .. } => {}
         }
     }
 
@@ -282,7 +284,7 @@ impl Site {
             let socket = SocketId(self.number());
             self.sockets.insert(socket, (d, role));
             let device = self.devices[d].id.clone();
-            self.tell(Input::Knock { socket, device, role, remote: "10.0.0.7".to_owned(), credential: None });
+            self.tell(Input::Knock { socket, device, role, remote: "10.0.0.7".to_owned(), credential: None, port: None, demand: Demand::Nothing });
         }
         if let Some(conn) = self.devices[d].uploader {
             let status = Status { connected: true, version: Some("2.0".to_owned()), ..Status::default() };
@@ -347,7 +349,7 @@ impl Site {
         self.order(d, Action::Config, &task);
         self.chatter(d, "idle");
         self.order(d, Action::Begin, &task);
-        self.ask(Request::CallbackStart { task: task.clone(), device: Some(device.clone()) });
+        self.ask(Request::CallbackStart { task: task.clone(), device: Some(device.clone()), credential: None });
         self.chatter(d, "ready");
         self.ask(Request::RefreshState { device: device.clone(), max_age_ms: 0 });
         for _ in 0..3 {
@@ -356,7 +358,7 @@ impl Site {
         }
         self.order(d, Action::Finish, &task);
         let facts = RecordingFacts { len: Some(LEN), messages: Some(1_000), ..RecordingFacts::default() };
-        self.ask(Request::CallbackFinish { task: task.clone(), device: device.clone(), facts });
+        self.ask(Request::CallbackFinish { task: task.clone(), device: device.clone(), facts, credential: None });
         self.deliver(d, &task);
         for episode in std::mem::take(&mut self.fresh) {
             self.ask(Request::Judge { episode, approve: true, reason: None });

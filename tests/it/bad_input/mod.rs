@@ -2,6 +2,7 @@
 //! goes on. One site takes many cases; after each of them [`Calm`] looks at the site.
 
 mod api;
+mod flood;
 mod link;
 mod s3;
 mod slow;

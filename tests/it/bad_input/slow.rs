@@ -136,6 +136,13 @@ fn slow_clients_are_hung_up_on_and_hold_nobody_up() {
         })
         .await;
         calm.holds("slow clients").await;
+        let metrics = site.send(http::Method::GET, "/metrics").await;
+        let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+        for operation in ["head", "body", "write"] {
+            let named = format!("tidegate_timeouts_total{{operation=\"{operation}\"}} ");
+            let line = metrics.lines().find(|line| line.starts_with(&named)).unwrap_or_default();
+            assert!(!line.is_empty() && !line.ends_with(" 0"), "{operation} is not counted: {metrics}");
+        }
         calm.end().await;
     });
 }

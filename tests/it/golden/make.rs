@@ -100,6 +100,8 @@ async fn waiting(folder: &Path) {
     .await;
     uploader.deliver(&site, &take("robot-1", "not-asked-for", 22, 9_000).mcap_only()).await;
     site.create_task("robot-9", "never-seen").await;
+    let (status, body) = site.post("/api/v1/devices/robot-1/token", &json!({"name": "left arm"})).await;
+    assert_eq!(status, 201, "{body}");
     let expected = seen(&site).await;
     site.stop().await;
     keep(&site, folder, &expected);
@@ -244,7 +246,8 @@ pub async fn seen(site: &Site) -> Value {
         let id = episode["id"].as_u64().expect("episode ids are numbers");
         jobs.push(site.sync_status(id).await);
     }
-    json!({"tasks": tasks, "episodes": episodes, "jobs": jobs})
+    let (devices, tokens) = (items("/api/v1/devices").await, items("/api/v1/tokens").await);
+    json!({"tasks": tasks, "episodes": episodes, "jobs": jobs, "devices": devices, "tokens": tokens})
 }
 
 fn keep(site: &Site, folder: &Path, expected: &Value) {

@@ -75,6 +75,8 @@ impl State {
             Key::Policy => self.kept.then(|| Row::Policy(Box::new(self.row.clone()))),
             Key::Module(module) => self.modules.get(module).map(|row| Row::Module(Box::new(row.clone()))),
             Key::Meta
+            | Key::Device(_)
+            | Key::Token(_)
             | Key::Task(_)
             | Key::Episode(_)
             | Key::Job(_)

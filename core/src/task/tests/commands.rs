@@ -13,7 +13,7 @@ fn config_needs_a_task_of_this_device_that_is_pending() {
         let command = Command { reply: Some(RequestId(9)), ..rig.command(&d1(), Action::Config, task) };
         let input = Input::Request { id: RequestId(9), request: Request::Command(command.clone()) };
         rig.step(
-            |parts, have, keys| crate::route::wants(parts, &input, have, keys),
+            |parts, have, keys| crate::route::wants(parts, core::iter::empty(), &input, have, keys),
             |tasks, cx| tasks.on_command_gated(cx, command),
         )
     };
@@ -28,6 +28,11 @@ fn config_needs_a_task_of_this_device_that_is_pending() {
     assert_eq!(cleared.task_state, Some(TaskState::Pending));
     assert_eq!(cleared.params.as_deref(), Some(r#"{"task_config":{"device_id":"d1","task_id":"T"}}"#));
     rig.report(&d1(), Reported::Ready, Some("T"));
+    let busy = Refusal::RecorderBusy { state: "ready".into(), task: "T".into() };
+    for named in [Some("T"), Some(" "), None] {
+        assert_eq!(gated(&mut rig, named).refusal(), &busy, "the device comes first");
+    }
+    rig.restart();
     let busy = Refusal::NotConfigurable(Some(TaskState::Ready));
     assert_eq!(gated(&mut rig, Some("T")).refusal(), &busy);
 }
@@ -104,7 +109,8 @@ fn begin_needs_a_task_of_this_device_that_is_pending_or_ready() {
 fn begin_moves_a_task_only_if_the_device_did_it() {
     for (end, state) in [
         (CallEnd::Done, TaskState::InProgress),
-        (CallEnd::Refused, TaskState::Ready),
+        // It is never begun again under this name, so it waits to be configured as the next attempt.
+        (CallEnd::Refused, TaskState::Pending),
         (CallEnd::Unknown, TaskState::Ready),
     ] {
         let mut rig = Rig::new();
@@ -112,12 +118,13 @@ fn begin_moves_a_task_only_if_the_device_did_it() {
         rig.report(&d1(), Reported::Ready, Some("T"));
         rig.run(&d1(), Action::Begin, "T", end);
         assert_eq!(rig.state("T"), state, "{end:?}");
-        assert!(rig.task("T").begun, "it was sent");
+        let row = rig.task("T");
+        assert_eq!((row.begun, row.attempt), if end == CallEnd::Refused { (false, 2) } else { (true, 1) });
     }
 }
 
 #[test]
-fn a_begin_nobody_knows_the_end_of_is_not_repeated_unless_the_device_is_still_ready() {
+fn a_begin_nobody_knows_the_end_of_is_never_repeated_under_its_name() {
     let mut rig = Rig::new();
     rig.create("T", &d1());
     rig.report(&d1(), Reported::Ready, Some("T"));
@@ -133,16 +140,29 @@ fn a_begin_nobody_knows_the_end_of_is_not_repeated_unless_the_device_is_still_re
     rig.restart();
     assert_eq!(begin(&mut rig).refusal(), &refused, "also after a restart");
     rig.report(&d1(), Reported::Ready, Some("T"));
-    assert_eq!(begin(&mut rig).cleared().task.as_deref(), Some("T"));
+    let row = rig.task("T");
+    assert_eq!((row.state, row.wire.as_str()), (TaskState::Pending, "T.2"));
+    assert!(row.earlier.expect("remembered")[0].owed, "nobody knows whether it recorded");
+    assert_eq!(begin(&mut rig).cleared().task.as_deref(), Some("T.2"));
 }
 
 #[test]
-fn a_begin_the_device_refused_may_be_sent_again() {
+fn a_begin_the_device_refused_is_sent_again_only_as_another_attempt() {
     let mut rig = Rig::new();
     rig.create("T", &d1());
     rig.report(&d1(), Reported::Ready, Some("T"));
     rig.run(&d1(), Action::Begin, "T", CallEnd::Refused);
-    rig.run(&d1(), Action::Begin, "T", CallEnd::Done);
+    assert!(!rig.task("T").earlier.expect("remembered")[0].owed, "it said that it did not record");
+    let begin = rig.command(&d1(), Action::Begin, Some("T"));
+    assert_eq!(rig.ask(Request::Command(begin)).cleared().task.as_deref(), Some("T.2"));
+    // The device still holds the configuration of the first attempt: another one of the same task may replace it.
+    let config = rig.command(&d1(), Action::Config, Some("T"));
+    assert_eq!(rig.ask(Request::Command(config)).cleared().task.as_deref(), Some("T.2"));
+    rig.create("U", &d1());
+    let config = rig.command(&d1(), Action::Config, Some("U"));
+    let busy = Refusal::RecorderBusy { state: "ready".into(), task: "T".into() };
+    assert_eq!(rig.ask(Request::Command(config)).refusal(), &busy);
+    rig.run(&d1(), Action::Begin, "T.2", CallEnd::Done);
     assert_eq!(rig.state("T"), TaskState::InProgress);
 }
 
@@ -173,7 +193,7 @@ fn cancel_gives_a_task_back_under_a_new_wire_id_once_it_recorded() {
         let command = rig.command(&d1(), Action::Begin, Some(name));
         assert_eq!(rig.ask(Request::Command(command)).cleared().task.as_deref(), Some("T.2"));
     }
-    assert!(rig.report(&d1(), Reported::Recording, Some("T")).is_nothing(), "the old attempt is over");
+    assert!(!rig.task("T").earlier.expect("remembered")[0].owed, "the device said that it dropped it");
     rig.report(&d1(), Reported::Recording, Some("T.2"));
     assert_eq!(rig.state("T"), TaskState::InProgress);
     rig.restart();
@@ -181,6 +201,30 @@ fn cancel_gives_a_task_back_under_a_new_wire_id_once_it_recorded() {
     assert_eq!(rig.task("T").wire.as_str(), "T.3");
     let command = rig.command(&d1(), Action::Finish, Some("T.2"));
     assert_eq!(rig.ask(Request::Command(command)).refusal(), &Refusal::NotOwned, "an attempt that is over");
+}
+
+#[test]
+fn the_own_id_of_a_task_stands_for_the_attempt_of_it_that_the_recorder_holds() {
+    let mut rig = Rig::new();
+    rig.create("T", &d1());
+    rig.report(&d1(), Reported::Recording, Some("T"));
+    rig.run(&d1(), Action::Cancel, "T", CallEnd::Done);
+    rig.report(&d1(), Reported::Recording, Some("T.2"));
+    rig.run(&d1(), Action::Cancel, "T.2", CallEnd::Done);
+    assert_eq!(rig.task("T").wire.as_str(), "T.3");
+    let cleared = |rig: &mut Rig, action: Action, name: &str| {
+        let command = rig.command(&d1(), action, Some(name));
+        rig.ask(Request::Command(command)).cleared().task.clone()
+    };
+    rig.report(&d1(), Reported::Idle, None);
+    assert_eq!(cleared(&mut rig, Action::Cancel, "T").as_deref(), Some("T.3"));
+    // A push that came late, or a recorder that goes on with what it was told to drop: the second attempt.
+    rig.report_while(&d1(), Reported::Recording, Some("T.2"), false);
+    for action in [Action::Finish, Action::Cancel, Action::Clear] {
+        assert_eq!(cleared(&mut rig, action, "T").as_deref(), Some("T.2"), "{action:?}");
+        // The other name of an attempt means that one.
+        assert_eq!(cleared(&mut rig, action, "T.3").as_deref(), Some("T.3"), "{action:?}");
+    }
 }
 
 #[test]

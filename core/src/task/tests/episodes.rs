@@ -230,12 +230,19 @@ fn changes_of_episodes_that_are_not_legal_are_refused() {
     let n = EpisodeId(rig.episode_of("T"));
     let at = rig.now.wall;
     let row = rig.episode_row(n.0);
-    let bound =
-        |key: &str| EpisodeChange::Bound { key: object_key(key), task: task_id("U"), wire: wire_id("U") };
+    let says = |key: &str, task: &str, len| EpisodeChange::Bound {
+        key: object_key(key),
+        task: task_id(task),
+        wire: wire_id(task),
+        len,
+        sha256: None,
+    };
+    let bound = |key: &str| says(key, "U", None);
     let job = JobId(1);
     let key = object_key("c");
     for change in [
         bound("f/d1/T.mcap"),
+        says("f/d1/T.mcap", "T", Some(7)),
         EpisodeChange::Recorded(Box::new(row)),
         EpisodeChange::Queued { episode: n, job },
         EpisodeChange::Synced { episode: n, job, key, at },
@@ -247,4 +254,12 @@ fn changes_of_episodes_that_are_not_legal_are_refused() {
         assert_eq!(rig.shadow.row(&Key::Episode(n)), rig.disk[&Key::Episode(n)], "{change:?}");
     }
     assert_eq!(rig.shadow.apply_episode(&bound("f/d1/U.mcap")).map(|touched| touched.len()), Ok(1));
+    for (change, legal) in [
+        (bound("f/d1/U.mcap"), false),
+        (says("f/d1/U.mcap", "U", Some(7)), true),
+        (says("f/d1/U.mcap", "U", Some(7)), false),
+        (says("f/d1/U.mcap", "V", Some(8)), false),
+    ] {
+        assert_eq!(rig.shadow.apply_episode(&change).is_ok(), legal, "{change:?}");
+    }
 }

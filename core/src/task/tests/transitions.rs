@@ -14,13 +14,33 @@ fn changes(attempt: u32) -> Vec<TaskChange> {
         TaskChange::Readied { task: task.clone(), cause, at },
         TaskChange::BeginSent { task: task.clone(), at },
         TaskChange::Started { task: task.clone(), cause, at },
-        TaskChange::Finished { task: task.clone(), cause, facts: None, at },
+        TaskChange::Finished { task: task.clone(), cause, facts: None, at, timed: true },
         TaskChange::Completed { task: task.clone(), at },
         TaskChange::Failed { task: task.clone(), reason: "r".into(), at },
-        TaskChange::Returned { task: task.clone(), attempt, wire, cause, at },
+        TaskChange::Returned { task: task.clone(), attempt, wire: wire.clone(), cause, at, remembered: true },
         TaskChange::Cancelled { task: task.clone(), at },
-        TaskChange::Noted { task, error: None, at },
+        TaskChange::Noted { task: task.clone(), error: None, at },
+        TaskChange::Resumed { task: task.clone(), attempt, wire, cause, at },
+        TaskChange::Owed { task, attempt, owed: true, asked: 0, at },
     ]
+}
+
+#[test]
+fn a_task_that_waits_for_its_recording_goes_back_only_because_a_person_says_so() {
+    let returned = |cause| {
+        let task = task_id("T");
+        let wire = WireId::of_attempt(&task, 2);
+        TaskChange::Returned { task, attempt: 2, wire, cause, at: Wall(5), remembered: true }
+    };
+    let uploading = Some(TaskState::Uploading);
+    let next = super::super::state::next;
+    assert_eq!(next(uploading, &returned(TaskCause::Resolved)), Some(TaskState::Pending));
+    for cause in [TaskCause::Answer, TaskCause::Report, TaskCause::Transfer, TaskCause::Operator] {
+        assert_eq!(next(uploading, &returned(cause)), None, "{cause:?}");
+    }
+    for over in [TaskState::Completed, TaskState::Failed, TaskState::Cancelled] {
+        assert_eq!(next(Some(over), &returned(TaskCause::Resolved)), None);
+    }
 }
 
 #[test]
@@ -35,9 +55,11 @@ fn exactly_these_transitions_are_legal() {
         ("finished", ". uuu...."),
         ("completed", ". cccc..."),
         ("failed", ". ..ff..."),
-        ("returned", ". .pp...."),
+        ("returned", ". ppp...."),
         ("cancelled", ". xxx...."),
         ("noted", ". priu..."),
+        ("resumed", ". ii....."),
+        ("owed", ". priucfx"),
     ];
     let letter = |state| match state {
         None => '.',
@@ -103,7 +125,7 @@ fn the_first_moment_of_ready_and_started_is_kept_and_final_states_have_their_mom
         TaskChange::Created { task: task.clone(), device: d1(), config: None, at: at(1) },
         TaskChange::Readied { task: task.clone(), cause, at: at(2) },
         TaskChange::Started { task: task.clone(), cause, at: at(3) },
-        TaskChange::Finished { task: task.clone(), cause, facts, at: at(4) },
+        TaskChange::Finished { task: task.clone(), cause, facts, at: at(4), timed: true },
     ] {
         tasks.apply_task(&change).expect("legal");
     }

@@ -84,6 +84,24 @@ fn a_lost_request_is_made_again_when_the_uploader_shows_that_it_knows_nothing_of
 }
 
 #[test]
+fn an_older_uploader_that_lists_only_what_waits_is_asked_again_on_the_same_link() {
+    let scant = || {
+        let waiting_ack_tasks = Some(Vec::new());
+        TransferMessage::Status(Status { waiting_ack_tasks, ..Status::default() })
+    };
+    let mut rig = Rig::new();
+    rig.link_up(&d1(), 1);
+    uploading(&mut rig, "T");
+    assert!(rig.say(&d1(), scant()).is_nothing(), "asked a moment ago");
+    rig.pass(Duration::from_secs(31));
+    assert_eq!(rig.say(&d1(), scant()).frames(), ["request T"]);
+    // What it began it does not list: it is not asked for that.
+    rig.say(&d1(), TransferMessage::UploadStarted(Announced { key: None, ..claim("T") }));
+    rig.pass(Duration::from_secs(31));
+    assert!(rig.say(&d1(), scant()).frames().is_empty());
+}
+
+#[test]
 fn what_the_uploader_lists_as_on_its_way_is_not_asked_for_again() {
     use UploadStatus::{Active, Completed, Failed, Pending, RetryWait, Unknown};
     for (listed, asked) in [
@@ -129,12 +147,12 @@ fn not_found_is_noted_but_not_believed() {
     };
     let seen = rig.say(&d1(), lost(Some("No MCAP file matching T in /rec")));
     assert_eq!(seen.changes, ["task.noted"]);
-    assert!(seen.ops().is_empty(), "no key was ever named");
+    assert_eq!(seen.op().1, "find d1/T.mcap", "no key was ever named");
     assert_eq!(rig.state("T"), TaskState::Uploading);
     rig.say(&d1(), TransferMessage::UploadStarted(claim("T")));
     assert_eq!(rig.task("T").error, None, "it works after all");
     let seen = rig.say(&d1(), lost(None));
-    assert_eq!(rig.task("T").error.as_deref(), Some("upload file not found"));
+    assert_eq!(rig.task("T").error.as_deref(), Some("upload_not_found: upload file not found"));
     assert_eq!(seen.op().1, "head f/d1/T.mcap", "uploaders say it of what they have uploaded, too");
     let unknown = TransferMessage::UploadNotFound { task: "U".into(), detail: None };
     assert_eq!(rig.say(&d1(), unknown).codes(), ["not_owned"]);
@@ -149,4 +167,22 @@ fn losing_the_uploader_or_the_recorder_moves_no_task() {
     assert!(rig.link_down(&d1()).is_nothing());
     assert!(rig.on(|tasks, cx| tasks.on_link_down(cx, &d1(), Role::Recorder)).is_nothing());
     assert_eq!(rig.state("T"), TaskState::InProgress);
+}
+
+#[test]
+fn an_attempt_gets_few_keys_before_anything_is_uploaded_under_them() {
+    let mut rig = Rig::new();
+    rig.link_up(&d1(), 1);
+    rig.create("T", &d1());
+    let day = |n: usize| Announced { key: Some(std::format!("f/d1/{n}/T.mcap")), ..claim("T") };
+    let mut bound = 0;
+    for n in 0..limits::KEYS_PER_ATTEMPT * 2 {
+        let seen = rig.say(&d1(), TransferMessage::UploadStarted(day(n)));
+        bound += seen.changes.iter().filter(|change| **change == "episode.bound").count();
+    }
+    assert_eq!(bound, limits::KEYS_PER_ATTEMPT);
+    assert!(rig.say(&d1(), TransferMessage::UploadStarted(day(0))).changes.is_empty());
+    let last = limits::KEYS_PER_ATTEMPT * 2 - 1;
+    let seen = rig.say(&d1(), TransferMessage::UploadComplete(day(last)));
+    assert_eq!(seen.changes, ["episode.bound"], "what is uploaded is verified under whatever key");
 }

@@ -386,9 +386,75 @@ fn a_key_belongs_to_one_attempt_for_ever() {
 }
 
 #[test]
+fn a_key_that_is_the_name_of_another_recording_is_not_taken_before_that_one_is_announced() {
+    for own in [d1(), d2()] {
+        let mut rig = Rig::new();
+        rig.link_up(&d1(), 1);
+        rig.create("T", &d1());
+        rig.link_up(&d2(), 2);
+        rig.create("U", &own);
+        let stolen = Announced { key: claim("T").key, ..claim("U") };
+        for message in
+            [TransferMessage::UploadStarted(stolen.clone()), TransferMessage::UploadComplete(stolen.clone())]
+        {
+            let seen = rig.say(&own, message);
+            assert_eq!((seen.codes(), seen.ops().len()), (std::vec!["key_conflict"], 0), "{own}");
+            assert!(!seen.changes.contains(&"episode.bound"), "{own}: {:?}", seen.changes);
+        }
+        // The one whose name it is gets it.
+        let head = rig.say(&d1(), TransferMessage::UploadComplete(claim("T"))).op().0;
+        assert_eq!(complete(&mut rig, head).frames(), ["ack T"]);
+    }
+    // A key that is no name of a recording that anybody knows may be anybody's.
+    for key in ["f/d2/V.mcap", "f/d2/T.mcap", "T.mcap"] {
+        let mut rig = Rig::new();
+        rig.link_up(&d1(), 1);
+        rig.create("T", &d1());
+        rig.create("U", &d1());
+        let odd = Announced { key: Some(key.into()), ..claim("U") };
+        assert_eq!(rig.say(&d1(), TransferMessage::UploadComplete(odd)).op().1, std::format!("head {key}"));
+    }
+}
+
+#[test]
+fn what_was_announced_before_a_restart_is_compared_after_it() {
+    let silent = || Announced { len: None, sha256: None, ..claim("T") };
+    let bare = || ObjectReply::Head(Some(ObjectFacts { announced: None, sha256: None, ..head_facts() }));
+    let other = || ObjectReply::Got(Got::Digest { len: LEN, sha256: other_sha() });
+    let facts = || crate::row::RecordingFacts { len: Some(LEN), ..Default::default() };
+    let looked = |rig: &mut Rig, reply| {
+        rig.restart();
+        rig.link_up(&d1(), 2);
+        let head = rig.say(&d1(), TransferMessage::UploadComplete(silent())).op().0;
+        let sidecar = rig.done(head, bare()).op().0;
+        let digest = rig.done(sidecar, sidecar_with(None)).op().0;
+        rig.done(digest, reply)
+    };
+    // Somebody put other bytes of the same length there, and the recorder's word for the length is all that is left.
+    let mut rig = Rig::new();
+    rig.link_up(&d1(), 1);
+    rig.create("T", &d1());
+    rig.finish("T", &d1(), facts());
+    rig.say(&d1(), TransferMessage::UploadComplete(claim("T")));
+    let seen = looked(&mut rig, other());
+    assert_eq!((seen.codes(), seen.frames().len(), seen.ops().len()), (std::vec!["digest_mismatch"], 0, 0));
+    // A later word of the uploader counts in its place.
+    let newer = Announced { sha256: Some(other_sha()), ..claim("T") };
+    assert_eq!(
+        rig.say(&d1(), TransferMessage::UploadComplete(newer)).changes,
+        ["task.noted", "episode.bound"]
+    );
+    let confirm = looked(&mut rig, other()).op().0;
+    assert_eq!(rig.done(confirm, bare()).frames(), ["ack T"]);
+    // An earlier word compares, and vouches for nothing.
+    let (mut rig, _) = begun(&claim("T"));
+    let seen = looked(&mut rig, digest_reply());
+    assert_eq!(seen.codes(), ["no_evidence"]);
+}
+
+#[test]
 fn only_keys_of_mcap_objects_are_looked_at() {
     for (key, code) in [
-        (None, "key_missing"),
         (Some("f/d1/T.json"), "bad_key"),
         (Some("f/../T.mcap"), "bad_key"),
         (Some("/T.mcap"), "bad_key"),
@@ -447,7 +513,22 @@ fn a_task_named_among_those_that_wait_is_looked_at_again() {
     };
     assert_eq!(rig.say(&d1(), named(&["T"])).op().1, "head f/d1/T.mcap");
     rig.create("U", &d1());
-    assert!(rig.say(&d1(), named(&["U", "nope", "../"])).is_nothing(), "no key is known");
+    let ops = rig.say(&d1(), named(&["U", "nope", "../"])).ops();
+    assert_eq!(ops.len(), 1, "{ops:?}");
+    assert_eq!(ops[0].1, "find d1/U.mcap", "no key is known");
+}
+
+#[test]
+fn a_recording_that_a_list_names_twice_is_acknowledged_once() {
+    let (mut rig, head) = begun(&claim("T"));
+    complete(&mut rig, head);
+    let both = TransferMessage::Status(Status {
+        connected: true,
+        uploads: Some(std::vec![entry(UploadStatus::WaitAck, claim("T"))]),
+        waiting_ack_tasks: Some(std::vec!["T".to_string()]),
+        ..Status::default()
+    });
+    assert_eq!(rig.say(&d1(), both).frames(), ["ack T"]);
 }
 
 #[test]
@@ -632,6 +713,33 @@ fn without_evidence_the_copy_at_the_edge_is_read_again_before_it_is_acknowledged
 }
 
 #[test]
+fn what_was_said_before_the_end_of_a_task_is_no_evidence_after_it() {
+    let mut rig = Rig::new();
+    rig.create("T", &d1());
+    rig.recorder_up(&d1());
+    rig.report(&d1(), Reported::Recording, Some("T"));
+    rig.recorder_down(&d1());
+    rig.pass(Duration::from_secs(30));
+    rig.wake();
+    rig.link_up(&d1(), 1);
+    let head = rig.say(&d1(), TransferMessage::UploadComplete(claim("T.2"))).op().0;
+    let sidecar = rig.done(head, head_reply()).op().0;
+    let digest = rig.done(sidecar, sidecar_reply()).op().0;
+    assert_eq!(rig.confirm(digest).frames(), ["ack T.2"]);
+    // The first attempt's recording is owed: that keeps the task in memory, and not what was said of the second one.
+    let row = rig.task("T");
+    assert_eq!((row.state, row.earlier.map(|all| all[0].owed)), (TaskState::Completed, Some(true)));
+    let silent = Announced { len: None, sha256: None, ..claim("T.2") };
+    for message in
+        [TransferMessage::UploadComplete(silent.clone()), status(true, std::vec![waiting(silent.clone())])]
+    {
+        let seen = rig.say(&d1(), message);
+        assert!(!seen.frames().contains(&"ack T.2".into()), "{seen:?}");
+        assert!(seen.ops().iter().all(|(_, op)| op == "head f/d1/T.2.mcap"), "{seen:?}");
+    }
+}
+
+#[test]
 fn without_evidence_and_without_a_copy_at_the_edge_nothing_is_acknowledged() {
     let mut rig = Rig::new();
     let n = rig.episode_of("T");
@@ -648,6 +756,18 @@ fn without_evidence_and_without_a_copy_at_the_edge_nothing_is_acknowledged() {
     }
     let seen = rig.say(&d1(), TransferMessage::UploadComplete(Announced { len: None, ..claim("T") }));
     assert_eq!(seen.frames(), ["ack T"], "a digest is evidence");
+}
+
+#[test]
+fn a_copy_that_goes_while_it_is_read_again_stands_in_for_nobody() {
+    let mut rig = Rig::new();
+    let n = rig.episode_of("T");
+    let silent = Announced { len: None, sha256: None, ..claim("T") };
+    let head = rig.say(&d1(), TransferMessage::UploadComplete(silent)).op().0;
+    let digest = rig.done(head, head_reply()).op().0;
+    removed(&mut rig, n);
+    let seen = rig.done(digest, digest_reply());
+    assert_eq!((seen.codes(), seen.frames().len()), (std::vec!["no_evidence"], 0));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::fact::CallEnd;
+use crate::input::TransferAsk;
 use crate::outcome::Fault;
 use proptest::prelude::*;
 
@@ -56,13 +57,15 @@ impl World {
                     return;
                 };
                 let sent = rig.on(|tasks, cx| tasks.on_command_sent(cx, &command));
-                let end = rig.on(|tasks, cx| tasks.on_command_ended(cx, &command, ENDS[c % 3]));
+                let end = rig.end(&command, ENDS[c % 3]);
                 assert!(sent.facts.is_empty());
                 end
             }
             4 | 5 => rig.report(&device, REPORTS[c % 5], Some(name)),
             6 => rig.finish(name, &device, Default::default()),
-            7 => rig.ask(Request::CallbackStart { task: name.into(), device: Some(device) }),
+            7 => {
+                rig.ask(Request::CallbackStart { task: name.into(), device: Some(device), credential: None })
+            }
             8 => rig.ask(Request::CancelTask { task: name.into() }),
             9..=11 => {
                 // Sometimes a wrong digest, sometimes the key of another attempt.
@@ -97,6 +100,21 @@ impl World {
                 rig.ask(Request::Judge { episode: EpisodeId(1 + a as u64), approve: c % 3 > 0, reason: None })
             }
             25 => rig.ask(Request::SyncBatch),
+            26 => {
+                let to = if c % 2 == 0 { TaskState::Failed } else { TaskState::Pending };
+                rig.ask(Request::ResolveTask { task: name.into(), to, reason: None })
+            }
+            27 => {
+                let waiting = Some(std::vec![name.to_string(), NAMES[b % 6].to_string()]);
+                let status =
+                    Status { connected: c % 2 == 0, waiting_ack_tasks: waiting, ..Status::default() };
+                rig.say(&device, TransferMessage::Status(status))
+            }
+            28 => rig.say(&device, status(false, Vec::new())),
+            29 => {
+                let ask = TransferAsk::Upload { task: name.into(), priority: 1 };
+                rig.ask(Request::Transfer { device, ask })
+            }
             _ => {
                 let (id, job) = (EpisodeId(1 + a as u64), crate::id::JobId(1 + a as u64));
                 let mark = rig.disk.get(&Key::Episode(id)).cloned().flatten();
@@ -124,6 +142,12 @@ impl World {
             Some("head") => head_reply(),
             Some("sidecar") => sidecar_reply(),
             Some("digest") => digest_reply(),
+            Some("find") => {
+                let name = op.rsplit('/').next().expect("a name");
+                let here = object_key(&std::format!("f/d1/{name}"));
+                let other = object_key(&std::format!("g/d1/{name}"));
+                ObjectReply::Found([here, other].into_iter().take((c / 8 + a) % 3).collect())
+            }
             _ => ObjectReply::Deleted,
         };
         let outcome = match c % 8 {
@@ -146,7 +170,7 @@ proptest! {
 
     #[test]
     fn no_order_of_inputs_breaks_the_tasks(
-        steps in proptest::collection::vec([0..27_usize, 0..12_usize, 0..12_usize, 0..24_usize], 1..160)
+        steps in proptest::collection::vec([0..31_usize, 0..12_usize, 0..12_usize, 0..24_usize], 1..160)
     ) {
         let mut world = World { rig: Rig::new(), commands: Vec::new(), ops: Vec::new(), acked: 0 };
         for task in ["T", "U"] {

@@ -79,7 +79,10 @@ fn what_policies_judge_by_is_another_and_the_next_part_asks() {
     rig.want(1, 3 * MIB, false);
     rig.run(&mut store);
     assert_eq!(asked(&rig).len(), 1, "an hour is not over");
-    rig.step(|_, uploads, cx| uploads.on_turned(cx));
+    rig.step(|_, uploads, cx| {
+        uploads.turn(cx.now.mono);
+        uploads.on_turned(cx)
+    });
     rig.want(2, 3 * MIB, false);
     rig.run(&mut store);
     assert_eq!(asked(&rig).len(), 2);
@@ -124,11 +127,17 @@ fn whoever_booked_a_turn_is_heard_at_once_when_policies_or_what_they_judge_by_ar
     for recheck_ms in [0, 5_000] {
         let (mut rig, mut store) = crawling(recheck_ms);
         let before = asked(&rig).len();
-        rig.step(|_, uploads, cx| uploads.on_turned(cx));
+        rig.step(|_, uploads, cx| {
+            uploads.turn(cx.now.mono);
+            uploads.on_turned(cx)
+        });
         assert_eq!(asked(&rig).len(), before + 1, "one question is enough");
         assert!(rig.open.is_empty(), "the limit is as before");
         rig.policies.bandwidth = None;
-        rig.step(|_, uploads, cx| uploads.on_turned(cx));
+        rig.step(|_, uploads, cx| {
+            uploads.turn(cx.now.mono);
+            uploads.on_turned(cx)
+        });
         let sending: std::collections::BTreeSet<_> = rig.open.values().map(|op| op.key.clone()).collect();
         assert_eq!(sending.len(), 2, "both go in that step: {:?}", rig.open);
         rig.run(&mut store);
@@ -142,7 +151,10 @@ fn a_site_that_stops_asks_nobody_though_what_policies_judge_by_is_another() {
     let before = asked(&rig).len();
     rig.stopping = true;
     rig.step(|_, uploads, cx| uploads.on_shutdown(cx));
-    rig.step(|_, uploads, cx| uploads.on_turned(cx));
+    rig.step(|_, uploads, cx| {
+        uploads.turn(cx.now.mono);
+        uploads.on_turned(cx)
+    });
     assert_eq!(asked(&rig).len(), before);
 }
 

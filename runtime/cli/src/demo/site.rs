@@ -92,7 +92,7 @@ impl Place {
             }
         }
         *slot.lock().await = Some(Running { child: command.spawn().map_err(trouble)? });
-        let site = Site::at(&format!("http://127.0.0.1:{}", self.api_port))?;
+        let site = Site::here(self.api_port);
         let ready = async {
             while !site.is_ready().await {
                 if let Some(running) = slot.lock().await.as_mut()

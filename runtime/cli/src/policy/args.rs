@@ -7,6 +7,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use tidegate_core::policy::Slot;
 
 use super::settings::Given;
+use crate::args::SiteAt;
 
 /// Reads the name of a slot; a wrong one is answered with the nearest.
 fn slot() -> impl TypedValueParser<Value = Slot> {
@@ -77,14 +78,6 @@ pub(crate) enum PolicyCommand {
     Unquarantine(Unquarantine),
     /// Print recent decisions of a slot with their questions, one JSON object a line
     Decisions(Decisions),
-}
-
-/// The way to a site.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct SiteAt {
-    /// Address of the site's API
-    #[arg(long, value_name = "URL", env = "TIDEGATE_API", default_value = "http://127.0.0.1:8080")]
-    pub(crate) api: String,
 }
 
 /// Settings of a module.

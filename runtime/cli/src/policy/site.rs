@@ -5,11 +5,10 @@ use http::Method;
 use serde_json::{Map, Value, json};
 use tidegate_core::policy::Slot;
 
-use super::args::{
-    Activate, Decisions, Load, QuarantineModule, Reset, Rollback, Shadow, SiteAt, Unquarantine,
-};
+use super::args::{Activate, Decisions, Load, QuarantineModule, Reset, Rollback, Shadow, Unquarantine};
 use super::settings::{Given, nearest, to_json};
 use super::{desk, local, short};
+use crate::args::SiteAt;
 use crate::ask::{Site, number, text};
 use crate::{Done, Failure, say};
 
@@ -43,14 +42,14 @@ fn told(status: u16, body: Value) -> Result<Value, Failure> {
 
 /// What the site knows of its policies.
 pub(super) async fn view(at: &SiteAt) -> Result<(Site, Value), Failure> {
-    let site = Site::at(&at.api)?;
+    let site = Site::at(at)?;
     let view = asked(&site, Method::GET, POLICIES, None).await?;
     Ok((site, view))
 }
 
 /// The changes of the site's policies.
 pub(super) async fn turns(at: &SiteAt) -> Result<Value, Failure> {
-    asked(&Site::at(&at.api)?, Method::GET, &format!("{POLICIES}/history"), None).await
+    asked(&Site::at(at)?, Method::GET, &format!("{POLICIES}/history"), None).await
 }
 
 /// The modules that a site knows.
@@ -116,7 +115,7 @@ pub(super) async fn load(args: Load) -> Done {
     let (path, bytes) = local::module_bytes(&args.module)?;
     let signature = path.with_extension("wasm.sig");
     let signature = if desk::is_file(&signature) { Some(desk::read_text(&signature)?) } else { None };
-    let site = Site::at(&args.site.api)?;
+    let site = Site::at(&args.site)?;
     let settings = to_json(&args.settings.given).to_string();
     let signature = signature.map(|text| text.split_whitespace().collect::<String>());
     let mut headers = vec![("content-type", "application/wasm")];
@@ -230,7 +229,7 @@ async fn activated(site: &Site, slot: Slot, module: &str, given: &[Given]) -> Do
 
 pub(super) async fn shadow(args: Shadow) -> Done {
     if args.end {
-        let site = Site::at(&args.site.api)?;
+        let site = Site::at(&args.site)?;
         asked(&site, Method::DELETE, &format!("{POLICIES}/shadow"), None).await?;
         say("nothing decides in the shadow any more");
         return Ok(());
@@ -262,7 +261,7 @@ async fn shadowed(site: &Site, slot: Slot, module: &str, given: &[Given]) -> Don
 }
 
 pub(super) async fn reset(args: Reset) -> Done {
-    let site = Site::at(&args.site.api)?;
+    let site = Site::at(&args.site)?;
     let path = format!("{POLICIES}/{}/reset", args.slot.name());
     let view = asked(&site, Method::POST, &path, Some(&json!({}))).await?;
     say(&format!("the default decides {} now: {}", args.slot.name(), super::list::generation(&view)));
@@ -270,7 +269,7 @@ pub(super) async fn reset(args: Reset) -> Done {
 }
 
 pub(super) async fn rollback(args: Rollback) -> Done {
-    let site = Site::at(&args.site.api)?;
+    let site = Site::at(&args.site)?;
     let body = args.generation.map_or_else(|| json!({}), |generation| json!({"generation": generation}));
     let view = asked(&site, Method::POST, &format!("{POLICIES}/rollback"), Some(&body)).await?;
     say(&match args.generation {
@@ -299,7 +298,7 @@ pub(super) async fn unquarantine(args: Unquarantine) -> Done {
 }
 
 pub(super) async fn decisions(args: Decisions) -> Done {
-    let site = Site::at(&args.site.api)?;
+    let site = Site::at(&args.site)?;
     let limit = args.limit.map_or_else(String::new, |limit| format!("?limit={limit}"));
     let path = format!("{POLICIES}/{}/decisions{limit}", args.slot.name());
     let answer = site.send(Method::GET, &path, &[], Vec::new()).await?;

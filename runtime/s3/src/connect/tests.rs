@@ -42,7 +42,13 @@ fn dial(trusted: CertificateDer<'static>) -> Dial<RealNet> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted).unwrap();
     let limit = Duration::from_secs(20);
-    Dial { net: RealNet, tls: Some(tls_with(roots).unwrap()), connect_timeout: limit, silence: limit }
+    Dial {
+        net: RealNet,
+        tls: Some(tls_with(roots).unwrap()),
+        connect_timeout: limit,
+        silence: limit,
+        timeouts: Timeouts::default(),
+    }
 }
 
 #[tokio::test]

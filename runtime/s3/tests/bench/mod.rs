@@ -17,6 +17,7 @@ use tidegate_runtime::object::ObjectStore;
 use tidegate_runtime::object::edge::EdgeStore;
 use tidegate_runtime::real::RealSeams;
 use tidegate_runtime::seam::{Listener, Net, Seams};
+use tidegate_runtime::timeouts::Timeouts;
 use tidegate_s3::{CloudConfig, CloudStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -29,6 +30,8 @@ pub struct Bench {
     pub spool: Spool<RealSeams>,
     pub endpoint: String,
     pub withheld: Arc<Withheld>,
+    /// Of all destinations made here.
+    pub timeouts: Timeouts,
     server: JoinHandle<()>,
     _folder: TempDir,
 }
@@ -74,7 +77,7 @@ impl Bench {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let served = Endpoint::new(spool.clone(), config);
         let server = tokio::spawn(async move { served.serve(listener, std::future::pending()).await });
-        Bench { spool, endpoint, withheld, server, _folder: folder }
+        Bench { spool, endpoint, withheld, timeouts: Timeouts::default(), server, _folder: folder }
     }
 
     /// Nobody listens any more.
@@ -91,7 +94,7 @@ impl Bench {
         let mut config = config(self.endpoint.clone());
         change(&mut config);
         let source = Arc::new(EdgeStore::new(self.spool.clone(), EDGE));
-        Cloud(Box::new(CloudStore::new(RealSeams::new(), &config, source).unwrap()))
+        Cloud(Box::new(CloudStore::new(RealSeams::new(), &config, source, self.timeouts.clone()).unwrap()))
     }
 
     /// Puts a recording at the edge.
@@ -163,6 +166,8 @@ pub enum Line {
     Close,
     /// Says nothing and keeps the connection.
     Hang,
+    /// Begins an answer and says a little more of it every 100 ms, without an end.
+    Dribble,
 }
 
 /// A store that treats every request like `line` says. Its URL.
@@ -183,6 +188,14 @@ pub async fn scripted(line: Line) -> String {
                     stream.shutdown().await.unwrap();
                 }
                 Line::Close => drop(stream),
+                Line::Dribble => {
+                    let head = "HTTP/1.1 200 OK\r\nx-so-far: ";
+                    let mut said = stream.write_all(head.as_bytes()).await;
+                    while said.is_ok() {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        said = stream.write_all(b"x").await;
+                    }
+                }
                 Line::Hang => {
                     // Ends when the client gives up.
                     let _ = stream.read_u8().await;

@@ -3,21 +3,36 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tidegate_core::digest::Sha256;
-use tidegate_core::id::EpisodeId;
+use tidegate_core::effect::{ConflictKind, ConflictView};
+use tidegate_core::id::{DeviceId, EpisodeId};
 use tidegate_core::input::Action;
 use tidegate_core::limits::CONFIG_BYTES;
 use tidegate_core::policy::Slot;
 use tidegate_core::refusal::{PolicyRefusal, Refusal};
 use tidegate_core::row::{Qa, TaskState};
+use tidegate_core::time::Wall;
 
 use super::super::{BODY_MAX, Stage};
 use super::{driven_by_hand, site, view};
+
+fn conflict() -> ConflictView {
+    ConflictView {
+        kind: ConflictKind::UnknownTask,
+        device_state: "recording".to_owned(),
+        device_task: "t9".to_owned(),
+        task: None,
+        wire: None,
+        status: None,
+        since: Wall(0),
+    }
+}
 
 fn table() -> Vec<(Refusal, u16, Value)> {
     let id = EpisodeId(7);
     let mut failed = view();
     failed.error = Some("recorder rpc timeout".to_owned());
-    let refresh = |timeout, command| Refusal::RefreshFailed { timeout, view: failed.clone(), command };
+    let refresh =
+        |timeout, command| Refusal::RefreshFailed { timeout, view: Box::new(failed.clone()), command };
     vec![
         (
             Refusal::RecorderOffline,
@@ -53,6 +68,13 @@ fn table() -> Vec<(Refusal, u16, Value)> {
             409,
             json!({"code": "recorder_busy", "error": "recorder is not idle; config is rejected",
                 "current_state": "ready", "task_id": "t1"}),
+        ),
+        (
+            Refusal::HoldsAnother { state: "recording".to_owned(), task: "t2".to_owned() },
+            409,
+            json!({"code": "recorder_busy",
+                "error": "recorder holds another task and would drop it; name that one, or none",
+                "current_state": "recording", "task_id": "t2"}),
         ),
         (
             Refusal::TaskIdRequired("task_config.task_id"),
@@ -93,12 +115,29 @@ fn table() -> Vec<(Refusal, u16, Value)> {
             json!({"action": "pause", "error": "recorder rpc timeout", "result_unknown": true}),
         ),
         (Refusal::TooManyLinks, 503, json!({"code": "too_many_links"})),
+        (Refusal::Contested { retry_after_ms: 9_001 }, 503, json!({"code": "contested_id"})),
         (Refusal::Stopping, 503, json!({"error": "the site is stopping", "code": "stopping"})),
         (
             Refusal::TaskNotFound("t9".to_owned()),
             404,
             json!({"code": "task_not_found", "error": "Task not found: t9", "error_msg": "Task not found: t9"}),
         ),
+        (
+            Refusal::NoConflict(DeviceId::new("r1").unwrap()),
+            404,
+            json!({"code": "no_conflict", "device_id": "r1"}),
+        ),
+        (
+            Refusal::ConflictChanged(Box::new(conflict())),
+            409,
+            json!({"code": "conflict_changed", "conflict": {
+                "kind": "unknown_task",
+                "device_state": "recording",
+                "device_task_id": "t9",
+                "since": "1970-01-01T00:00:00Z",
+            }}),
+        ),
+        (Refusal::ConflictNeedsCommand(Box::new(conflict())), 409, json!({"code": "conflict_needs_command"})),
         (Refusal::TaskExists("t9".to_owned()), 409, json!({"code": "task_exists"})),
         (
             Refusal::NotCancellable(TaskState::Completed),
@@ -339,4 +378,14 @@ async fn a_request_that_the_driver_took_and_never_answered_has_an_unknown_result
     let ((status, answer), ()) = tokio::join!(fell.post("/api/v1/tasks/t1/cancel", ""), dropped);
     assert_eq!((status, &answer["code"]), (503, &json!("stopping")));
     assert_eq!(answer["result_unknown"], true, "its commit may have been the last: {answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_does_not_answer_is_not_waited_for_for_ever_and_that_is_counted() {
+    let (site, _letters) = driven_by_hand();
+    let (status, answer) = site.post("/api/v1/recorder/r1/pause", "").await;
+    assert_eq!((status, &answer["code"]), (504, &json!("no_answer")), "{answer}");
+    assert_eq!(answer["result_unknown"], true, "{answer}");
+    let (_, text) = site.raw(Method::GET, "/metrics", "").await;
+    assert!(text.contains("tidegate_timeouts_total{operation=\"answer\"} 1\n"), "{text}");
 }

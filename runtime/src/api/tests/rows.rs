@@ -31,6 +31,8 @@ fn task(name: &str, attempt: u32, state: TaskState) -> (Key, Row) {
         token_sha256: Some(Sha256([7; 32])),
         recording: None,
         updated_at: Wall(1),
+        earlier: None,
+        uploading_at: None,
     };
     (Key::Task(id), Row::Task(row))
 }
@@ -102,7 +104,7 @@ async fn a_task_is_found_by_its_id_or_the_wire_id_of_its_current_attempt() {
         (Key::Alias(WireId::new(wire).expect("legal")), Row::Alias(row))
     };
     let site = site(vec![task("a", 3, TaskState::Ready), alias("a.2"), alias("a.3")], None);
-    let want = json!({"task_id": "a", "device_id": "r1", "attempt": 3, "wire_id": "a.3", "status": "ready",
+    let want = json!({"task_id": "a", "device_id": "r1", "attempt": 3, "wire_id": "a.3", "status": "ready", "overdue": false,
         "config": {"scene": "a"}, "created_at": "1970-01-01T00:00:00Z", "updated_at": "1970-01-01T00:00:00.001Z"});
     assert_eq!(site.get("/api/v1/tasks/a").await, (200, want.clone()));
     assert_eq!(site.get("/api/v1/tasks/a.3").await, (200, want));

@@ -1,7 +1,7 @@
 //! What the routes ask of the driver, and what they make of its answers.
 
 use serde_json::{Value, json};
-use tidegate_core::effect::{Finish, LinkView, Notice, Response};
+use tidegate_core::effect::{ContestView, Finish, LinkView, Notice, RecorderView, Response};
 use tidegate_core::id::{EpisodeId, Role};
 use tidegate_core::input::{Action, Command, Request as Ask};
 use tidegate_core::refusal::Refusal;
@@ -91,7 +91,7 @@ async fn stats_of_a_recorder_that_is_away_are_empty_and_no_error() {
 
 fn up(role: Role) -> Notice {
     let link = LinkView { generation: 3, remote: "10.0.0.7".to_owned(), connected_at: Wall(NOW.0 - 500) };
-    Notice::Link { device: device(), role, link: Some(link) }
+    Notice::Link { device: device(), role, link: Some(link), why: None, version: 1 }
 }
 
 #[tokio::test]
@@ -136,10 +136,11 @@ async fn a_refresh_whose_link_is_lost_answers_with_the_state_of_no_link() {
 async fn connected_devices_are_listed_by_role_and_a_device_is_connected_with_both() {
     let site = site(Vec::new(), None);
     site.told(&up(Role::Recorder));
-    site.told(&Notice::Recorder(view()));
+    let (asked_at, raw) = (Some(Wall(NOW.0 - 250)), Some(r#"{"state":"ready"}"#.to_owned()));
+    site.told(&Notice::Recorder(RecorderView { asked_at, raw, ..view() }));
     let (_, body) = site.get("/api/v1/devices/r1/connection").await;
     let want = json!({"device_id": "r1", "connected": false, "connected_at": "2026-11-21T00:00:00Z",
-        "recorder_connected": true, "transfer_connected": false, "recorder_generation": 3});
+        "recorder_connected": true, "transfer_connected": false, "recorder_generation": 3, "contests": []});
     assert_eq!(body, want);
     site.told(&up(Role::Transfer));
     assert_eq!(site.get("/api/v1/devices/r1/connection").await.1["connected"], json!(true));
@@ -147,16 +148,48 @@ async fn connected_devices_are_listed_by_role_and_a_device_is_connected_with_bot
     let status = &body["devices"][0]["status"];
     assert_eq!((&status["uploads"], &status["updated_at"]), (&Value::Null, &json!("0001-01-01T00:00:00Z")));
     let status = Status { pending: 2, waiting_ack_tasks: Some(vec!["t1".to_owned()]), ..Status::default() };
-    site.told(&Notice::Transfer { device: device(), status });
+    site.told(&Notice::Transfer { device: device(), status, version: 1 });
     let (_, body) = site.get("/api/v1/transfer/devices").await;
     let status = &body["devices"][0]["status"];
     assert_eq!((&status["pending_count"], &status["waiting_ack_task_ids"]), (&json!(2), &json!(["t1"])));
     let (_, body) = site.get("/api/v1/recorder/devices").await;
     let want = json!({"devices": [{"device_id": "r1", "remote_ip": "10.0.0.7", "generation": 3,
         "connected_at": "2026-11-21T00:00:00Z", "last_seen_at": "2026-11-21T00:00:00.5Z", "state_synced": true,
+        "syncing": false, "confidence": "confirmed",
         "state": {"current_state": "ready", "task_id": "t1", "updated_at": "2026-11-20T23:59:59Z",
-            "source": "state_update", "last_sync_attempt_at": "0001-01-01T00:00:00Z"}}]});
+            "source": "state_update", "last_sync_attempt_at": "2026-11-21T00:00:00.25Z",
+            "raw": {"state": "ready"}}}]});
     assert_eq!(body, want);
+}
+
+#[tokio::test]
+async fn a_device_shows_who_fights_over_its_links_until_it_is_over() {
+    let site = site(Vec::new(), None);
+    site.told(&up(Role::Recorder));
+    let told = |closed_until| Notice::Contest {
+        device: device(),
+        role: Role::Recorder,
+        contest: Some(ContestView {
+            owners: ["10.0.0.7:4000".to_owned(), "10.0.0.8:4001".to_owned()],
+            takeovers: 4,
+            since: Wall(NOW.0 - 9_000),
+            closed_until,
+        }),
+    };
+    let shown = async || site.get("/api/v1/devices/r1/connection").await.1["contests"].clone();
+    let mut want = json!([{"role": "recorder", "addresses": ["10.0.0.7:4000", "10.0.0.8:4001"],
+        "takeovers": 4, "since": "2026-11-20T23:59:51.5Z", "closed_until": "2026-11-21T00:00:10.5Z"}]);
+    site.told(&told(Some(Wall(NOW.0 + 10_000))));
+    assert_eq!(shown().await, want);
+    site.told(&told(Some(Wall(NOW.0 - 1))));
+    want[0].as_object_mut().unwrap().remove("closed_until");
+    assert_eq!(shown().await, want, "the pause is over, the fight is not");
+    let listed = async || site.get("/api/v1/devices/conflicts").await.1;
+    want[0]["device_id"] = json!("r1");
+    assert_eq!(listed().await, json!({"conflicts": [], "contests": want}));
+    site.told(&Notice::Contest { device: device(), role: Role::Recorder, contest: None });
+    assert_eq!(shown().await, json!([]));
+    assert_eq!(listed().await, json!({"conflicts": [], "contests": []}));
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ fn with_modules(dir: &Path) -> Config {
 }
 
 async fn started(dir: &Path) -> Site {
-    start(RealSeams::new(), with_modules(dir), |_| Ok(None)).await.unwrap()
+    start(RealSeams::new(), with_modules(dir), |_, _| Ok(None)).await.unwrap()
 }
 
 struct Said {

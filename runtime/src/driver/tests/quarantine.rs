@@ -10,7 +10,7 @@ use tidegate_core::bug::{Bug, PLANTED};
 use tidegate_core::digest::Sha256;
 use tidegate_core::effect::Response;
 use tidegate_core::id::{ConnId, DeviceId, ETag, EpisodeId, Role, TaskId, Ticket};
-use tidegate_core::input::{Action, Command, LostWhy, Request};
+use tidegate_core::input::{Action, Command, Demand, LostWhy, Request};
 use tidegate_core::object::{Got, McapFacts, ObjectFacts, ObjectOp, ObjectReply, Store as Where, Verb, Want};
 use tidegate_core::outcome::{Fault, Outcome};
 use tidegate_core::refusal::Refusal;
@@ -23,8 +23,10 @@ use tokio::task::JoinHandle;
 use super::super::*;
 use crate::board::Board;
 use crate::crash::LIMIT;
-use crate::inbox::{Admitted, Gone, Inbox, Outbound};
+use crate::feed::{Feed, Window};
+use crate::inbox::{Admitted, Gone, Inbox, Outbound, Stranger};
 use crate::ingest::Gate;
+use crate::real::RealBlocking;
 use crate::real::RealDisk;
 use crate::replay;
 use crate::store::{JOURNAL_LIMIT, View};
@@ -95,6 +97,7 @@ impl Life {
         let frozen = crate::ingest::Frozen::new("b");
         let driver = Driver {
             clock: clock.clone(),
+            blocking: RealBlocking,
             store,
             boot,
             seed: boot.0,
@@ -104,7 +107,7 @@ impl Life {
             release: Release::new(
                 objects,
                 mpsc::unbounded_channel().0,
-                board.clone(),
+                Feed::new(boot, board.clone(), Window::default()),
                 gate,
                 frozen,
                 gauge.clone(),
@@ -123,7 +126,7 @@ impl Life {
 
     async fn link(&self, device: &str, role: Role) -> Admitted {
         let device = DeviceId::new(device).unwrap();
-        self.inbox.knock(device, role, "test".to_owned(), None).await.unwrap().unwrap()
+        self.inbox.knock(Stranger::unproven(device, role, "test")).await.unwrap().unwrap()
     }
 
     async fn recorder_says(&self, conn: ConnId, message: RecorderMessage) {
@@ -657,6 +660,8 @@ async fn a_knock_a_hint_and_a_loss_with_records_are_left_out() {
         role: Role::Recorder,
         remote: "elsewhere".to_owned(),
         credential: None,
+        port: None,
+        demand: Demand::Nothing,
     };
     let key = tidegate_core::id::ObjectKey::new("robot-1/T.mcap").unwrap();
     let stored = Input::Stored { key, len: LEN, sha256: Sha256::of(b"bytes") };
@@ -665,7 +670,7 @@ async fn a_knock_a_hint_and_a_loss_with_records_are_left_out() {
     write_record(dir.path(), record(&stored, "robot-1/T.mcap"));
     write_record(dir.path(), record(&lost, "transfer robot-1"));
     let life = Life::begin(dir.path(), &knobs()).await;
-    let refused = life.inbox.knock(device, Role::Recorder, "here".to_owned(), None).await.unwrap();
+    let refused = life.inbox.knock(Stranger::unproven(device, Role::Recorder, "test")).await.unwrap();
     assert!(matches!(refused, Err(Refusal::Quarantined(_))), "{refused:?}");
     life.inbox.input(stored).await.unwrap();
     let link = life.link("robot-1", Role::Transfer).await;

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::seam::{Listener, Net};
+use crate::timeouts::{Op, Timeouts};
 
 const DATE: &str = "19991231T235959Z";
 
@@ -551,5 +552,57 @@ fn the_bucket_of_the_devices_is_not_deleted_even_while_it_is_empty() {
             "others are no concern of ours"
         );
         assert_eq!(ask("HEAD", "/bkt", "", b"").send(&site).await.status, 200);
+    });
+}
+
+#[test]
+fn a_body_that_pauses_for_too_long_is_given_up_and_that_is_counted() {
+    block_on(async {
+        let timeouts = Timeouts::default();
+        let config = EndpointConfig {
+            body_idle: Duration::from_millis(50),
+            timeouts: timeouts.clone(),
+            ..EndpointConfig::default()
+        };
+        let site = site(config).await;
+        let put = ask("PUT", "/bkt/k", "", b"the whole");
+        let mut stream = RealSeams::new().net().connect("127.0.0.1", site.port).await.unwrap();
+        stream.write_all(put.head(site.port).as_bytes()).await.unwrap();
+        stream.write_all(b"the").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("<Code>RequestTimeout</Code>"), "{answer}");
+        assert_eq!(timeouts.count(Op::Body), 1);
+        assert!(site.spool.list_all("bkt").is_empty());
+    });
+}
+
+#[test]
+fn connections_without_a_request_make_room_and_one_that_uploads_slowly_stays() {
+    block_on(async {
+        let site = site(EndpointConfig { connections_max: 4, ..EndpointConfig::default() }).await;
+        let net = *RealSeams::new().net();
+        let put = ask("PUT", "/bkt/slow", "", b"abc");
+        let mut slow = net.connect("127.0.0.1", site.port).await.unwrap();
+        slow.write_all(put.head(site.port).as_bytes()).await.unwrap();
+        slow.write_all(b"a").await.unwrap();
+        let mut others = Vec::new();
+        let asked = async {
+            for n in 0..40 {
+                let mut other = net.connect("127.0.0.1", site.port).await.unwrap();
+                if n % 2 == 0 {
+                    other.write_all(b"GET / HT").await.unwrap();
+                }
+                others.push(other);
+            }
+            ask("PUT", "/bkt/k", "", b"abc").send(&site).await
+        };
+        // Each of the others has half a minute if nobody needs its place.
+        let answer = tokio::time::timeout(Duration::from_secs(25), asked).await.expect("room was made");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        slow.write_all(b"bc").await.unwrap();
+        let mut answer = String::new();
+        slow.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     });
 }

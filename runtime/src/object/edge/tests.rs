@@ -205,3 +205,28 @@ async fn a_source_is_read_exactly_or_not_at_all() {
     }
     assert_eq!(edge.len(&named("none")).await.unwrap_err().kind(), io::ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn recordings_are_found_by_their_names() {
+    let bench = bench().await;
+    let find = |device: &str, wire: &str| Verb::Find {
+        device: DeviceId::new(device).unwrap(),
+        wire: WireId::new(wire).unwrap(),
+    };
+    let found = |keys: &[&str]| {
+        Outcome::Done(ObjectReply::Found(keys.iter().map(|key| ObjectKey::new(key).unwrap()).collect()))
+    };
+    assert_eq!(bench.run("d/t.mcap", find("d", "t")).await, found(&[]));
+    for key in ["f/d/2026-11-21/t.mcap", "f/d/2026-11-21/t.json", "f/d/2026-11-22/t.2.mcap", "f/e/x/t.mcap"] {
+        bench.store(key, b"bytes", None).await;
+    }
+    assert_eq!(bench.run("d/t.mcap", find("d", "t")).await, found(&["f/d/2026-11-21/t.mcap"]));
+    assert_eq!(bench.run("d/t.2.mcap", find("d", "t.2")).await, found(&["f/d/2026-11-22/t.2.mcap"]));
+    for n in 0..FOUND_MAX {
+        bench.store(&format!("g/d/{n}/t.mcap"), b"bytes", None).await;
+    }
+    match bench.run("d/t.mcap", find("d", "t")).await {
+        Outcome::Done(ObjectReply::Found(keys)) => assert_eq!(keys.len(), FOUND_MAX),
+        other => panic!("{other:?}"),
+    }
+}

@@ -23,7 +23,7 @@ impl Bench {
         let mut config = Config { data_dir: dir.path().join("site"), ..Config::default() };
         config.listen.api.set_port(0);
         config.listen.s3.set_port(0);
-        let site = start(RealSeams::new(), config, |_| Ok(None)).await.unwrap();
+        let site = start(RealSeams::new(), config, |_, _| Ok(None)).await.unwrap();
         let folder = dir.path().join("watched");
         std::fs::create_dir_all(&folder).unwrap();
         let watched = Watched::default();

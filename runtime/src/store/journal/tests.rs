@@ -12,7 +12,7 @@ use tidegate_core::id::Role;
 use tidegate_core::id::{
     Boot, ConnId, DeviceId, ETag, EpisodeId, RequestId, SocketId, TaskId, Ticket, UploadId,
 };
-use tidegate_core::input::{Input, Request};
+use tidegate_core::input::{Demand, Input, Request};
 use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::Rows;
 use tidegate_core::object::{
@@ -99,7 +99,7 @@ impl Life {
         };
         let (mut cold, mut wanted) = (Rows::new(), BTreeSet::new());
         loop {
-            self.machine.wants(&input, &cold, &mut wanted);
+            self.machine.wants(self.now, &input, &cold, &mut wanted);
             if wanted.is_empty() {
                 break;
             }
@@ -156,6 +156,8 @@ impl Life {
             role: Role::Transfer,
             remote: "test".to_owned(),
             credential: None,
+            port: None,
+            demand: Demand::Nothing,
         });
         let message = TransferMessage::Other("hello".to_owned());
         self.step(Input::Transfer { conn, message });
@@ -221,7 +223,9 @@ impl Life {
             Verb::ListUploads => ObjectReply::Uploads(Vec::new()),
             Verb::Abort { .. } => ObjectReply::Aborted,
             Verb::Get { .. } => ObjectReply::Got(Got::Digest { len: LEN, sha256: sha("whole") }),
-            Verb::Put { .. } | Verb::Delete => return Outcome::Failed(Fault::NoDestination),
+            Verb::Put { .. } | Verb::Delete | Verb::Find { .. } => {
+                return Outcome::Failed(Fault::NoDestination);
+            }
         })
     }
 

@@ -58,10 +58,9 @@ fn of_format_2(dir: &Path, boots: u64) {
     for boot in 1..=boots {
         store.begin_boot().unwrap();
         let name = ObjectKey::new(&format!("recording-{boot}")).unwrap();
-        let binding =
-            BindingRow { task: TaskId::new("T").unwrap(), wire: WireId::new("T").unwrap(), episode: None };
+        let binding = BindingRow::new(TaskId::new("T").unwrap(), WireId::new("T").unwrap());
         let rows = [
-            (Key::Meta, Some(Row::Meta(MetaRow { next_episode: boot, next_job: 1 }))),
+            (Key::Meta, Some(Row::Meta(MetaRow { next_episode: boot, ..MetaRow::default() }))),
             (Key::Binding(name), Some(Row::Binding(binding))),
         ];
         let entry = JournalEntry {
@@ -131,8 +130,8 @@ fn an_earlier_directory_is_migrated_after_a_snapshot_and_only_once() {
     assert_eq!(everything(&store.view()), before);
     assert_eq!(store.view().snapshot().unwrap().earlier().unwrap(), Seq(3), "what format 1 decided");
     drop(store);
-    assert_eq!(snapshots(dir.path()), ["tidegate-v1-before-v3-boot3.redb"]);
-    assert_eq!(gone_back(dir.path(), "tidegate-v1-before-v3-boot3.redb"), before);
+    assert_eq!(snapshots(dir.path()), ["tidegate-v1-before-v4-boot3.redb"]);
+    assert_eq!(gone_back(dir.path(), "tidegate-v1-before-v4-boot3.redb"), before);
     rewrite(dir.path(), |tx| {
         for name in ["crashes", "decisions", "k11", "b11", "k16", "b16"] {
             let there = tx.list_tables().unwrap().any(|table| redb::TableHandle::name(&table) == name);
@@ -155,8 +154,8 @@ fn a_directory_of_the_format_before_this_one_takes_its_own_step_only() {
     assert_eq!(everything(&store.view()), before);
     assert_eq!(store.view().decisions(tidegate_core::policy::Slot::Retry, 9).unwrap().len(), 0);
     drop(store);
-    assert_eq!(snapshots(dir.path()), ["tidegate-v2-before-v3-boot2.redb"]);
-    assert_eq!(gone_back(dir.path(), "tidegate-v2-before-v3-boot2.redb"), before);
+    assert_eq!(snapshots(dir.path()), ["tidegate-v2-before-v4-boot2.redb"]);
+    assert_eq!(gone_back(dir.path(), "tidegate-v2-before-v4-boot2.redb"), before);
 }
 
 #[test]
@@ -169,7 +168,7 @@ fn without_room_for_the_snapshot_nothing_is_changed() {
     let refused = Store::open(&disk, dir.path(), JOURNAL_LIMIT).unwrap_err();
     let text = refused.to_string();
     assert!(matches!(refused, OpenError::Snapshot { from: 1, to: VERSION, .. }), "{text}");
-    let path = dir.path().join("snapshots/tidegate-v1-before-v3-boot1.redb").display().to_string();
+    let path = dir.path().join("snapshots/tidegate-v1-before-v4-boot1.redb").display().to_string();
     for part in [path.as_str(), "nothing was changed", &before.len().to_string()] {
         assert!(text.contains(part), "{part} in {text}");
     }
@@ -180,7 +179,7 @@ fn without_room_for_the_snapshot_nothing_is_changed() {
 
 #[test]
 fn a_snapshot_of_an_interrupted_migration_is_used_again_if_it_is_whole_and_made_anew_if_not() {
-    let name = "tidegate-v1-before-v3-boot2.redb";
+    let name = "tidegate-v1-before-v4-boot2.redb";
     for whole in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         of_format_1(dir.path(), 2);
@@ -207,12 +206,12 @@ fn the_last_two_snapshots_are_kept_and_files_of_others_are_left_alone() {
     let folder = dir.path().join("snapshots");
     fs::create_dir(&folder).unwrap();
     let old =
-        ["tidegate-v1-before-v3-boot2.redb", "tidegate-v1-before-v3-boot11.redb", "mine.redb", "new.redb"];
+        ["tidegate-v1-before-v4-boot2.redb", "tidegate-v1-before-v4-boot11.redb", "mine.redb", "new.redb"];
     for file in old {
         fs::write(folder.join(file), "x").unwrap();
     }
     open(dir.path()).unwrap();
-    let left = ["mine.redb", "tidegate-v1-before-v3-boot11.redb", "tidegate-v1-before-v3-boot12.redb"];
+    let left = ["mine.redb", "tidegate-v1-before-v4-boot11.redb", "tidegate-v1-before-v4-boot12.redb"];
     assert_eq!(snapshots(dir.path()), left);
 }
 
@@ -257,7 +256,7 @@ fn a_directory_of_a_newer_program_is_refused_unchanged_and_the_way_back_is_named
         tx.open_table(INFO).unwrap().insert(FORMAT, VERSION + 1).unwrap();
     });
     let before = fs::read(database(dir.path())).unwrap();
-    let snapshot = dir.path().join("snapshots/tidegate-v1-before-v3-boot1.redb").display().to_string();
+    let snapshot = dir.path().join("snapshots/tidegate-v1-before-v4-boot1.redb").display().to_string();
     let asked: [Box<dyn Fn() -> OpenError>; 2] = [
         Box::new(|| open(dir.path()).unwrap_err()),
         Box::new(|| Store::open_existing(&RealDisk, dir.path()).unwrap_err()),
@@ -267,7 +266,7 @@ fn a_directory_of_a_newer_program_is_refused_unchanged_and_the_way_back_is_named
         let text = refused.to_string();
         let OpenError::Newer { found, known, .. } = refused else { panic!("{text}") };
         assert_eq!((found, known), (VERSION + 1, VERSION));
-        for part in ["has format 4", "reads up to 3", "nothing was changed", snapshot.as_str()] {
+        for part in ["has format 5", "reads up to 4", "nothing was changed", snapshot.as_str()] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

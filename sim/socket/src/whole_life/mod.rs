@@ -5,17 +5,20 @@
 //! ```text
 //!   robot (tests/device) ──► site (runtime, redb, SDK) ──► cloud (the embedded endpoint)
 //!                             ▲  dies, and starts again
-//!   operator ─────────────────┘  remembers what it was answered
+//!   operator ─────────────────┤  remembers what it was answered
+//!   viewer ───────────────────┘  follows the stream of changes, if the plan wants one
 //! ```
 
 mod operator;
 mod robot;
 mod site;
+mod viewer;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+pub use self::viewer::Viewed;
 use tidegate_device::{DeviceEvent, EventLog};
 use tidegate_runtime::ingest::Spool;
 use tidegate_runtime::replay;
@@ -60,6 +63,8 @@ pub struct Plan {
     pub faults: Option<Faults>,
     /// How far the life goes.
     pub until: Until,
+    /// Whether somebody follows the stream of changes.
+    pub viewer: bool,
 }
 
 /// Where a life ends.
@@ -75,7 +80,7 @@ impl Plan {
     /// A whole life with these deaths.
     #[must_use]
     pub fn new(seed: u64, deaths: Vec<Death>) -> Plan {
-        Plan { seed, deaths, lying_disk: false, faults: None, until: Until::Delivered }
+        Plan { seed, deaths, lying_disk: false, faults: None, until: Until::Delivered, viewer: false }
     }
 }
 
@@ -96,6 +101,8 @@ pub struct Report {
     pub sent: usize,
     /// What the device did and heard.
     pub device: Vec<DeviceEvent>,
+    /// What the viewer was told, if there was one.
+    pub viewed: Viewed,
     /// How long it took, in virtual time.
     pub took: Duration,
 }
@@ -122,6 +129,7 @@ struct Noted {
     recording: Option<Vec<u8>>,
     sidecar: Option<Vec<u8>>,
     cloud: Option<Spool<SimSeams>>,
+    viewed: Viewed,
 }
 
 impl Notes {
@@ -140,7 +148,7 @@ impl Notes {
 /// # Errors
 /// What does not hold, in words; also if the site does not come back, or the life does not end.
 pub fn live(plan: Plan) -> Result<Report, String> {
-    let Plan { seed, deaths, lying_disk, faults, until } = plan;
+    let Plan { seed, deaths, lying_disk, faults, until, viewer } = plan;
     fastrand::seed(seed);
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
@@ -170,6 +178,10 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     if until == Until::Delivered {
         let (robot_disk, robot_notes) = (SimDisk::new(), notes.clone());
         sim.host(ROBOT, move || robot::run(robot_disk.clone(), seed, robot_notes.clone()));
+    }
+    if viewer {
+        let viewer_notes = notes.clone();
+        sim.host("viewer", move || viewer::run(viewer_notes.clone()));
     }
     sim.client("operator", operator::run(seed, notes.clone(), until));
 
@@ -240,7 +252,8 @@ pub fn live(plan: Plan) -> Result<Report, String> {
     }
     let served_at = notes.get().served_at.unwrap_or(0);
     let ends = notes.get().ends.clone();
-    Ok(Report { ops, served_at, deaths: died, ends, swept_at_a_start, sent, device, took })
+    let viewed = notes.get().viewed.clone();
+    Ok(Report { ops, served_at, deaths: died, ends, swept_at_a_start, sent, device, viewed, took })
 }
 
 /// On the edge no content, no part and no half-written record stays behind.

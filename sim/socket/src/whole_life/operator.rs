@@ -18,8 +18,13 @@ const STEP: Duration = Duration::from_secs(180);
 #[derive(Debug, Default)]
 struct Promises {
     task_taken: bool,
-    /// The furthest state the task was shown in.
+    /// The furthest state that the task's latest attempt was shown in.
     task_rank: usize,
+    /// That attempt. A `begin` of which a dying site does not know whether it left is never sent twice: then there is
+    /// another attempt.
+    attempt: u64,
+    /// The name of that attempt.
+    wire: String,
     approved: Option<u64>,
     queued: Option<u64>,
     completed: Option<u64>,
@@ -63,7 +68,7 @@ pub(super) async fn run(seed: u64, notes: Notes, until: Until) -> Done {
         edge: store(SITE, EDGE_BUCKET),
         cloud: store(CLOUD, BUCKET),
         notes,
-        promises: Promises::default(),
+        promises: Promises { attempt: 1, wire: TASK.to_owned(), ..Promises::default() },
         audited: 1,
     };
     operator.create().await?;
@@ -95,30 +100,45 @@ impl Operator {
         let config = json!({"task_config": {
             "task_id": TASK, "device_id": DEVICE, "scene": "kitchen", "topics": ["/sensor", "/camera"],
         }});
-        self.command("config", &config, "ready").await?;
-        self.command("begin", &json!({"task_id": TASK}), "in_progress").await?;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        self.command("finish", &json!({}), "uploading").await
+        loop {
+            let done = self.command("config", &config, "ready").await?
+                && self.command("begin", &json!({"task_id": TASK}), "in_progress").await?;
+            if !done {
+                continue;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            if self.command("finish", &json!({}), "uploading").await? {
+                return Ok(());
+            }
+        }
     }
 
-    /// Sends a command until it was done, or the task shows that it was.
-    async fn command(&mut self, action: &str, body: &Value, past: &str) -> Result<(), String> {
+    /// Sends a command until it was done, or the task shows that it was. False if the task was put back meanwhile, and has
+    /// to be recorded as another attempt.
+    async fn command(&mut self, action: &str, body: &Value, past: &str) -> Result<bool, String> {
         let path = format!("/api/v1/recorder/{DEVICE}/{action}");
+        let attempt = self.promises.attempt;
         self.until(action, async |it| {
-            if let Ok((200, _, answer)) = it.http.post(&path, body).await
-                && answer["success"] == true
-            {
-                return Ok(Step::Done(()));
+            let answer = it.http.post(&path, body).await;
+            if matches!(&answer, Ok((200, _, answer)) if answer["success"] == true) {
+                return Ok(Step::Done(true));
             }
             match it.task().await? {
-                Some(rank) if rank >= rank_of(past) => Ok(Step::Done(())),
+                _ if it.promises.attempt > attempt => Ok(Step::Done(false)),
+                Some(rank) if rank >= rank_of(past) => Ok(Step::Done(true)),
+                Some(0) if action == "config" && attempt > 1 && matches!(answer, Ok((409, _, _))) => {
+                    // The device still holds what was put back.
+                    let clear = format!("/api/v1/recorder/{DEVICE}/clear");
+                    let _tried_again_if_it_fails = it.http.post(&clear, &json!({})).await;
+                    Ok(Step::Again)
+                }
                 Some(_) | None => Ok(Step::Again),
             }
         })
         .await
     }
 
-    /// The rank of the task's state, if the site answers. It never falls.
+    /// The rank of the task's state, if the site answers. It never falls, but with another attempt after a death.
     async fn task(&mut self) -> Result<Option<usize>, String> {
         let Some(row) = self.read(&format!("/api/v1/tasks/{TASK}")).await? else { return Ok(None) };
         let state = row["status"].as_str().unwrap_or_default();
@@ -126,13 +146,20 @@ impl Operator {
             return Err(format!("the task is {state}: {row}"));
         }
         let rank = rank_of(state);
-        if rank < self.promises.task_rank {
-            return Err(format!(
-                "the task was {} and is {state} now: {row}",
-                STATES[self.promises.task_rank]
-            ));
+        let attempt = row["attempt"].as_u64().ok_or_else(|| format!("no attempt: {row}"))?;
+        let promises = &mut self.promises;
+        if attempt != promises.attempt {
+            let put_back = attempt == promises.attempt + 1 && promises.task_rank < rank_of("uploading");
+            if !put_back || self.notes.get().boots < 2 {
+                return Err(format!("attempt {} is followed by {row}", promises.attempt));
+            }
+            (promises.attempt, promises.task_rank) = (attempt, 0);
+            promises.wire = row["wire_id"].as_str().unwrap_or_default().to_owned();
         }
-        self.promises.task_rank = rank;
+        if rank < promises.task_rank {
+            return Err(format!("the task was {} and is {state} now: {row}", STATES[promises.task_rank]));
+        }
+        promises.task_rank = rank;
         Ok(Some(rank))
     }
 
@@ -231,7 +258,7 @@ impl Operator {
     }
 
     fn is_deleted(&self) -> bool {
-        let name = format!("{TASK}.mcap");
+        let name = format!("{}.mcap", self.promises.wire);
         let deleted =
             |event: &DeviceEvent| matches!(event, DeviceEvent::FileDeleted { path } if path.ends_with(&name));
         self.notes.events().iter().any(deleted)
@@ -336,6 +363,6 @@ impl Operator {
 
 const STATES: [&str; 5] = ["pending", "ready", "in_progress", "uploading", "completed"];
 
-fn rank_of(state: &str) -> usize {
+pub(super) fn rank_of(state: &str) -> usize {
     STATES.iter().position(|name| *name == state).unwrap_or(0)
 }

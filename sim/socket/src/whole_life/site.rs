@@ -90,7 +90,7 @@ async fn serve<S: Seams>(seams: S, power: &Power, keys: bool, notes: &Notes) -> 
     }
     let to_cloud = config.cloud.clone();
     let for_cloud = seams.clone();
-    let started = boot::start(seams, config, move |source| {
+    let started = boot::start(seams, config, move |source, timeouts| {
         let Some(cloud) = to_cloud else { return Ok(None) };
         let config = CloudConfig {
             endpoint: cloud.endpoint,
@@ -103,7 +103,8 @@ async fn serve<S: Seams>(seams: S, power: &Power, keys: bool, notes: &Notes) -> 
             attempt_timeout: cloud.attempt_timeout,
             connect_timeout: cloud.connect_timeout,
         };
-        let store = CloudStore::new(for_cloud, &config, source).map_err(|error| error.to_string())?;
+        let store =
+            CloudStore::new(for_cloud, &config, source, timeouts).map_err(|error| error.to_string())?;
         Ok(Some(Arc::new(store) as Arc<dyn ObjectStore>))
     });
     let mut site = match started.await {

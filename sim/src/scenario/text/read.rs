@@ -43,6 +43,8 @@ pub(super) fn step(line: &mut Line<'_>) -> Read<Step> {
         "restart" => Act::Restart { site: line.site()?, destination: line.flag("destination", true)? },
         "stop-recorder" => Act::StopRecorder { device: line.device()? },
         "restart-uploader" => Act::RestartUploader { device: line.device()? },
+        "local" => Act::Local { device: line.device()?, deed: line.one("deed")? },
+        "resolve" => Act::Resolve { device: line.device()?, how: line.one("how")?, task: line.text("task")? },
         "policy" => Act::Policy {
             site: line.site()?,
             deed: line.one("deed")?,
@@ -54,8 +56,8 @@ pub(super) fn step(line: &mut Line<'_>) -> Read<Step> {
     Ok(Step { at, act })
 }
 
-const ACTS: &str =
-    "record, create, command, cancel, judge, sync, refresh, restart, stop-recorder, restart-uploader, policy";
+const ACTS: &str = "record, create, command, cancel, judge, sync, refresh, restart, stop-recorder, restart-uploader, local, resolve, \
+     policy";
 
 /// The hook that a line is about; the one that is asked most if it names none.
 fn slot(line: &mut Line<'_>) -> Read<Slot> {
@@ -143,7 +145,13 @@ fn what(line: &mut Line<'_>, word: &str) -> Read<Fault> {
         "delete" => Fault::Delete { store: line.store()?, task: line.word("task")? },
         "power-off" => Fault::PowerOff { device: line.device()? },
         "crash" => Fault::Crash { device: line.device()?, role: line.one("role")? },
-        "twin" => Fault::Twin { device: line.device()?, role: line.one("role")? },
+        "twin" => Fault::Twin {
+            device: line.device()?,
+            role: line.one("role")?,
+            same_address: line.flag("same_address", false)?,
+        },
+        "sulk" => Fault::Sulk { device: line.device()?, role: line.one("role")? },
+        "lose-callbacks" => Fault::LoseCallbacks { device: line.device()? },
         "lie" => Fault::Lie { device: line.device()?, lie: line.one::<Lie>("lie")? },
         "install" => Fault::Install {
             site: line.site()?,
@@ -168,5 +176,5 @@ fn what(line: &mut Line<'_>, word: &str) -> Read<Fault> {
 
 const FAULTS: &str = "slow, hold, cut, reset, refuse, replay, kill, power-loss, pause, step, drift, disk-fails, disk-slow, \
                       outage, throttle, broken, expired, skewed, lose-answers, lose-requests, lifecycle, overwrite, \
-                      delete, power-off, crash, twin, lie, install, swap-storm, rot, host-slow, \
+                      delete, power-off, crash, twin, sulk, lose-callbacks, lie, install, swap-storm, rot, host-slow, \
                       surroundings";

@@ -187,7 +187,7 @@ fn every_named_scenario_is_legal_and_bears_the_name_of_its_file() {
         assert_eq!(path.file_stem().and_then(|stem| stem.to_str()), Some(scenario.name.as_str()));
         assert!(scenario.about.contains("must"), "{}: say what must come of it", scenario.name);
         assert!(!scenario.steps.is_empty(), "{}", scenario.name);
-        assert_eq!(scenario.faults.is_empty(), scenario.name == "null");
+        assert_eq!(scenario.faults.is_empty(), ["conflict", "null"].contains(&scenario.name.as_str()));
         assert_eq!((scenario.bug, scenario.expect.clone()), (None, None), "{} must pass", scenario.name);
         assert_eq!(parse(&write(&scenario)).as_ref(), Ok(&scenario));
         names.push(scenario.name);
@@ -195,12 +195,17 @@ fn every_named_scenario_is_legal_and_bears_the_name_of_its_file() {
     names.sort();
     let wanted = [
         "clock-step",
+        "conflict",
+        "contest",
         "credentials-expire",
+        "grace",
         "half-open",
+        "lost-callback",
         "null",
         "policies",
         "power-loss",
         "reconnect",
+        "restart-absent",
         "rpc-timeout",
         "s3-outage",
         "takeover",
@@ -231,7 +236,7 @@ fn the_catalogue_in_the_documentation_names_every_fault_and_says_which_are_momen
             assert_eq!(row.contains("| yes |"), spec.fault.is_momentary(), "{row}");
         }
     }
-    assert_eq!(seen.len(), 35);
+    assert_eq!(seen.len(), 37);
     for lie in crate::scenario::Lie::ALL {
         assert!(page.contains(&format!("`{}`", super::Word::word(lie))), "{lie:?}");
     }

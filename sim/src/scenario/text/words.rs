@@ -1,9 +1,11 @@
 //! The words of scenario files for what the types call by variants. One table per type, each way; a variant without a
 //! word does not compile.
 
-use super::super::{CommitPoint, Deed, Firmware, Flavour, Keep, Lie, Manner, ObjectPoint, Ops, Sync, Way};
+use super::super::{
+    CommitPoint, Deed, Firmware, Flavour, Keep, Lie, LocalDeed, Manner, ObjectPoint, Ops, Sync, Way,
+};
 use tidegate_core::id::Role;
-use tidegate_core::input::Action;
+use tidegate_core::input::{Action, Resolve};
 use tidegate_core::policy::{Known, LinkKind, Slot};
 
 /// Something that a file says in one word.
@@ -43,6 +45,7 @@ words! { Firmware: Old "old", Middle "middle", New "new", }
 words! { Sync: Named "named", Batch "batch", Left "left", }
 words! { CommitPoint: Torn "torn", Durable "durable", Released "released", }
 words! { ObjectPoint: Asked "asked", Applied "applied", Answered "answered", }
+words! { LocalDeed: Record "record", Finish "finish", Cancel "cancel", Clear "clear", }
 words! { Way: Both "both", Up "up", Down "down", }
 words! { Keep: Nothing "nothing", Prefix "prefix", Subset "subset", }
 words! { Ops: Any "any", Create "create", Put "put", Complete "complete", Look "look", Remove "remove", }
@@ -155,4 +158,14 @@ pub(super) fn signed_ms(text: &str) -> Result<i64, String> {
 pub(super) fn signed(ms: i64) -> String {
     let sign = if ms < 0 { "-" } else { "" };
     format!("{sign}{}", crate::time::text(std::time::Duration::from_millis(ms.unsigned_abs())))
+}
+
+impl Word for Resolve {
+    fn word(self) -> &'static str {
+        self.name()
+    }
+
+    fn all() -> Vec<Self> {
+        Resolve::ALL.to_vec()
+    }
 }

@@ -156,6 +156,11 @@ fn knobs(knobs: &Knobs) -> Fields {
         })
         .unless(knobs.probation_ms == default.probation_ms, |f| f.span("probation", ms(knobs.probation_ms)))
         .unless(knobs.patience_ms == default.patience_ms, |f| f.span("patience", ms(knobs.patience_ms)))
+        .unless(knobs.grace_ms == default.grace_ms, |f| f.span("grace", ms(knobs.grace_ms)))
+        .unless(knobs.settle_ms == default.settle_ms, |f| f.span("settle", ms(knobs.settle_ms)))
+        .unless(knobs.contest_pause_ms == default.contest_pause_ms, |f| {
+            f.span("contest_pause", ms(knobs.contest_pause_ms))
+        })
 }
 
 /// The hook that a line is about, unless it is the one that nobody has to name.
@@ -215,6 +220,13 @@ impl Says<'_> {
             }
             Act::StopRecorder { device } => line("stop-recorder").text("device", self.device(*device)),
             Act::RestartUploader { device } => line("restart-uploader").text("device", self.device(*device)),
+            Act::Local { device, deed } => {
+                line("local").text("device", self.device(*device)).word("deed", *deed)
+            }
+            Act::Resolve { device, how, task } => {
+                let line = line("resolve").text("device", self.device(*device)).word("how", *how);
+                if let Some(task) = task { line.text("task", task) } else { line }
+            }
             Act::Policy { site, deed, slot, module } => {
                 let line = slotted(line("policy").text("site", self.site(*site)).word("deed", *deed), *slot);
                 if let Some(module) = module { line.text("module", &module.name()) } else { line }
@@ -287,9 +299,14 @@ impl Says<'_> {
             | Fault::Copy { store, task }
             | Fault::Delete { store, task } => self.store(line, *store).text("task", task),
             Fault::PowerOff { device } => line.text("device", self.device(*device)),
-            Fault::Crash { device, role } | Fault::Twin { device, role } => {
+            Fault::Crash { device, role } | Fault::Sulk { device, role } => {
                 line.text("device", self.device(*device)).word("role", *role)
             }
+            Fault::Twin { device, role, same_address } => line
+                .text("device", self.device(*device))
+                .word("role", *role)
+                .unless(!same_address, |f| f.raw("same_address", true)),
+            Fault::LoseCallbacks { device } => line.text("device", self.device(*device)),
             Fault::Lie { device, lie } => line.text("device", self.device(*device)).word("lie", *lie),
             Fault::Install { site, slot, module } => {
                 slotted(line.text("site", self.site(*site)), *slot).text("module", &module.name())

@@ -20,7 +20,7 @@ impl Uploads {
         let ObjectOp { store, key, verb } = op;
         if *store == Store::Edge {
             return match verb {
-                Verb::Head | Verb::Get { .. } => Ok(()),
+                Verb::Head | Verb::Get { .. } | Verb::Find { .. } => Ok(()),
                 Verb::Delete => self.removal(seen, key, premises),
                 _ => Err(Broken { invariant: "I20", saw: format!("the core writes to the edge: {op:?}") }),
             };
@@ -61,6 +61,9 @@ impl Uploads {
                     row.is_some_and(|row| matches!(&row.phase, Phase::Open { upload: u } | Phase::Sealing { upload: u } if u == upload))
                 });
                 demand("I21", !current, || format!("aborts {upload:?}, which a session goes on with"))
+            }
+            Verb::Find { .. } => {
+                Err(Broken { invariant: "I19", saw: format!("looks for names in the cloud: {op:?}") })
             }
             Verb::Delete => Err(Broken { invariant: "I19", saw: format!("deletes in the cloud: {op:?}") }),
             Verb::Put { source, len, sha256 } => {
@@ -114,7 +117,7 @@ impl Uploads {
         fence: Fence,
         premises: &mut Premises,
     ) -> Result<(), Broken> {
-        demand("I22", !self.proven.contains(&at), || {
+        demand("I22", !self.proven.contains_key(&at), || {
             format!("{at:?} is sent again, and the store listed it")
         })?;
         let before = self.sent.insert(at.clone(), Sent::Out(fence));

@@ -15,6 +15,7 @@ use tidegate_core::refusal::Refusal;
 use tidegate_core::wire::TransferMessage;
 use tidegate_core::wire::transfer::Announced;
 use tidegate_runtime::board::Board;
+use tidegate_runtime::feed::{Feed, Window};
 use tidegate_runtime::driver::{Driver, DriverError};
 use tidegate_runtime::figures::{Figures, Gauge};
 use tidegate_runtime::inbox::{Gone, Inbox, Outbound};
@@ -65,6 +66,7 @@ impl Site {
         let knobs = knobs.try_new().map_err(|bad| io::Error::other(bad.to_string()))?;
         let driver = Driver {
             clock: RealClock::default(),
+            blocking: RealBlocking,
             store,
             boot,
             seed: 7,
@@ -74,7 +76,7 @@ impl Site {
             release: Release::new(
                 operations,
                 mpsc::unbounded_channel().0,
-                Board::new(),
+                Feed::new(boot, Board::new(), Window::default()),
                 gate,
                 Frozen::new("edge-site"),
                 gauge.clone(),
@@ -130,7 +132,7 @@ pub async fn seed(dir: &Path, episodes: u64, journal: u64) -> io::Result<()> {
 /// One device makes so many recordings known and waits for their acknowledgements.
 async fn deliver(inbox: &Inbox, device: u64, count: u64) -> io::Result<()> {
     let id = DeviceId::new(&format!("robot-{device}")).expect("a legal id");
-    let link = inbox.knock(id.clone(), Role::Transfer, "bench".to_owned(), None).await;
+    let link = inbox.knock(tidegate_runtime::inbox::Stranger::unproven(id.clone(), Role::Transfer, "bench")).await;
     let mut link = link.map_err(io::Error::other)?.map_err(refused)?;
     let (mut sent, mut heard) = (0, 0);
     while heard < count {

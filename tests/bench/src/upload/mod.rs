@@ -2,7 +2,7 @@
 //! turns and the table.
 
 mod clients;
-mod ports;
+pub mod ports;
 pub mod process;
 mod site;
 mod store;
@@ -179,7 +179,7 @@ fn make(path: &Path, mib: u64) -> io::Result<()> {
 }
 
 /// The shipped binary, built beside this one, with nothing of the environment that could configure it.
-fn measured() -> io::Result<Command> {
+pub fn measured() -> io::Result<Command> {
     let beside = std::env::current_exe()?.with_file_name("tidegate-measured");
     if !beside.is_file() {
         return Err(io::Error::other(

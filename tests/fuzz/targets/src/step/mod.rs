@@ -15,13 +15,13 @@ use tidegate_core::effect::{Effect, Output};
 use tidegate_core::id::{
     Boot, ConnId, DeviceId, EpisodeId, ObjectKey, RequestId, Role, Seq, SocketId, TaskId, Ticket,
 };
-use tidegate_core::input::{Action, Command, Input, LostWhy, Request};
+use tidegate_core::input::{Action, Command, Demand, Input, LostWhy, Request, TransferAsk};
 use tidegate_core::knobs::Knobs;
 use tidegate_core::machine::{Machine, Rows};
 use tidegate_core::object::ObjectOp;
 use tidegate_core::outcome::{Fault, Outcome, What};
 use tidegate_core::policy::Builtin;
-use tidegate_core::row::{Key, RecordingFacts, Row};
+use tidegate_core::row::{Key, RecordingFacts, Row, TaskState};
 use tidegate_core::time::{Mono, Now, Wall};
 use tidegate_core::wire::{recorder, transfer};
 
@@ -192,6 +192,8 @@ impl Site {
             role,
             remote: "10.0.0.7".to_owned(),
             credential: None,
+            port: None,
+            demand: Demand::Nothing,
         });
     }
 
@@ -253,7 +255,7 @@ impl Site {
             })
         };
         let episode = EpisodeId(u64::from(who % 5));
-        let request = match kind % 24 {
+        let request = match kind % 28 {
             action @ 0..10 => command(Action::ALL[usize::from(action)]),
             10 | 11 => Request::CreateTask { task, device, config: None },
             12 => Request::CreateTask {
@@ -262,14 +264,28 @@ impl Site {
                 config: object(&text).filter(|text| text.len() < 9999),
             },
             13 => Request::CancelTask { task: text },
-            14 => Request::CallbackStart { task: text, device: (who & 128 == 0).then_some(device) },
+            14 => Request::CallbackStart {
+                task: text,
+                device: (who & 128 == 0).then_some(device),
+                credential: None,
+            },
             15 | 16 => {
                 let facts = RecordingFacts { len: Some(u64::from(who)), ..RecordingFacts::default() };
-                Request::CallbackFinish { task: text, device, facts }
+                Request::CallbackFinish { task: text, device, facts, credential: None }
             }
             17 | 18 => Request::Judge { episode, approve: who & 128 == 0, reason: Some(text) },
             19 | 20 => Request::Sync { episode },
             21 => Request::SyncBatch,
+            22 => Request::Transfer { device, ask: TransferAsk::Upload { task: text, priority: 1 } },
+            23 => Request::Transfer { device, ask: TransferAsk::Cancel { task: text } },
+            24 => Request::Transfer {
+                device,
+                ask: if who & 128 == 0 { TransferAsk::UploadAll } else { TransferAsk::StatusQuery },
+            },
+            25 => {
+                let to = if who & 128 == 0 { TaskState::Failed } else { TaskState::Pending };
+                Request::ResolveTask { task: text, to, reason: None }
+            }
             _ => Request::RefreshState { device, max_age_ms: u64::from(who) * 100 },
         };
         self.count += 1;
@@ -334,7 +350,7 @@ impl Site {
         for round in 0.. {
             assert!(round < 8, "{input:?} never has all it wants");
             let mut keys = BTreeSet::new();
-            self.machine.wants(input, &cold, &mut keys);
+            self.machine.wants(self.now, input, &cold, &mut keys);
             if keys.is_empty() {
                 break;
             }
@@ -441,6 +457,8 @@ impl Site {
             Effect::TurnAway { .. }
             | Effect::Publish(_)
             | Effect::Gate(_)
+            | Effect::Grant { .. }
+            | Effect::Bar { .. }
             | Effect::Freeze { .. }
             | Effect::Thaw { .. }
             | Effect::Policy { .. } => {}

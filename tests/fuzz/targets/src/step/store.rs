@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use tidegate_core::digest::Sha256;
 use tidegate_core::id::{ETag, ObjectKey, PartNo, UploadId};
+use tidegate_core::limits::FOUND_MAX;
 use tidegate_core::object::{
     Composite, Got, ListedPart, McapFacts, ObjectFacts, ObjectOp, ObjectReply, PartFacts, SidecarFacts,
-    Store, Verb, Want,
+    Store, Verb, Want, is_recording_of,
 };
 use tidegate_core::outcome::{Fault, What};
 use tidegate_core::time::Wall;
@@ -177,6 +178,10 @@ impl Stores {
             Verb::Delete => {
                 here.remove(&op.key);
                 ObjectReply::Deleted
+            }
+            Verb::Find { device, wire } => {
+                let named = here.keys().filter(|key| is_recording_of(key.as_str(), device, wire));
+                ObjectReply::Found(named.take(FOUND_MAX).cloned().collect())
             }
         })
     }

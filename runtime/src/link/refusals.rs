@@ -1,0 +1,101 @@
+//! Owns the handshakes that were refused, for what is wrong with them: how many, and who is refused unheard for it. What only
+//! the moment forbids does not count, and neither do links that were admitted.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::StatusCode;
+use tidegate_core::id::{DeviceId, Role};
+use tidegate_core::input::Demand;
+use tidegate_core::row::{Key, Row};
+
+use super::Shared;
+use crate::api;
+use crate::api::error::Answer;
+use crate::board::DeviceSeen;
+use crate::brake::{self, Brake, Rate};
+use crate::inbox::Stranger;
+
+/// What strangers used up. A whole fleet may stand behind one address: who brings what the core lets in is heard all the
+/// same, and pays for nobody.
+pub(super) struct Refusals {
+    of_device: Brake<(IpAddr, DeviceId)>,
+    of_address: Brake<IpAddr>,
+}
+
+impl Refusals {
+    /// A device whose credentials the core refuses tries again and again: it is told so ten times a minute. All strangers at
+    /// an address, with whatever ids they make up, have two a second.
+    pub(super) fn new() -> Refusals {
+        Refusals {
+            of_device: Brake::new(Rate::per_minute(10, 10)),
+            of_address: Brake::new(Rate::per_minute(120, 120)),
+        }
+    }
+
+    /// The answer to what is no handshake, on its way out.
+    pub(super) fn malformed(&self, from: IpAddr, refusal: Answer) -> Answer {
+        match self.of_address.wait(&from) {
+            Some(wait) => unheard(wait),
+            None => self.count(from, None, refusal),
+        }
+    }
+
+    /// A refusal on its way out.
+    pub(super) fn count(&self, from: IpAddr, device: Option<&DeviceId>, refusal: Answer) -> Answer {
+        if refusal.status().is_client_error() {
+            // Somebody who has nothing left is refused unheard from now on.
+            let _ = self.of_address.take(from);
+            if let Some(device) = device {
+                let _ = self.of_device.take((from, device.clone()));
+            }
+        }
+        refusal
+    }
+
+    /// How long this one would have to wait, as a stranger.
+    fn wait(&self, from: IpAddr, stranger: &Stranger) -> Option<Duration> {
+        // Where nothing is asked for nothing can be tried out: what others do wrong says nothing of this one.
+        let of_address = || self.of_address.wait(&from).filter(|_| stranger.demand != Demand::Nothing);
+        self.of_device.wait(&(from, stranger.device.clone())).or_else(of_address)
+    }
+}
+
+fn unheard(wait: Duration) -> Answer {
+    let text = "too many handshakes from here were refused; mend the cause, then wait";
+    let answer = Answer::new(StatusCode::TOO_MANY_REQUESTS, "too_many_refusals", text);
+    answer.retry_after(brake::seconds(wait))
+}
+
+impl Shared {
+    /// Whether a handshake is heard.
+    pub(super) async fn hears(&self, from: IpAddr, stranger: &Stranger) -> Result<(), Answer> {
+        match self.refusals.wait(from, stranger) {
+            Some(wait) if !self.is_known(stranger).await => Err(unheard(wait)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether somebody brings what the core lets in, as far as records tell. The core judges it all the same.
+    async fn is_known(&self, stranger: &Stranger) -> bool {
+        let Stranger { device, role, remote, demand, .. } = stranger;
+        let Some(token) = stranger.credential else {
+            let at = |seen: DeviceSeen| seen.recorder_link.is_some_and(|up| up.link.remote == *remote);
+            let by_address = *demand == Demand::TokenOrAddress && *role == Role::Transfer;
+            return by_address && self.board.device(device).is_some_and(at);
+        };
+        let (device, role) = (device.clone(), *role);
+        let known = api::read(self.rows.reads.clone(), &self.rows.runner, move |rows| {
+            let own = match rows.get(&Key::Token(token))? {
+                Some(Row::Token(row)) => row.device.as_ref() == Some(&device) && row.scope.fits(role),
+                _ => false,
+            };
+            let disabled = || match rows.get(&Key::Device(device.clone())) {
+                Ok(Some(Row::Device(row))) => row.disabled_at.is_some(),
+                _ => false,
+            };
+            Ok(own && !disabled())
+        });
+        known.await.unwrap_or(false)
+    }
+}
