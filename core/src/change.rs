@@ -64,7 +64,7 @@ pub enum TaskCause {
     /// A callback.
     #[n(3)]
     Callback,
-    /// The uploader's word.
+    /// What the uploader names, or the store has: its recording has ended.
     #[n(4)]
     Transfer,
     /// An operator.

@@ -634,6 +634,7 @@ fn routes<S: Seams>(
         clock: clocks,
         stage,
         callers: api::callers(),
+        newcomers: api::newcomers(),
     });
     (state, links)
 }

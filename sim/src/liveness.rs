@@ -148,7 +148,13 @@ fn jobs(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
                                 .map(String::from)
                                 .or_else(|| left.then(|| "nobody comes back for it".to_string()))
                         }
-                        ParkWhy::Fault(_) | ParkWhy::Policy | ParkWhy::Quarantined(_) => None,
+                        // A policy may leave to people what no retry cures, and in this world nobody mends data.
+                        ParkWhy::Policy => {
+                            let of_data = |fault: &Fault| fault.budget() == Budget::Data;
+                            let uncured = tampered && row.last_fault.as_ref().is_some_and(of_data);
+                            uncured.then(|| "a policy left damaged data to people".to_string())
+                        }
+                        ParkWhy::Fault(_) | ParkWhy::Quarantined(_) => None,
                     };
                     all.push(Unfinished { property: "L1", what, stuck });
                 }

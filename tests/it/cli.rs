@@ -1,6 +1,7 @@
 //! The command line: exit codes, messages, help, and what a site does without a configuration.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
@@ -67,6 +68,25 @@ fn a_second_process_on_a_data_directory_is_refused_by_its_name() {
             200,
             "the first one lives on"
         );
+    });
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_ends_a_command_without_a_word() {
+    run(async {
+        let site = Plan::new().start().await;
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let (mut heard, errors) = std::io::pipe().expect("a pipe");
+        let mut command = Site::program();
+        command.args(["status", "--api", &format!("http://127.0.0.1:{}", site.api)]);
+        let mut started = Running(command.stdout(writer).stderr(errors).spawn().expect("the binary starts"));
+        // It has the ends of the pipes as well.
+        drop(command);
+        assert_eq!(started.end().await, Some(141), "as the signal of a broken pipe would end it");
+        let mut complaint = String::new();
+        heard.read_to_string(&mut complaint).expect("what it complained of");
+        assert_eq!(complaint, "");
     });
 }
 

@@ -124,3 +124,31 @@ fn rotation_puts_new_tokens_in_the_place_of_the_old_ones() {
         assert_eq!((status, body["error"].as_str()), (400, Some("robot is not active")), "{body}");
     });
 }
+
+#[test]
+fn who_registers_without_end_is_slowed_down_before_the_records_are_full() {
+    run(async {
+        let plan = Plan::new().set("auth.devices", "tokens").set("auth.registration", "open");
+        let site = plan.start().await;
+        let mut known = 0;
+        let refused = loop {
+            let body = json!({"factory": "north", "robot_type": "arm"});
+            let answer = site.http().send(Method::POST, "/api/v1/devices/register", &[], Some(&body)).await;
+            let answer = answer.expect("an answer");
+            match answer.status.as_u16() {
+                201 => known += 1,
+                _ => break answer,
+            }
+            assert!(known < 1_000, "nobody was slowed down");
+        };
+        assert!(known >= 100, "{known}: a fleet may come at once");
+        assert_eq!(
+            (refused.status.as_u16(), refused.json()["code"].as_str()),
+            (429, Some("too_many_newcomers"))
+        );
+        let wait =
+            refused.headers.get("retry-after").and_then(|text| text.to_str().ok()?.parse::<u32>().ok());
+        assert!(wait.is_some_and(|wait| (1..=6).contains(&wait)), "{wait:?}");
+        assert_eq!(site.read("/api/v1/devices").await["total"], known);
+    });
+}

@@ -145,6 +145,11 @@ fn a_link_takes_the_token_of_its_device_and_ends_with_4003_when_it_is_taken_back
         assert!(token.starts_with("kws_v1_") && token.len() == 50, "the predecessor's form");
         let (status, _) = declined(dial(&site, "/recorder/robot-2", Some(token)).await);
         assert_eq!(status, 401, "another device");
+        let log = site.log();
+        let told =
+            log.lines().find(|line| line.contains("a handshake is refused") && line.contains("robot-2"));
+        let told = told.unwrap_or_else(|| panic!("who is refused is told:\n{log}"));
+        assert!(told.contains("from=127.0.0.1") && told.contains("code=\"unauthorized\""), "{told}");
         let mut recorder = dial(&site, "/recorder/robot-1", Some(token)).await.expect("it fits");
         let mut uploader = dial(&site, "/transfer/robot-1", None).await.expect("it is near its recorder");
 

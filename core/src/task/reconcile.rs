@@ -194,7 +194,7 @@ impl Tasks {
         }
     }
 
-    /// Puts back everything that the records say this device holds.
+    /// Puts back everything that the records say this device holds. Only planted bugs do so.
     pub(super) fn put_back_all(&mut self, cx: &mut Cx<'_>, device: &DeviceId) {
         for task in self.at_stake_of(device).map(|row| row.id.clone()).collect::<Vec<_>>() {
             self.give_back(cx, &task, TaskCause::Absent);

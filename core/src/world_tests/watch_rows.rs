@@ -606,7 +606,12 @@ fn cause_fits(seen: &Seen<'_>, change: &TaskChange) -> Result<(), Broken> {
                     ..
                 }
             ),
-            TaskCause::Transfer => matches!(seen.input, Input::Transfer { .. }),
+            // What the uploader names, or the store has, tells of an end and of nothing else. A wake: nobody answered when
+            // the device was asked.
+            TaskCause::Transfer => {
+                let told = matches!(seen.input, Input::Transfer { .. } | Input::Object { .. });
+                matches!(change, TaskChange::Finished { .. }) && (told || wake)
+            }
             TaskCause::Operator => matches!(seen.input, Input::Request { .. }) || answer,
             TaskCause::Verified => matches!(seen.input, Input::Object { .. }),
         },

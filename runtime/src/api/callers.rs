@@ -25,6 +25,13 @@ pub fn callers() -> Brake<IpAddr> {
     Brake::new(Rate::per_minute(30, 300))
 }
 
+/// Devices that register themselves: 100 at once and 10 a minute for each address. Each has a place among the records for
+/// good, so that a window that was left open is not enough to fill them.
+#[must_use]
+pub fn newcomers() -> Brake<IpAddr> {
+    Brake::new(Rate::per_minute(10, 100))
+}
+
 /// Turns those away unheard who come from where too many were refused. Not who reports on a task of the site: recorders
 /// never repeat a callback, and others may stand behind their address.
 pub(super) async fn braked(State(state): State<ApiState>, request: Request, next: Next) -> Response {

@@ -49,7 +49,7 @@ use crate::server::Clocks;
 use crate::timeouts::{Op, TimedOut};
 
 pub use auth::Access;
-pub use callers::callers;
+pub use callers::{callers, newcomers};
 pub use input::BODY_MAX;
 pub use policies::OnPolicies;
 pub(crate) use reads::read;
@@ -127,6 +127,8 @@ pub struct Parts {
     pub stage: watch::Receiver<Stage>,
     /// What strangers may get wrong on the routes that devices use, by address; see [`callers`].
     pub callers: Brake<IpAddr>,
+    /// How many register themselves, by address; see [`newcomers`].
+    pub newcomers: Brake<IpAddr>,
 }
 
 /// The API of a site. Cheap to clone.

@@ -28,7 +28,7 @@ use tower::ServiceExt;
 
 use super::{
     Access, ApiState, OnPolicies, Parts, Reads, Snapshot, Stage, Summary, Unreadable, Way, Ways, callers,
-    router,
+    newcomers, router,
 };
 use crate::board::Board;
 use crate::feed::{Feed, Window};
@@ -158,6 +158,7 @@ fn routes_with(rows: Vec<(Key, Row)>, inbox: Inbox, loader: Loader) -> Site {
         clock: Arc::new(|| Now { wall: NOW, mono: Mono(0) }),
         stage: staged,
         callers: callers(),
+        newcomers: newcomers(),
     });
     Site { routes: router(state, Router::new()), heard: Heard::default(), board, feed, stage }
 }

@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -18,8 +19,10 @@ use super::ApiState;
 use super::error::{Answer, json as answer};
 use super::input::{Fields, Segment};
 use super::shapes::{Object, moment};
+use crate::brake;
 use crate::config::{Secret, parse_duration};
 use crate::grants;
+use crate::server::Remote;
 
 /// Longest time for which registration may be opened: who forgets to close it does so for a day.
 const WINDOW_MAX_MS: u64 = 86_400_000;
@@ -101,17 +104,22 @@ pub(super) async fn add_to_device(
 
 /// `DELETE /devices/{device_id}/token`
 pub(super) async fn revoke_device(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {
-    of_device(&state, RosterRequest::RevokeDevice { device: id.device()? }).await
+    of_device(
+        &state,
+        RosterRequest::RevokeDevice { device: id.device()? },
+        "the tokens of a device are revoked",
+    )
+    .await
 }
 
 /// `POST /devices/{device_id}/disable`
 pub(super) async fn disable(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {
-    of_device(&state, RosterRequest::Disable { device: id.device()? }).await
+    of_device(&state, RosterRequest::Disable { device: id.device()? }, "a device is disabled").await
 }
 
 /// `POST /devices/{device_id}/enable`
 pub(super) async fn enable(State(state): State<ApiState>, id: Segment) -> Result<Response, Answer> {
-    of_device(&state, RosterRequest::Enable { device: id.device()? }).await
+    of_device(&state, RosterRequest::Enable { device: id.device()? }, "a device is enabled").await
 }
 
 /// `POST /registration`
@@ -139,9 +147,12 @@ pub(super) async fn open(State(state): State<ApiState>, body: Body) -> Result<Re
 /// `POST /devices/register`: the predecessor's body and texts.
 pub(super) async fn register(
     State(state): State<ApiState>,
+    // Only a router outside of a listener knows no address.
+    remote: Option<Extension<Remote>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
+    let from = remote.map(|Extension(remote)| brake::stranger(remote.addr.ip()));
     let invalid = || Answer::new(StatusCode::BAD_REQUEST, "bad_body", "invalid request body");
     let fields = Fields::read_open(body)
         .await
@@ -159,6 +170,11 @@ pub(super) async fn register(
         let text = "the site does not know under which address devices reach it: set public_url, or send a Host header";
         return Err(Answer::new(StatusCode::CONFLICT, "public_url_required", text));
     };
+    if let Some(wait) = from.and_then(|from| state.0.newcomers.wait(&from)) {
+        let text = "too many devices registered from this address; wait, and go on with the rest";
+        let answer = Answer::new(StatusCode::TOO_MANY_REQUESTS, "too_many_newcomers", text);
+        return Err(answer.retry_after(brake::seconds(wait)));
+    }
     let pair = Pair::draw(&state);
     let request = RosterRequest::Register {
         factory,
@@ -168,6 +184,10 @@ pub(super) async fn register(
         open: state.0.access.open_registration,
     };
     let row = device_of(state.asked(Ask::Roster(request)).await?)?;
+    if let Some(from) = from {
+        // Of those that asked at the same moment a few too many may come in: the next one waits for them.
+        let _ = state.0.newcomers.take(from);
+    }
     tracing::info!(device = %row.id, "a device is registered");
     let url = |role| base.url(role, &row.id, pair.transfer.0.reveal());
     let (recorder_url, transfer_url) = (url(Role::Recorder), url(Role::Transfer));
@@ -272,17 +292,8 @@ async fn issue(
     }
 }
 
-async fn of_device(state: &ApiState, request: RosterRequest) -> Result<Response, Answer> {
-    let done = match &request {
-        RosterRequest::RevokeDevice { .. } => "the tokens of a device are revoked",
-        RosterRequest::Disable { .. } => "a device is disabled",
-        RosterRequest::Enable { .. } => "a device is enabled",
-        RosterRequest::Issue { .. }
-        | RosterRequest::Revoke { .. }
-        | RosterRequest::Rotate { .. }
-        | RosterRequest::Register { .. }
-        | RosterRequest::Window { .. } => return Err(Answer::internal("the request is of another kind")),
-    };
+/// `done` is what the log says of it.
+async fn of_device(state: &ApiState, request: RosterRequest, done: &str) -> Result<Response, Answer> {
     let row = device_of(state.asked(Ask::Roster(request)).await?)?;
     tracing::info!(device = %row.id, "{done}");
     Ok(answer(StatusCode::OK, registered(&row)))

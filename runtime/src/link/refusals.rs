@@ -21,6 +21,8 @@ use crate::inbox::Stranger;
 pub(super) struct Refusals {
     of_device: Brake<(IpAddr, DeviceId)>,
     of_address: Brake<IpAddr>,
+    /// What the log tells of an address.
+    told: Brake<IpAddr>,
 }
 
 impl Refusals {
@@ -30,6 +32,7 @@ impl Refusals {
         Refusals {
             of_device: Brake::new(Rate::per_minute(10, 10)),
             of_address: Brake::new(Rate::per_minute(120, 120)),
+            told: Brake::new(Rate::per_minute(6, 6)),
         }
     }
 
@@ -48,6 +51,12 @@ impl Refusals {
             let _ = self.of_address.take(from);
             if let Some(device) = device {
                 let _ = self.of_device.take((from, device.clone()));
+            }
+            // Each is counted; the log tells who it was, and is not filled by whoever knocks fastest.
+            if self.told.take(from).is_ok() {
+                let code = refusal.body().get("code").and_then(serde_json::Value::as_str);
+                let device = device.map(DeviceId::as_str);
+                tracing::warn!(%from, device, status = refusal.status().as_u16(), code, "a handshake is refused");
             }
         }
         refusal

@@ -360,12 +360,6 @@ impl Tasks {
             TaskChange::Returned { cause, .. } => match cause {
                 TaskCause::Answer => answer,
                 TaskCause::Report => matches!(seen.input, Input::Recorder { .. } | Input::Wake),
-                TaskCause::Transfer => {
-                    matches!(
-                        seen.input,
-                        Input::Transfer { message: TransferMessage::UploadNotFound { .. }, .. }
-                    )
-                }
                 TaskCause::Absent => true,
                 TaskCause::Resolved => matches!(seen.input, Input::Request { .. }),
                 _ => false,
