@@ -158,6 +158,8 @@ pub enum TaskChange {
         task: TaskId,
         #[n(1)]
         at: Wall,
+        #[n(2)]
+        episode: Option<EpisodeId>,
     },
     /// in_progress, uploading → failed
     #[n(7)]

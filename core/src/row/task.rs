@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 
 use crate::digest::Sha256;
-use crate::id::{DeviceId, TaskId, WireId};
+use crate::id::{DeviceId, EpisodeId, TaskId, WireId};
 use crate::time::Wall;
 
 /// Where a task stands.
@@ -136,6 +136,9 @@ pub struct TaskRow {
     /// Since when it waits for its recording.
     #[n(16)]
     pub uploading_at: Option<Wall>,
+    /// The episode that completed it.
+    #[n(17)]
+    pub episode: Option<EpisodeId>,
 }
 
 /// An attempt that was given up although it may have recorded.

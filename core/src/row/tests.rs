@@ -63,6 +63,7 @@ fn golden_rows() -> Vec<Row> {
         updated_at: Wall(4),
         earlier: None,
         uploading_at: None,
+        episode: None,
     };
     let episode = EpisodeRow {
         id: EpisodeId(1),
@@ -378,7 +379,8 @@ fn any_task() -> impl Strategy<Value = Row> {
     let ids = (task(), device(), any::<u32>(), wire(), 0..TaskState::ALL.len());
     let times = (wall(), maybe(wall()), maybe(wall()), maybe(wall()), wall());
     let rest = (maybe(text()), maybe(text()), any::<bool>(), maybe(sha()), maybe(any_facts()));
-    let attempts = (maybe(proptest::collection::vec(any_attempt(), 1..3)), maybe(wall()));
+    let attempts =
+        (maybe(proptest::collection::vec(any_attempt(), 1..3)), maybe(wall()), maybe(any::<u64>()));
     (ids, times, rest, attempts).prop_map(|(ids, times, rest, attempts)| {
         Row::Task(TaskRow {
             id: ids.0,
@@ -398,6 +400,7 @@ fn any_task() -> impl Strategy<Value = Row> {
             updated_at: times.4,
             earlier: attempts.0,
             uploading_at: attempts.1,
+            episode: attempts.2.map(EpisodeId),
         })
     })
 }

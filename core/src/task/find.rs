@@ -15,7 +15,7 @@ use crate::id::{DeviceId, ObjectKey, TaskId, Ticket, WireId};
 use crate::limits;
 use crate::object::{ObjectOp, ObjectReply, Store, Verb, is_recording_of};
 use crate::outcome::Outcome;
-use crate::row::TaskState;
+use crate::row::{SyncMark, TaskState};
 use crate::timers::TimerKey;
 use crate::wire::transfer::Announced;
 
@@ -145,6 +145,11 @@ impl Tasks {
                 }
                 self.verify(cx, device, &named, &claim, false);
             }
+            [] if self.is_carried(&at, &named) => {
+                self.drop_search(cx, &at);
+                self.acknowledge(cx, device, wire);
+                self.make_room(cx, device);
+            }
             [] => {
                 if named.current {
                     self.find_unstored(cx, &named.task);
@@ -161,6 +166,21 @@ impl Tasks {
                 self.rest_search(cx, &at, &named, Some(detail));
             }
         }
+    }
+
+    /// Whether a recording that waits and is not at the edge is the one that completed its task, and that went from the edge
+    /// when it was safe in the cloud. Its uploader stores what it has before it waits: anything else would have been found.
+    fn is_carried(&self, at: &(DeviceId, WireId), named: &Named) -> bool {
+        let Some(search) = self.searches.get(at).filter(|search| search.why == Sought::Claimed) else {
+            return false;
+        };
+        let task = self.tasks.get(&named.task).filter(|_| named.current);
+        let Some(row) = task.and_then(|task| self.episode(task.episode?)) else { return false };
+        let claim = &search.claim;
+        let same = claim.len.is_none_or(|len| len == row.len)
+            && claim.sha256.is_none_or(|sha256| sha256 == row.sha256);
+        let carried = matches!(row.sync, SyncMark::Synced { .. }) && row.removed_at.is_some();
+        same && carried && row.wire == named.wire
     }
 
     /// Nothing was found: wait for what may change that, and tell viewers once. Without a trouble nobody knows, and we

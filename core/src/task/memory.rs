@@ -395,6 +395,20 @@ impl Tasks {
         here.or_else(|| self.tasks.get(self.current.get(&wire)?)).or_else(alias)
     }
 
+    /// The task of this name, in memory or among those read.
+    fn row_read<'a>(&'a self, wire: &WireId, have: &'a Rows) -> Option<&'a TaskRow> {
+        let read = |id: &TaskId| match (self.tasks.get(id), have.get(&Key::Task(id.clone()))) {
+            (Some(row), _) | (None, Some(Some(Row::Task(row)))) => Some(row),
+            (None, _) => None,
+        };
+        let here = TaskId::new(wire.as_str()).ok().and_then(|id| read(&id));
+        let alias = || match (self.aliases.get(wire), have.get(&Key::Alias(wire.clone()))) {
+            (Some(alias), _) | (None, Some(Some(Row::Alias(alias)))) => read(&alias.task),
+            (None, _) => None,
+        };
+        here.or_else(|| self.tasks.get(self.current.get(wire)?)).or_else(alias)
+    }
+
     /// The first attempt after the current one whose name is free, if that is known yet.
     fn first_free(&self, row: &TaskRow, have: &Rows) -> Option<u32> {
         let taken = |attempt: &u32| {
@@ -457,7 +471,7 @@ impl Tasks {
     }
 
     /// Everything that an outcome needs is in memory while the operation is out, except for a search.
-    /// What a search found is another's, perhaps: its owners are looked up.
+    /// What a search found is another's, perhaps: its owners are looked up. What it did not find may have become an episode.
     pub fn want_ticket(
         &self,
         ticket: Ticket,
@@ -468,6 +482,11 @@ impl Tasks {
         let Some(Errand::Find(_, wire)) = self.errands.get(&ticket) else { return };
         self.want_task(wire.as_str(), have, keys);
         let Some(Outcome::Done(ObjectReply::Found(found))) = outcome else { return };
+        if let Some(episode) =
+            self.row_read(wire, have).filter(|row| row.wire == *wire).and_then(|row| row.episode)
+        {
+            self.want_episode(episode, keys);
+        }
         for key in found {
             let found = Announced {
                 task: wire.to_string(),

@@ -99,8 +99,9 @@ impl Tasks {
                 row.uploading_at = timed.then_some(*at);
                 row.updated_at = *at;
             }
-            TaskChange::Completed { at, .. } => {
+            TaskChange::Completed { at, episode, .. } => {
                 row.error = None;
+                row.episode = *episode;
                 row.completed_at = Some(*at);
                 row.updated_at = *at;
             }
@@ -233,6 +234,7 @@ fn blank(
         updated_at: at,
         earlier: None,
         uploading_at: None,
+        episode: None,
     }
 }
 

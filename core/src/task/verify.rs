@@ -608,7 +608,10 @@ impl Tasks {
         self.enact_episode(cx, EpisodeChange::Recorded(Box::new(episode)));
         self.plan_look(cx, number);
         if completes {
-            self.enact_task(cx, TaskChange::Completed { task: verify.task, at: cx.now.wall });
+            self.enact_task(
+                cx,
+                TaskChange::Completed { task: verify.task, at: cx.now.wall, episode: Some(number) },
+            );
         }
         self.acknowledge(cx, &at.0, &at.1);
         self.make_room(cx, &at.0);
@@ -622,7 +625,7 @@ impl Tasks {
     }
 
     /// Asks a crowded device again once nothing of it is being looked at.
-    fn make_room(&mut self, cx: &mut Cx<'_>, device: &DeviceId) {
+    pub(super) fn make_room(&mut self, cx: &mut Cx<'_>, device: &DeviceId) {
         let busy = self.verifies_of(device).any(|(_, verify)| verify.rest().is_none());
         if !busy && self.crowded.remove(device) {
             self.ask_list(cx, device);

@@ -257,7 +257,7 @@ fn i11_a_task_that_leaves_a_final_state_is_noticed() {
         "I11",
         &spoiled(|_, _, out| {
             let done = out.changes.iter().find_map(|change| match change {
-                Change::Task(TaskChange::Completed { task, at }) => Some((task.clone(), *at)),
+                Change::Task(TaskChange::Completed { task, at, .. }) => Some((task.clone(), *at)),
                 _ => None,
             });
             let Some((task, at)) = done else { return false };

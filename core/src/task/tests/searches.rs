@@ -1,5 +1,6 @@
 //! Recordings whose key nobody said: looked for by their name, and verified like any other.
 
+use super::verifies::removed;
 use super::*;
 use crate::fact::CallEnd;
 
@@ -136,6 +137,36 @@ fn a_recording_that_is_not_found_is_looked_for_again_and_told_of_once() {
     let seen = rig.on(|tasks, cx| tasks.on_stored(cx, &object_key("f/d1/T.mcap")));
     let head = rig.done(seen.op().0, found(&["f/d1/T.mcap"])).op().0;
     assert_eq!(verified(&mut rig, head).frames(), ["ack T"]);
+}
+
+#[test]
+fn what_went_to_the_cloud_and_from_the_edge_is_acknowledged_late_to_who_names_it_without_a_key() {
+    let mut rig = Rig::new();
+    let n = rig.episode_of("T");
+    // Its copy is missing, and not because we removed it: it may be the last one that the device holds.
+    let find = rig.say(&d1(), named_waiting(&["T"])).op().0;
+    let seen = rig.done(find, found(&[]));
+    assert_eq!((seen.codes(), seen.frames().len()), (std::vec!["key_missing"], 0));
+    rig.link_down(&d1());
+    removed(&mut rig, n);
+    for message in [named_waiting(&["T"]), TransferMessage::UploadComplete(keyless("T"))] {
+        rig.restart();
+        rig.link_up(&d1(), 1);
+        let (find, op) = rig.say(&d1(), message).op();
+        assert_eq!(op, "find d1/T.mcap", "what it may have stored since comes first");
+        let seen = rig.done(find, found(&[]));
+        assert_eq!((seen.frames(), seen.changes.len()), (std::vec!["ack T".to_string()], 0));
+        assert!(rig.parts.tasks.searches.is_empty(), "nothing more is looked for");
+    }
+    // Something else is what it says it holds, or what it stored.
+    let other = Announced { sha256: Some(other_sha()), ..keyless("T") };
+    let find = rig.say(&d1(), TransferMessage::UploadComplete(other)).op().0;
+    assert_eq!(rig.done(find, found(&[])).frames().len(), 0);
+    rig.restart();
+    rig.link_up(&d1(), 1);
+    let find = rig.say(&d1(), named_waiting(&["T"])).op().0;
+    let seen = rig.done(find, found(&["g/d1/T.mcap"]));
+    assert_eq!((seen.frames().len(), seen.op().1.as_str()), (0, "head g/d1/T.mcap"));
 }
 
 #[test]

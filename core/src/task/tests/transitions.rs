@@ -15,7 +15,7 @@ fn changes(attempt: u32) -> Vec<TaskChange> {
         TaskChange::BeginSent { task: task.clone(), at },
         TaskChange::Started { task: task.clone(), cause, at },
         TaskChange::Finished { task: task.clone(), cause, facts: None, at, timed: true },
-        TaskChange::Completed { task: task.clone(), at },
+        TaskChange::Completed { task: task.clone(), at, episode: Some(EpisodeId(1)) },
         TaskChange::Failed { task: task.clone(), reason: "r".into(), at },
         TaskChange::Returned { task: task.clone(), attempt, wire: wire.clone(), cause, at, remembered: true },
         TaskChange::Cancelled { task: task.clone(), at },
@@ -132,7 +132,7 @@ fn the_first_moment_of_ready_and_started_is_kept_and_final_states_have_their_mom
     let row = tasks.tasks[&task].clone();
     assert_eq!((row.ready_at, row.started_at, row.completed_at), (Some(at(2)), Some(at(3)), None));
     assert_eq!(row.error.as_deref(), Some("disk"), "trouble while recording is kept");
-    tasks.apply_task(&TaskChange::Completed { task: task.clone(), at: at(5) }).expect("legal");
+    tasks.apply_task(&TaskChange::Completed { task: task.clone(), at: at(5), episode: None }).expect("legal");
     let row = &tasks.tasks[&task];
     assert_eq!((row.completed_at, row.updated_at, &row.error), (Some(at(5)), at(5), &None));
 }

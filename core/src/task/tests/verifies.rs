@@ -795,7 +795,7 @@ fn after_an_upload_was_given_up_the_copy_is_read_again_before_it_is_acknowledged
 }
 
 /// The episode goes to the cloud, and its copy at the edge goes.
-fn removed(rig: &mut Rig, n: u64) {
+pub(super) fn removed(rig: &mut Rig, n: u64) {
     let (id, job) = (EpisodeId(n), crate::id::JobId(1));
     rig.ask(Request::Judge { episode: id, approve: true, reason: None });
     rig.on(|tasks, cx| tasks.on_job_queued(cx, job, id));

@@ -33,6 +33,7 @@ fn task(name: &str, attempt: u32, state: TaskState) -> (Key, Row) {
         updated_at: Wall(1),
         earlier: None,
         uploading_at: None,
+        episode: None,
     };
     (Key::Task(id), Row::Task(row))
 }

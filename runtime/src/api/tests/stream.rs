@@ -44,6 +44,7 @@ fn task(n: usize, whose: usize, state: TaskState) -> (Key, Row) {
         updated_at: Wall(0),
         earlier: None,
         uploading_at: None,
+        episode: None,
     };
     (Key::Task(id), Row::Task(row))
 }

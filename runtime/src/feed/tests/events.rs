@@ -38,6 +38,7 @@ fn task() -> Box<TaskRow> {
         updated_at: NOW,
         earlier: None,
         uploading_at: Some(NOW),
+        episode: None,
     })
 }
 
