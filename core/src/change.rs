@@ -198,7 +198,8 @@ pub enum TaskChange {
         #[n(1)]
         at: Wall,
     },
-    /// The text of its trouble changed; its state did not.
+    /// The text of its trouble changed, or its recorder told of a recording whose end was known already; its state did not
+    /// change.
     #[n(10)]
     Noted {
         #[n(0)]
@@ -207,6 +208,9 @@ pub enum TaskChange {
         error: Option<String>,
         #[n(2)]
         at: Wall,
+        /// What the finish callback said, if that is the news.
+        #[n(3)]
+        facts: Option<RecordingFacts>,
     },
     /// pending, ready → in_progress: the device still records an earlier attempt, and the current one was never begun.
     #[n(11)]

@@ -33,7 +33,8 @@ pub const WAITERS_PER_LINK: usize = 64;
 pub const SYNC_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest pause before a failed `get_state` is repeated: a silent recorder costs two frames a minute.
 pub const SYNC_RETRY_MAX: Duration = Duration::from_secs(30);
-/// How long an uploader may owe a status before it is asked again: its answer may have been garbage.
+/// An uploader that owes a status and says something else so much later has answered: it was garbage. Until then the schedule
+/// asks for recordings without its list.
 pub const STATUS_OWED_MAX: Duration = Duration::from_secs(60);
 /// How long a fresh uploader link may be silent before it is asked for its list: known uploaders greet at once, and a
 /// large greeting is sometimes garbage on the wire.
@@ -82,10 +83,14 @@ pub const REASON_BYTES: usize = 512;
 pub const DEVICES_REGISTERED_MAX: usize = 2 * LINKS_MAX;
 /// Tokens at once: two for each registered device, and those of the API are few.
 pub const TOKENS_MAX: usize = 2 * DEVICES_REGISTERED_MAX + 256;
-/// Different factories among registered devices.
-pub const FACTORIES_MAX: u32 = 64;
+/// New keys that a device may name in [`KEYS_WINDOW`] and under which no recording was found: each is a record for ever.
+pub const KEYS_UNPROVEN_MAX: u32 = 1_024;
+/// How long they count.
+pub const KEYS_WINDOW: Duration = Duration::from_secs(3600);
+/// Different factories among registered devices. Whoever may register can make them up.
+pub const FACTORIES_MAX: u32 = 8_192;
 /// Different types among registered devices.
-pub const ROBOT_TYPES_MAX: u32 = 256;
+pub const ROBOT_TYPES_MAX: u32 = 8_192;
 /// Bytes of the name of a factory, a type or a token.
 pub const NAME_BYTES: usize = 128;
 /// Shortest time between two notes that a token was used.

@@ -11,7 +11,7 @@ use crate::hub::rpc::Calls;
 use crate::id::{ConnId, DeviceId};
 use crate::limits;
 use crate::time::{Mono, Now, Wall};
-use crate::wire::transfer::Status;
+use crate::wire::TransferMessage;
 
 /// The current link of a device's program.
 #[derive(Debug)]
@@ -118,10 +118,12 @@ pub(super) struct Transfer {
     owes: Owes,
 }
 
-/// Whether an uploader owes a status. Large ones are sometimes garbage on the wire, so a debt expires.
+/// Whether an uploader owes a status. It answers in order, and says nothing for minutes while it reads a large file: so silence
+/// is no sign that the answer was lost. Large ones are sometimes garbage on the wire: who says something else so much later
+/// has answered.
 ///
 /// ```text
-/// Nothing ──status_query sent──► Status ──full status, or too long──► Nothing
+/// Nothing ──status_query sent──► Status ──full status, or anything else after too long──► Nothing
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owes {
@@ -137,19 +139,28 @@ impl Transfer {
 
     /// Whether a `status_query` may go out now; if so, it counts as sent.
     pub(super) fn ask_status(&mut self, now: Mono) -> bool {
-        let may = match self.owes {
-            Owes::Nothing => true,
-            Owes::Status { since } => since.until(now) >= limits::STATUS_OWED_MAX,
-        };
+        let may = self.owes == Owes::Nothing;
         if may {
             self.owes = Owes::Status { since: now };
         }
         may
     }
 
-    /// It told a status. The short form has no lists and settles nothing.
-    pub(super) fn told(&mut self, status: &Status) {
-        if status.uploads.is_some() || status.waiting_ack_tasks.is_some() {
+    /// It said something. The short form of a status has no lists, and settles nothing by itself.
+    pub(super) fn said(&mut self, message: &TransferMessage, now: Mono) {
+        let told = match message {
+            TransferMessage::Status(status) => status.uploads.is_some() || status.waiting_ack_tasks.is_some(),
+            TransferMessage::UploadStarted(_)
+            | TransferMessage::UploadComplete(_)
+            | TransferMessage::UploadFailed { .. }
+            | TransferMessage::UploadNotFound { .. }
+            | TransferMessage::Other(_) => false,
+        };
+        let late = match self.owes {
+            Owes::Status { since } => since.until(now) >= limits::STATUS_OWED_MAX,
+            Owes::Nothing => false,
+        };
+        if told || late {
             self.owes = Owes::Nothing;
         }
     }

@@ -212,10 +212,10 @@ impl Hub {
     /// A current uploader link said something.
     pub fn on_transfer(&mut self, cx: &mut Cx<'_>, conn: ConnId, message: &TransferMessage) {
         let Some(device) = self.device(conn) else { return };
+        if let Some(transfer) = self.transfers.get_mut(&device) {
+            transfer.said(message, cx.now.mono);
+        }
         if let TransferMessage::Status(status) = message {
-            if let Some(transfer) = self.transfers.get_mut(&device) {
-                transfer.told(status);
-            }
             let version = self.next_version(&device);
             cx.publish(Notice::Transfer { device: device.clone(), status: status.clone(), version });
         }

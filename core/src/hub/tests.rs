@@ -1299,8 +1299,13 @@ fn uploaders_get_their_frames_as_they_always_did() {
     assert!(matches!(seen.facts.as_slice(), [Fact::TransferSaid { .. }]));
     assert!(matches!(seen.effects.as_slice(), [Effect::Publish(Notice::Transfer { .. })]));
     assert_eq!(send(&mut rig, &TransferFrame::StatusQuery), query);
-    rig.pass(60_000);
-    assert_eq!(send(&mut rig, &TransferFrame::StatusQuery), query, "the answer may have been garbage");
+    rig.pass(3_600_000);
+    assert!(send(&mut rig, &TransferFrame::StatusQuery).is_empty(), "it may read a file all the time");
+    tell(&mut rig, Status::default());
+    assert_eq!(send(&mut rig, &TransferFrame::StatusQuery), query, "the answer was garbage");
+    rig.pass(59_999);
+    tell(&mut rig, Status::default());
+    assert!(send(&mut rig, &TransferFrame::StatusQuery).is_empty(), "that may be from before the question");
 }
 
 // Stopping

@@ -91,6 +91,8 @@ impl Tasks {
             Some(row) if row.state.is_final() => over(),
             Some(row) if row.wire == *wire && row.state == TaskState::Uploading => over(),
             Some(row) if row.wire == *wire => None,
+            // It is only ready for it, and is configured anew for the next one.
+            Some(row) if !records && !row.begun => None,
             Some(_) => Some((ConflictKind::OldAttempt, Some(named.clone()))),
         };
         own.or_else(|| {
@@ -142,7 +144,7 @@ impl Tasks {
     /// The records follow the device: what it does not hold goes back, and what it records goes on.
     fn release(&mut self, cx: &mut Cx<'_>, reply: RequestId, device: &DeviceId, view: ConflictView) {
         let held =
-            |row: &&crate::row::TaskRow| self.recorders.get(device).is_some_and(|seat| seat.records(row));
+            |row: &&crate::row::TaskRow| self.recorders.get(device).is_some_and(|seat| seat.holds(row));
         let stray = self.at_stake_of(device).filter(|row| !held(row)).map(|row| row.id.clone());
         let stray: alloc::vec::Vec<TaskId> = stray.collect();
         if stray.is_empty() {

@@ -151,6 +151,7 @@ impl Tasks {
         self.looks.clear();
         self.errands.clear();
         self.crowded.clear();
+        self.new_keys = super::keys::NewKeys::default();
         self.held.clear();
         self.short = false;
         self.asking.clear();

@@ -26,6 +26,7 @@ mod date;
 mod episode;
 mod find;
 mod inspect;
+mod keys;
 mod memory;
 mod overdue;
 mod reconcile;
@@ -57,6 +58,7 @@ use crate::wire::transfer::Announced;
 
 use find::Search;
 use inspect::Look;
+use keys::NewKeys;
 use overdue::Overdue;
 use reconcile::{Asked, Quest, Seat};
 use remove::Removal;
@@ -102,6 +104,7 @@ pub struct Tasks {
     errands: BTreeMap<Ticket, Errand>,
     /// Devices that announced more recordings than we verify at once: they are asked again when there is room.
     crowded: BTreeSet<DeviceId>,
+    new_keys: NewKeys,
     /// Whether the disk has room for another recording.
     short: bool,
     /// Tasks whose recordings are not asked for before there is room.
@@ -171,6 +174,7 @@ impl Default for Tasks {
             looks: BTreeMap::new(),
             errands: BTreeMap::new(),
             crowded: BTreeSet::new(),
+            new_keys: NewKeys::default(),
             short: false,
             held: BTreeSet::new(),
             scans: Scans::default(),

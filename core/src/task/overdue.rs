@@ -91,6 +91,16 @@ impl Tasks {
         }
     }
 
+    /// There is no trouble with a recording any more: who was told that it is nowhere is told again if it does not come in time.
+    pub(super) fn hope(&mut self, cx: &mut Cx<'_>, task: &TaskId) {
+        let row = self.tasks.get(task).filter(|_| self.overdue.told.contains(task));
+        let late = row.and_then(|row| deadline(cx, row)).is_some_and(|at| at <= cx.now.mono);
+        if row.is_some() && !late {
+            self.overdue.told.remove(task);
+            self.follow_upload(cx, task);
+        }
+    }
+
     /// Tasks of whose recordings people were told that they do not come.
     #[must_use]
     pub fn overdue(&self) -> usize {

@@ -52,6 +52,21 @@ impl Seat {
         Seat { conn, last: None, named: None, conflict: None, over: None }
     }
 
+    /// Whether it is ready for this very attempt, and so is the record.
+    fn is_ready_for(&self, row: &TaskRow) -> bool {
+        self.last.as_ref().is_some_and(|report| {
+            report.state == Reported::Ready
+                && row.state == TaskState::Ready
+                && self.named.as_ref() == Some(&row.id)
+                && report.task.as_ref() == Some(&row.wire)
+        })
+    }
+
+    /// Whether it holds this very attempt.
+    pub(super) fn holds(&self, row: &TaskRow) -> bool {
+        self.records(row) || self.is_ready_for(row)
+    }
+
     /// Whether it records this very attempt.
     pub(super) fn records(&self, row: &TaskRow) -> bool {
         self.last.as_ref().is_some_and(|report| {
@@ -498,6 +513,8 @@ impl Tasks {
         if asked >= limits::OWED_ASKS {
             self.tell_given_up(cx, device, &named.wire, "its uploader does not find it");
         }
+        // It says so also of what it has uploaded.
+        self.search_missed(cx, device, named);
         true
     }
 

@@ -137,12 +137,16 @@ impl Tasks {
                     Finish::Requested
                 } else {
                     let why = if self.held.contains(&task) { NO_ROOM } else { OFFLINE };
-                    self.enact_task(cx, TaskChange::Noted { task, error: Some(why.to_string()), at });
+                    self.enact_task(
+                        cx,
+                        TaskChange::Noted { task, error: Some(why.to_string()), at, facts: None },
+                    );
                     Finish::TransferOffline
                 };
                 cx.reply(reply, Ok(Response::Finished { state: TaskState::Uploading, handled }));
             }
             TaskState::Uploading | TaskState::Completed => {
+                self.hear_late(cx, &named.task, facts);
                 cx.reply(reply, Ok(Response::Finished { state, handled: Finish::Repeated }));
             }
             TaskState::Failed | TaskState::Cancelled if planted!(cx.knobs, X03) => {
@@ -161,6 +165,17 @@ impl Tasks {
                 cx.reply(reply, Err(Refusal::NotUploadable { owned: true }));
             }
         }
+    }
+
+    /// What a recorder says of a recording whose end was found without it: nothing moves, and what it says is kept while the
+    /// recording is waited for. The first word counts.
+    fn hear_late(&mut self, cx: &mut Cx<'_>, task: &TaskId, facts: &RecordingFacts) {
+        let row = self.tasks.get(task).filter(|row| row.state == TaskState::Uploading);
+        let Some(row) = row.filter(|row| row.recording.is_none()) else { return };
+        let facts = bounded(facts);
+        let error = facts.error.clone().or_else(|| row.error.clone());
+        let (task, at) = (task.clone(), cx.now.wall);
+        self.enact_task(cx, TaskChange::Noted { task, error, at, facts: Some(facts) });
     }
 
     /// A recording of an attempt that is over: it does not move the task, but it is asked for.

@@ -128,13 +128,14 @@ impl Tasks {
                     self.aliases.insert(wire.clone(), alias);
                     touched.push(Key::Alias(wire.clone()));
                     row.begun = false;
+                    // Under its own name it may be begun as its device was told before: without a token of its own from then.
+                    row.token_sha256 = None;
                 }
                 row.attempt = *attempt;
                 row.wire = wire.clone();
                 row.ready_at = None;
                 row.started_at = None;
                 row.error = None;
-                row.token_sha256 = None;
                 row.recording = None;
                 row.uploading_at = None;
                 row.updated_at = *at;
@@ -165,8 +166,9 @@ impl Tasks {
                 row.completed_at = Some(*at);
                 row.updated_at = *at;
             }
-            TaskChange::Noted { error, at, .. } => {
+            TaskChange::Noted { error, at, facts, .. } => {
                 row.error = error.as_deref().map(|text| shorten(text, limits::REASON_BYTES));
+                row.recording = facts.clone().or(row.recording);
                 row.updated_at = *at;
             }
         }

@@ -5,6 +5,7 @@ mod commands;
 mod devices;
 mod episodes;
 mod inspections;
+mod late;
 mod overdue;
 mod reconcile;
 mod searches;

@@ -407,7 +407,14 @@ impl Tasks {
     pub(super) fn note(&mut self, cx: &mut Cx<'_>, task: &TaskId, error: Option<String>) {
         let row = self.tasks.get(task).expect("only tasks in memory are noted on");
         if row.error != error && !row.state.is_final() {
-            self.enact_task(cx, TaskChange::Noted { task: task.clone(), error, at: cx.now.wall });
+            let over = error.is_none();
+            self.enact_task(
+                cx,
+                TaskChange::Noted { task: task.clone(), error, at: cx.now.wall, facts: None },
+            );
+            if over {
+                self.hope(cx, task);
+            }
         }
     }
 
@@ -460,6 +467,11 @@ impl Tasks {
                     return None;
                 }
             }
+        }
+        if !self.bindings.contains_key(&key) && !self.new_keys.take(device, cx.now.mono) {
+            let detail = alloc::format!("{}: {key} is one new key too many without a recording", named.wire);
+            self.refused(cx, device, "too_many_keys", detail);
+            return None;
         }
         let (task, wire) = (named.task.clone(), named.wire.clone());
         self.enact_episode(cx, EpisodeChange::Bound { key: key.clone(), task, wire, len, sha256 });

@@ -606,6 +606,7 @@ impl Tasks {
         };
         let number = episode.id;
         self.enact_episode(cx, EpisodeChange::Recorded(Box::new(episode)));
+        self.new_keys.proven(&at.0);
         self.plan_look(cx, number);
         if completes {
             self.enact_task(

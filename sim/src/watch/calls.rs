@@ -233,8 +233,12 @@ impl Site {
                 let silent = out.changes.is_empty() && out.rows.is_empty() && out.effects.is_empty();
                 demand("I07", silent, || format!("{:?} answers nothing and did {out:?}", seen.input))
             }
-            Input::Transfer { conn, message: TransferMessage::Status(status) } => {
-                if status.uploads.is_some() || status.waiting_ack_tasks.is_some() {
+            Input::Transfer { conn, message } => {
+                let told = matches!(message, TransferMessage::Status(status)
+                    if status.uploads.is_some() || status.waiting_ack_tasks.is_some());
+                // It answers in order: what it says so late comes after the answer.
+                let late = |since: &Mono| since.until(seen.now.mono) >= limits::STATUS_OWED_MAX;
+                if told || self.status.get(conn).is_some_and(late) {
                     self.status.remove(conn);
                 }
                 Ok(())
@@ -391,8 +395,9 @@ impl Site {
             return Ok(());
         }
         let before = self.status.insert(conn, seen.now.mono);
-        let free = before.is_none_or(|since| since.until(seen.now.mono) >= limits::STATUS_OWED_MAX);
-        demand("I27", free, || format!("another status_query on {conn:?}, the last was at {before:?}"))
+        demand("I27", before.is_none(), || {
+            format!("another status_query on {conn:?}, the last was at {before:?}")
+        })
     }
 
     /// I07, I08: one answer to each request, and what nobody knows is called unknown.

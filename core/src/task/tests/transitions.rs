@@ -19,7 +19,7 @@ fn changes(attempt: u32) -> Vec<TaskChange> {
         TaskChange::Failed { task: task.clone(), reason: "r".into(), at },
         TaskChange::Returned { task: task.clone(), attempt, wire: wire.clone(), cause, at, remembered: true },
         TaskChange::Cancelled { task: task.clone(), at },
-        TaskChange::Noted { task: task.clone(), error: None, at },
+        TaskChange::Noted { task: task.clone(), error: None, at, facts: None },
         TaskChange::Resumed { task: task.clone(), attempt, wire, cause, at },
         TaskChange::Owed { task, attempt, owed: true, asked: 0, at },
     ]
