@@ -36,6 +36,8 @@ pub const SYNC_RETRY_MAX: Duration = Duration::from_secs(30);
 /// An uploader that owes a status and says something else so much later has answered: it was garbage. Until then the schedule
 /// asks for recordings without its list.
 pub const STATUS_OWED_MAX: Duration = Duration::from_secs(60);
+/// An uploader that owes a status and says nothing at all for so long has dropped the question: no file takes that long to read.
+pub const STATUS_LOST: Duration = Duration::from_secs(600);
 /// How long a fresh uploader link may be silent before it is asked for its list: known uploaders greet at once, and a
 /// large greeting is sometimes garbage on the wire.
 pub const GREETING_MAX: Duration = Duration::from_secs(5);

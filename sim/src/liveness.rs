@@ -326,6 +326,14 @@ fn claims(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
                     Some("a store is denied".to_string())
                 } else if tampered(condition, site, device, wire) {
                     Some("somebody changed what the device stored, and it stores nothing twice".to_string())
+                } else if device.spec.firmware == scenario::Firmware::Old
+                    && is_carried(condition, site, device, wire)
+                {
+                    // Told as `no_evidence`: nobody may delete what he says nothing of (I20).
+                    Some(
+                        "its uploader says nothing of what it holds, and the copy at the edge is gone"
+                            .to_string(),
+                    )
                 } else {
                     None
                 };
@@ -347,6 +355,14 @@ fn checks(condition: &Condition<'_>, site: usize, all: &mut Vec<Unfinished>) {
         let stuck = condition.denied[site].map(|why| format!("a store is {why}"));
         all.push(Unfinished { property: "L1", what, stuck });
     }
+}
+
+/// Whether a recording went to the cloud, and its copy from the edge.
+fn is_carried(condition: &Condition<'_>, site: usize, device: &Device, wire: &str) -> bool {
+    condition.truth.images[site].values().any(|row| match row {
+        Row::Episode(row) => row.device == device.id && row.wire.as_str() == wire && row.removed_at.is_some(),
+        _ => false,
+    })
 }
 
 /// Whether a third party changed or removed a recording at the edge, and it is not there as the device holds it.

@@ -123,7 +123,7 @@ pub(super) struct Transfer {
 /// has answered.
 ///
 /// ```text
-/// Nothing ──status_query sent──► Status ──full status, or anything else after too long──► Nothing
+/// Nothing ──status_query sent──► Status ──full status, anything else a minute later, or nothing for ten──► Nothing
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owes {
@@ -139,7 +139,10 @@ impl Transfer {
 
     /// Whether a `status_query` may go out now; if so, it counts as sent.
     pub(super) fn ask_status(&mut self, now: Mono) -> bool {
-        let may = self.owes == Owes::Nothing;
+        let may = match self.owes {
+            Owes::Nothing => true,
+            Owes::Status { since } => since.until(now) >= limits::STATUS_LOST,
+        };
         if may {
             self.owes = Owes::Status { since: now };
         }

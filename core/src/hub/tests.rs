@@ -1299,13 +1299,15 @@ fn uploaders_get_their_frames_as_they_always_did() {
     assert!(matches!(seen.facts.as_slice(), [Fact::TransferSaid { .. }]));
     assert!(matches!(seen.effects.as_slice(), [Effect::Publish(Notice::Transfer { .. })]));
     assert_eq!(send(&mut rig, &TransferFrame::StatusQuery), query);
-    rig.pass(3_600_000);
+    rig.pass(599_999);
     assert!(send(&mut rig, &TransferFrame::StatusQuery).is_empty(), "it may read a file all the time");
     tell(&mut rig, Status::default());
     assert_eq!(send(&mut rig, &TransferFrame::StatusQuery), query, "the answer was garbage");
     rig.pass(59_999);
     tell(&mut rig, Status::default());
     assert!(send(&mut rig, &TransferFrame::StatusQuery).is_empty(), "that may be from before the question");
+    rig.pass(540_001);
+    assert_eq!(send(&mut rig, &TransferFrame::StatusQuery), query, "nobody reads for so long");
 }
 
 // Stopping

@@ -11,7 +11,7 @@ use super::verify::pause;
 use super::{Errand, Tasks};
 use crate::bug::planted;
 use crate::cx::{Cx, Owner};
-use crate::id::{DeviceId, ObjectKey, TaskId, Ticket, WireId};
+use crate::id::{DeviceId, EpisodeId, ObjectKey, TaskId, Ticket, WireId};
 use crate::limits;
 use crate::object::{ObjectOp, ObjectReply, Store, Verb, is_recording_of};
 use crate::outcome::Outcome;
@@ -145,9 +145,13 @@ impl Tasks {
                 }
                 self.verify(cx, device, &named, &claim, false);
             }
-            [] if self.is_carried(&at, &named) => {
+            [] if let Some((episode, proven)) = self.carried(&at, &named) => {
                 self.drop_search(cx, &at);
-                self.acknowledge(cx, device, wire);
+                if proven {
+                    self.acknowledge(cx, device, wire);
+                } else {
+                    self.refuse_silent(cx, device, wire, episode);
+                }
                 self.make_room(cx, device);
             }
             [] => {
@@ -168,19 +172,18 @@ impl Tasks {
         }
     }
 
-    /// Whether a recording that waits and is not at the edge is the one that completed its task, and that went from the edge
-    /// when it was safe in the cloud. Its uploader stores what it has before it waits: anything else would have been found.
-    fn is_carried(&self, at: &(DeviceId, WireId), named: &Named) -> bool {
-        let Some(search) = self.searches.get(at).filter(|search| search.why == Sought::Claimed) else {
-            return false;
-        };
-        let task = self.tasks.get(&named.task).filter(|_| named.current);
-        let Some(row) = task.and_then(|task| self.episode(task.episode?)) else { return false };
+    /// The episode that completed the task of a recording that waits, if its copy went from the edge when it was safe in the
+    /// cloud; and whether its uploader says enough of what it holds to be sure that it is the same. What it stored since would
+    /// have been found.
+    fn carried(&self, at: &(DeviceId, WireId), named: &Named) -> Option<(EpisodeId, bool)> {
+        let search = self.searches.get(at).filter(|search| search.why == Sought::Claimed)?;
+        let task = self.tasks.get(&named.task).filter(|_| named.current)?;
+        let row = self.episode(task.episode?).filter(|row| row.wire == named.wire)?;
         let claim = &search.claim;
         let same = claim.len.is_none_or(|len| len == row.len)
             && claim.sha256.is_none_or(|sha256| sha256 == row.sha256);
         let carried = matches!(row.sync, SyncMark::Synced { .. }) && row.removed_at.is_some();
-        same && carried && row.wire == named.wire
+        (same && carried).then_some((row.id, claim.len.is_some() || claim.sha256.is_some()))
     }
 
     /// Nothing was found: wait for what may change that, and tell viewers once. Without a trouble nobody knows, and we

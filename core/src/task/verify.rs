@@ -225,7 +225,13 @@ impl Tasks {
         self.episodes.get(&episode).is_none_or(|row| row.removed_at.is_some())
     }
 
-    fn refuse_silent(&self, cx: &mut Cx<'_>, device: &DeviceId, wire: &WireId, episode: EpisodeId) {
+    pub(super) fn refuse_silent(
+        &self,
+        cx: &mut Cx<'_>,
+        device: &DeviceId,
+        wire: &WireId,
+        episode: EpisodeId,
+    ) {
         let detail = alloc::format!(
             "{wire}: neither size nor SHA-256 was named, and the edge copy of episode {episode} is gone; \
              the device keeps its copy until it names one of them"

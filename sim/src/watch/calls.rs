@@ -395,9 +395,8 @@ impl Site {
             return Ok(());
         }
         let before = self.status.insert(conn, seen.now.mono);
-        demand("I27", before.is_none(), || {
-            format!("another status_query on {conn:?}, the last was at {before:?}")
-        })
+        let free = before.is_none_or(|since| since.until(seen.now.mono) >= limits::STATUS_LOST);
+        demand("I27", free, || format!("another status_query on {conn:?}, the last was at {before:?}"))
     }
 
     /// I07, I08: one answer to each request, and what nobody knows is called unknown.

@@ -140,22 +140,28 @@ fn a_recording_that_is_not_found_is_looked_for_again_and_told_of_once() {
 }
 
 #[test]
-fn what_went_to_the_cloud_and_from_the_edge_is_acknowledged_late_to_who_names_it_without_a_key() {
+fn what_went_to_the_cloud_and_from_the_edge_is_acknowledged_late_to_who_says_what_it_holds() {
     let mut rig = Rig::new();
     let n = rig.episode_of("T");
-    // Its copy is missing, and not because we removed it: it may be the last one that the device holds.
-    let find = rig.say(&d1(), named_waiting(&["T"])).op().0;
+    // Its copy is missing, and not because we removed it: the device may hold the last one.
+    let find = rig.say(&d1(), TransferMessage::UploadComplete(keyless("T"))).op().0;
     let seen = rig.done(find, found(&[]));
     assert_eq!((seen.codes(), seen.frames().len()), (std::vec!["key_missing"], 0));
     rig.link_down(&d1());
     removed(&mut rig, n);
-    for message in [named_waiting(&["T"]), TransferMessage::UploadComplete(keyless("T"))] {
+    for (said, acknowledged) in [
+        (TransferMessage::UploadComplete(keyless("T")), true),
+        (TransferMessage::UploadComplete(Announced { sha256: None, ..keyless("T") }), true),
+        (TransferMessage::UploadComplete(Announced { len: None, ..keyless("T") }), true),
+        (named_waiting(&["T"]), false),
+    ] {
         rig.restart();
         rig.link_up(&d1(), 1);
-        let (find, op) = rig.say(&d1(), message).op();
+        let (find, op) = rig.say(&d1(), said).op();
         assert_eq!(op, "find d1/T.mcap", "what it may have stored since comes first");
         let seen = rig.done(find, found(&[]));
-        assert_eq!((seen.frames(), seen.changes.len()), (std::vec!["ack T".to_string()], 0));
+        let (frames, codes) = if acknowledged { (1, Vec::new()) } else { (0, std::vec!["no_evidence"]) };
+        assert_eq!((seen.frames().len(), seen.codes(), seen.changes.len()), (frames, codes, 0));
         assert!(rig.parts.tasks.searches.is_empty(), "nothing more is looked for");
     }
     // Something else is what it says it holds, or what it stored.
