@@ -23,6 +23,7 @@ use crate::server::{self, Clocks};
 use crate::timeouts::{Op, Timeouts};
 
 const CONN: ConnId = ConnId { boot: Boot(1), n: 7 };
+const NOW: Wall = Wall(1_000_000);
 const UPDATE: &str = r#"{"type":"state_update","data":{"current":"idle"}}"#;
 
 /// How the played driver answers a knock.
@@ -52,19 +53,25 @@ struct Site {
     _stop: watch::Sender<bool>,
 }
 
-fn parts(bounds: Bounds) -> (Dial, mpsc::Receiver<Letter>, Metrics, Links, watch::Sender<bool>) {
-    let (inbox, letters) = Inbox::new();
-    let board = Board::new();
-    let metrics = Metrics::new(board.clone(), Arc::new(DriverStats::default));
-    let clock: Clocks = Arc::new(|| Now { wall: Wall(1_000), mono: Mono(0) });
+/// A site without a driver: its listener, what comes to its inbox, its figures, its links, and its end.
+type Parts = (Dial, mpsc::Receiver<Letter>, Metrics, Links, watch::Sender<bool>);
+
+fn parts(bounds: Bounds) -> Parts {
     let runner: crate::api::Runner = Arc::new(|job| Box::pin(async move { job() }));
+    parts_with(bounds, Demand::Nothing, Board::new(), runner)
+}
+
+fn parts_with(bounds: Bounds, demand: Demand, board: Board, runner: crate::api::Runner) -> Parts {
+    let (inbox, letters) = Inbox::new();
+    let metrics = Metrics::new(board.clone(), Arc::new(DriverStats::default));
+    let clock: Clocks = Arc::new(|| Now { wall: NOW, mono: Mono(0) });
     let rows = super::Rows { reads: Arc::new(NoRows), runner };
     let links = Links::new(inbox, board, metrics.clone(), clock, bounds, rows);
     let (dial, listener) = pipes();
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(server::serve(
         listener,
-        links.router(|_| Demand::Nothing),
+        links.router(|_| demand),
         server::Bounds::default(),
         stopped,
         None,
@@ -74,7 +81,10 @@ fn parts(bounds: Bounds) -> (Dial, mpsc::Receiver<Letter>, Metrics, Links, watch
 }
 
 fn site(bounds: Bounds, verdict: Verdict) -> Site {
-    let (dial, mut letters, metrics, links, stop) = parts(bounds);
+    played(parts(bounds), verdict)
+}
+
+fn played((dial, mut letters, metrics, links, stop): Parts, verdict: Verdict) -> Site {
     let (heard, inputs) = mpsc::unbounded_channel();
     let (mailed, mailboxes) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -331,6 +341,28 @@ async fn w32_a_knock_without_an_answer_is_declined_and_its_late_link_reported_lo
     assert!(matches!(site.next().await, Input::Knock { .. }));
     go.send_replace(true);
     assert_eq!(site.lost().await, LostWhy::Broken);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_is_answered_in_time_also_where_the_store_does_not_say_whose_token_it_is() {
+    let refusal = Refusal::Unauthorized;
+    let stuck: crate::api::Runner = Arc::new(|_| Box::pin(std::future::pending()));
+    let parts = parts_with(Bounds::default(), Demand::Token, Board::new(), stuck);
+    let mut site = played(parts, Verdict::Refuse(refusal));
+    let knock = format!(
+        "GET /recorder/r1 HTTP/1.1\r\nauthorization: Bearer kws_v1_x\r\nconnection: close\r\n{UPGRADE}"
+    );
+    for n in 0..10 {
+        assert!(declined(&site.dial, &knock).await.starts_with("http/1.1 401 "), "{n}");
+        assert!(matches!(site.next().await, Input::Knock { .. }));
+    }
+    // From now on its token is looked up first.
+    let begun = tokio::time::Instant::now();
+    let got = declined(&site.dial, &knock).await;
+    assert!(got.starts_with("http/1.1 503 ") && got.contains("\r\nretry-after: 5\r\n"), "{got}");
+    assert!(got.contains("\"code\":\"busy\""), "{got}");
+    assert_eq!((begun.elapsed(), site.metrics.timeouts().count(Op::Knock)), (Bounds::default().knock, 1));
+    assert!(site.inputs.try_recv().is_err(), "the core was not asked");
 }
 
 #[tokio::test(start_paused = true)]
