@@ -67,6 +67,8 @@ pub struct Bounds {
     /// How much later a link counts as silent that owes an answer: recorders hear nothing while they close and hash a
     /// recording, and say nothing either.
     pub busy: Duration,
+    /// For how long the core takes the address of a recorder whose link is gone for a proof of its uploader.
+    pub bound_keep: Duration,
 }
 
 impl Default for Bounds {
@@ -81,6 +83,7 @@ impl Default for Bounds {
             pong: Duration::from_secs(10),
             messages: message_rate(MESSAGE_RATE),
             busy: Duration::from_secs(60),
+            bound_keep: Duration::from_secs(3600),
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tidegate_core::id::{Boot, ConnId};
+use tidegate_core::effect::{LinkView, Notice};
+use tidegate_core::id::{Boot, ConnId, Role};
 use tidegate_core::input::{Demand, Input, LostWhy};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::time::{Mono, Now, Wall};
@@ -23,7 +24,7 @@ use crate::server::{self, Clocks};
 use crate::timeouts::{Op, Timeouts};
 
 const CONN: ConnId = ConnId { boot: Boot(1), n: 7 };
-const NOW: Wall = Wall(1_000_000);
+const NOW: Wall = Wall(100 * 60_000);
 const UPDATE: &str = r#"{"type":"state_update","data":{"current":"idle"}}"#;
 
 /// How the played driver answers a knock.
@@ -271,6 +272,52 @@ async fn refused_handshakes_are_slowed_down_by_device_and_by_address_and_good_on
     assert!(got.starts_with("http/1.1 429 ") && got.contains("\r\nretry-after: 1\r\n"), "{got}");
     tokio::time::advance(Duration::from_secs(60)).await;
     let _link = dialled(&site.dial, "/recorder/r1", 4096).await;
+}
+
+// Strangers behind the address of an uploader could keep it out while its recorder was off, although its address was its
+// proof: only where a recorder was linked was known at the door.
+#[tokio::test(start_paused = true)]
+async fn an_uploader_is_heard_where_its_recorder_was_a_while_ago_whatever_others_there_do() {
+    let board = Board::new();
+    let minutes = |n: i64| Wall(NOW.0 - n * 60_000);
+    for (name, remote, left) in [
+        ("linked", "10.0.0.7", None),
+        ("recent", "10.0.0.7", Some(minutes(59))),
+        ("old", "10.0.0.7", Some(minutes(61))),
+        ("elsewhere", "10.0.0.8", Some(minutes(1))),
+    ] {
+        let device = tidegate_core::id::DeviceId::new(name).expect("a legal id");
+        let at =
+            |link| Notice::Link { device: device.clone(), role: Role::Recorder, link, why: None, version: 1 };
+        let view = LinkView { generation: 1, remote: remote.to_owned(), connected_at: minutes(90) };
+        board.apply(minutes(90), &at(Some(view)));
+        if let Some(left) = left {
+            board.apply(left, &at(None));
+        }
+    }
+    let runner: crate::api::Runner = Arc::new(|job| Box::pin(async move { job() }));
+    let parts = parts_with(Bounds::default(), Demand::TokenOrAddress, board, runner);
+    let mut site = played(parts, Verdict::Admit);
+    for n in 0..120 {
+        let bad = format!("POST /recorder/made-up-{n} HTTP/1.1\r\nconnection: close\r\n{UPGRADE}");
+        assert!(declined(&site.dial, &bad).await.starts_with("http/1.1 405 "), "{n}");
+    }
+    for name in ["old", "elsewhere", "never-seen"] {
+        let knock = format!("GET /transfer/{name} HTTP/1.1\r\nconnection: close\r\n{UPGRADE}");
+        assert!(declined(&site.dial, &knock).await.starts_with("http/1.1 429 "), "{name}");
+    }
+    for name in ["linked", "recent"] {
+        let _link = dialled(&site.dial, &format!("/transfer/{name}"), 4096).await;
+        let device = loop {
+            match site.next().await {
+                Input::Knock { device, .. } => break device,
+                // Of the one before.
+                Input::Lost { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(device.as_str(), name);
+    }
 }
 
 #[tokio::test(start_paused = true)]
