@@ -33,6 +33,15 @@ pub struct LinkSeen {
     pub last_seen: Wall,
 }
 
+/// A link that is down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkLeft {
+    /// Where it came from.
+    pub remote: String,
+    /// When it went.
+    pub at: Wall,
+}
+
 /// An uploader's last status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransferSeen {
@@ -72,6 +81,8 @@ impl TransferSeen {
 pub struct DeviceSeen {
     /// Its recorder's link, while it is up.
     pub recorder_link: Option<LinkSeen>,
+    /// Its recorder's last link, while none is up.
+    pub recorder_left: Option<LinkLeft>,
     /// Its uploader's link, while it is up.
     pub transfer_link: Option<LinkSeen>,
     /// Who fights over its recorder's link, if anybody does.
@@ -214,9 +225,15 @@ impl Board {
                 let seen = inner.device(device);
                 seen.version = *version;
                 let last_seen = now.max(link.as_ref().map_or(now, |link| link.connected_at));
-                *seen.link_mut(*role) = link.clone().map(|link| LinkSeen { link, last_seen });
-                if *role == Role::Transfer {
-                    seen.transfer = None;
+                let link = link.clone().map(|link| LinkSeen { link, last_seen });
+                let before = std::mem::replace(seen.link_mut(*role), link);
+                match role {
+                    Role::Recorder if seen.recorder_link.is_some() => seen.recorder_left = None,
+                    Role::Recorder => {
+                        let left = before.map(|before| LinkLeft { remote: before.link.remote, at: now });
+                        seen.recorder_left = left.or(seen.recorder_left.take());
+                    }
+                    Role::Transfer => seen.transfer = None,
                 }
             }
             Notice::Takeover { role, .. } => *inner.takeovers.entry(role.name()).or_default() += 1,
@@ -335,6 +352,7 @@ impl Board {
             if wanted(id) {
                 let seen = DeviceSeen {
                     recorder_link: seen.recorder_link.clone(),
+                    recorder_left: seen.recorder_left.clone(),
                     transfer_link: seen.transfer_link.clone(),
                     recorder: seen.recorder.clone(),
                     conflict: seen.conflict.clone(),

@@ -604,6 +604,7 @@ fn routes<S: Seams>(
         transfer_ping: config.devices.ping_interval.unwrap_or(defaults.transfer_ping),
         pong: config.devices.ping_timeout,
         busy: config.devices.busy_patience,
+        bound_keep: config.auth.bound_keep,
         messages: link::message_rate(config.devices.message_rate),
         ..defaults
     };

@@ -280,7 +280,8 @@ impl<C: Clock, B: Blocking> Engine<C, B> {
         // While something is being written, nothing more is: its end is waited for instead.
         let flush =
             self.waiting_since.filter(|_| self.behind.is_none()).map(|since| since.after(FLUSH_AFTER));
-        let until = [wake, flush, drained_by].into_iter().flatten().min();
+        let tell = self.release.flush_within().map(|within| now.after(within));
+        let until = [wake, flush, tell, drained_by].into_iter().flatten().min();
         let (clock, behind) = (&self.clock, self.behind.as_mut());
         let pause = async {
             match until {
@@ -468,7 +469,7 @@ impl<C: Clock, B: Blocking> Engine<C, B> {
         for effect in self.effects.drain(..) {
             self.release.perform(now.wall, effect);
         }
-        self.release.flush();
+        self.release.flush(now.wall);
         let (machine, store, links) = (&self.machine, &self.store, self.release.links());
         self.gauge.update(|figures| {
             figures.batches += 1;

@@ -14,7 +14,7 @@ use tidegate_core::time::Wall;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::feed::Feed;
+use crate::feed::{Feed, REFUSALS_EVERY};
 use crate::figures::Gauge;
 use crate::grants::Grants;
 use crate::inbox::{Admitted, OUTBOUND, Outbound, Secret};
@@ -161,18 +161,7 @@ impl Release {
                     let _ = waiting.send(answer);
                 }
             }
-            Effect::Publish(notice) => {
-                match &notice {
-                    Notice::Timeout { device, action, budget_ms, elapsed_ms } => {
-                        let target = format!("recorder {device} {}", action.name());
-                        let (budget, elapsed) =
-                            (Duration::from_millis(*budget_ms), Duration::from_millis(*elapsed_ms));
-                        self.timeouts.out(Op::Rpc, &target, budget, elapsed);
-                    }
-                    notice => log(notice),
-                }
-                self.feed.publish(now, &notice);
-            }
+            Effect::Publish(notice) => self.publish(now, &notice),
             Effect::Gate(gate) => {
                 let gate = match gate {
                     Gate::Open => ingest::Gate::Open,
@@ -198,9 +187,33 @@ impl Release {
         }
     }
 
+    fn publish(&self, now: Wall, notice: &Notice) {
+        let told = self.feed.publish(now, notice);
+        match (notice, told) {
+            (Notice::Timeout { device, action, budget_ms, elapsed_ms }, _) => {
+                let target = format!("recorder {device} {}", action.name());
+                let (budget, elapsed) =
+                    (Duration::from_millis(*budget_ms), Duration::from_millis(*elapsed_ms));
+                self.timeouts.out(Op::Rpc, &target, budget, elapsed);
+            }
+            (notice, Some(suppressed)) => log(notice, suppressed),
+            // The log says what the stream says: one status of a device may be refused a thousand times.
+            (_, None) => {}
+        }
+    }
+
     /// Wakes those who follow what was published. Once per batch: they are many, and what they do then is little.
-    pub fn flush(&self) {
+    pub fn flush(&self, now: Wall) {
+        for (notice, suppressed) in self.feed.publish_held(now) {
+            log(&notice, suppressed);
+        }
         self.feed.flush();
+    }
+
+    /// How soon [`Release::flush`] should be called even if nothing is performed; `None` if that may wait for ever.
+    #[must_use]
+    pub fn flush_within(&self) -> Option<Duration> {
+        self.feed.holds_back().then_some(REFUSALS_EVERY)
     }
 
     fn admit(&mut self, socket: SocketId, conn: ConnId) {
@@ -271,8 +284,8 @@ impl Release {
     }
 }
 
-/// One event per change that people may look for.
-fn log(notice: &Notice) {
+/// One event per change that people may look for. `suppressed` like it were not told before it.
+fn log(notice: &Notice, suppressed: u64) {
     match notice {
         Notice::Recorder(view) => tracing::debug!(
             device = %view.device, state = view.state, task = view.task, confidence = view.confidence,
@@ -333,7 +346,7 @@ fn log(notice: &Notice) {
             None => tracing::info!("the cloud works"),
         },
         Notice::Refused { device, code, detail } => {
-            tracing::info!(device = %device, code, detail, "a message was refused");
+            tracing::info!(device = %device, code, detail, suppressed, "a message was refused");
         }
         Notice::StrayUnseen { job, key, fault } => tracing::warn!(
             job = job.0, key = %key, fault,

@@ -43,7 +43,7 @@ pub type Clocks = Arc<dyn Fn() -> Now + Send + Sync>;
 /// Where a connection comes from. In the extensions of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remote {
-    /// Address and port of the other end.
+    /// Address and port of the other end: an IPv4 address as such, whichever kind of listener it came to.
     pub addr: SocketAddr,
     /// Whether the connection is within TLS.
     pub encrypted: bool,
@@ -127,7 +127,7 @@ pub(crate) async fn admit<L: Listener, F: Future<Output = ()> + Send + 'static>(
                 let _ended = connections.join_next().await;
             }
             accepted = listener.accept(), if newcomer.is_none() => match accepted {
-                Ok(accepted) => newcomer = Some(accepted),
+                Ok((stream, peer)) => newcomer = Some((stream, canonical(peer))),
                 Err(error) => {
                     tracing::debug!(%error, "accepting a connection failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -144,6 +144,13 @@ pub(crate) async fn admit<L: Listener, F: Future<Output = ()> + Send + 'static>(
         }
     }
     connections
+}
+
+/// A listener for both kinds of IP shows an IPv4 address within an IPv6 one. Addresses are compared, also as text and with
+/// those that came to other listeners: from here on each has one form.
+fn canonical(mut peer: SocketAddr) -> SocketAddr {
+    peer.set_ip(peer.ip().to_canonical());
+    peer
 }
 
 /// Waits until connections have ended by themselves, and ends those that take too long.

@@ -17,7 +17,7 @@ pub enum Op {
     Write,
     /// A device was not heard any more, its pongs included.
     Ping,
-    /// The core did not say whether a link is admitted.
+    /// The site did not say whether a link is admitted.
     Knock,
     /// A device did not follow the answer to its handshake.
     Upgrade,

@@ -4,7 +4,7 @@ use tidegate_core::effect::{LinkView, Notice};
 use tidegate_core::id::{DeviceId, EpisodeId, JobId, Role};
 use tidegate_core::time::Wall;
 
-use super::{Board, DEVICES_MAX};
+use super::{Board, DEVICES_MAX, LinkLeft};
 
 fn device(name: &str) -> DeviceId {
     DeviceId::new(name).expect("a legal id")
@@ -27,6 +27,23 @@ fn a_sign_of_life_counts_only_while_the_link_is_up() {
     assert_eq!(seen.recorder_link.expect("it is up").last_seen, Wall(25));
     board.apply(Wall(30), &link("r1", Role::Recorder, None));
     assert!(board.linked(Role::Recorder).is_empty());
+}
+
+#[test]
+fn where_a_recorder_was_linked_from_last_is_known_until_it_is_linked_again() {
+    let board = Board::new();
+    let left = || board.device(&device("r1")).and_then(|seen| seen.recorder_left);
+    board.apply(Wall(10), &link("r1", Role::Recorder, Some(10)));
+    assert_eq!(left(), None);
+    let was = Some(LinkLeft { remote: "10.0.0.7".to_owned(), at: Wall(30) });
+    board.apply(Wall(30), &link("r1", Role::Recorder, None));
+    assert_eq!(left(), was);
+    for (role, up) in [(Role::Recorder, None), (Role::Transfer, Some(40)), (Role::Transfer, None)] {
+        board.apply(Wall(40), &link("r1", role, up));
+        assert_eq!(left(), was);
+    }
+    board.apply(Wall(50), &link("r1", Role::Recorder, Some(50)));
+    assert_eq!(left(), None);
 }
 
 #[test]

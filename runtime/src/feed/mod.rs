@@ -11,6 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_core::effect::Notice;
@@ -27,10 +28,12 @@ pub use event::Kind;
 pub const STREAMS_MAX: usize = 64;
 /// What an event costs besides its text: its place in the window, the name of its device and the allocator's share.
 const OVERHEAD: usize = 128;
-/// Between two events about messages of one device that were refused for one reason, in milliseconds.
-const REFUSALS_EVERY_MS: u64 = 1000;
+/// Between two events about messages of one device that were refused for one reason.
+pub const REFUSALS_EVERY: Duration = Duration::from_secs(1);
 /// Devices and reasons whose refusals are held back.
 const REFUSALS_MAX: usize = 1024;
+/// The reason that is never held back: each is the last that anybody hears of a recording, and one status may bring many.
+const LAST_WORD: &str = "recording_missing";
 
 /// How much of the past is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +108,30 @@ struct Ring {
     bytes: usize,
     next: u64,
     refusals: BTreeMap<(DeviceId, &'static str), Refusals>,
+    /// How many of them hold something back.
+    held: usize,
 }
 
 #[derive(Debug)]
 struct Refusals {
     told: Wall,
-    suppressed: u64,
+    held: Option<Held>,
+}
+
+impl Refusals {
+    /// Whether the last one was told just now. A clock that was set back makes nothing young for ever.
+    fn is_young(&self, now: Wall) -> bool {
+        u128::from(now.0.abs_diff(self.told.0)) < REFUSALS_EVERY.as_millis()
+    }
+}
+
+/// Refusals since the last one that was told.
+#[derive(Debug)]
+struct Held {
+    /// How many, the last one included.
+    count: u64,
+    /// The last one's words.
+    detail: String,
 }
 
 /// An event as it goes out, but for the place where a follower with a filter is told of the one before it.
@@ -135,27 +156,71 @@ impl Ring {
     }
 
     /// Whether a refusal is told, and if so how many before it were not.
-    fn tells_refusal(&mut self, now: Wall, device: &DeviceId, code: &'static str) -> Option<u64> {
-        let key = (device.clone(), code);
-        let young = |refusals: &Refusals| {
-            // A clock that was set back makes nothing young for ever.
-            let age = now.0.abs_diff(refusals.told.0);
-            age < REFUSALS_EVERY_MS
-        };
-        if let Some(refusals) = self.refusals.get_mut(&key)
-            && young(refusals)
-        {
-            refusals.suppressed += 1;
-            return None;
+    fn tells_refusal(
+        &mut self,
+        now: Wall,
+        device: &DeviceId,
+        code: &'static str,
+        detail: &str,
+    ) -> Option<u64> {
+        if code == LAST_WORD {
+            return Some(0);
         }
-        if self.refusals.len() >= REFUSALS_MAX && !self.refusals.contains_key(&key) {
-            self.refusals.retain(|_, refusals| young(refusals));
-            if self.refusals.len() >= REFUSALS_MAX {
-                self.refusals.clear();
+        let key = (device.clone(), code);
+        if let Some(refusals) = self.refusals.get_mut(&key) {
+            if refusals.is_young(now) {
+                self.held += usize::from(refusals.held.is_none());
+                let count = refusals.held.as_ref().map_or(0, |held| held.count) + 1;
+                refusals.held = Some(Held { count, detail: detail.to_owned() });
+                return None;
+            }
+            refusals.told = now;
+            let held = refusals.held.take();
+            self.held -= usize::from(held.is_some());
+            return Some(held.map_or(0, |held| held.count));
+        }
+        if self.refusals.len() >= REFUSALS_MAX {
+            self.refusals.retain(|_, refusals| refusals.is_young(now) || refusals.held.is_some());
+        }
+        // Without room for it, it is told like any other and the next one too: nothing that is held back gets lost.
+        if self.refusals.len() < REFUSALS_MAX {
+            self.refusals.insert(key, Refusals { told: now, held: None });
+        }
+        Some(0)
+    }
+
+    /// What was held back for long enough: the last refusal of each device and reason, and how many before it were not told.
+    fn take_held(&mut self, now: Wall) -> Vec<(Notice, u64)> {
+        let mut due = Vec::new();
+        if self.held == 0 {
+            return due;
+        }
+        for ((device, code), refusals) in &mut self.refusals {
+            if refusals.is_young(now) {
+                continue;
+            }
+            if let Some(Held { count, detail }) = refusals.held.take() {
+                refusals.told = now;
+                due.push((Notice::Refused { device: device.clone(), code, detail }, count - 1));
             }
         }
-        let before = self.refusals.insert(key, Refusals { told: now, suppressed: 0 });
-        Some(before.map_or(0, |before| before.suppressed))
+        self.held -= due.len();
+        due
+    }
+
+    /// Numbers an event, and lets go of what the window has no room for.
+    fn push(&mut self, id: EventId, event: event::Event, window: Window) {
+        let (text, prev_at) = event::encode(id, event.kind, event.fields);
+        let frame = Framed { device: event.device, kind: event.kind, text: text.into(), prev_at };
+        self.bytes += frame.cost();
+        self.frames.push_back(frame);
+        self.next += 1;
+        // The newest one stays however large it is.
+        while self.frames.len() > 1 && (self.frames.len() > window.events || self.bytes > window.bytes) {
+            if let Some(gone) = self.frames.pop_front() {
+                self.bytes -= gone.cost();
+            }
+        }
     }
 }
 
@@ -180,7 +245,7 @@ impl Feed {
     /// The stream of a boot. What it publishes goes to `board` as well, and first.
     #[must_use]
     pub fn new(boot: Boot, board: Board, window: Window) -> Feed {
-        let ring = Ring { frames: VecDeque::new(), bytes: 0, next: 1, refusals: BTreeMap::new() };
+        let ring = Ring { frames: VecDeque::new(), bytes: 0, next: 1, refusals: BTreeMap::new(), held: 0 };
         Feed(Arc::new(Shared {
             boot,
             window,
@@ -211,31 +276,40 @@ impl Feed {
     }
 
     /// Makes a notice an event: numbered, encoded, kept. Costs the same however many follow, and never waits for one of
-    /// them. Call [`Feed::flush`] after the last of a batch. `now` is when it is published.
-    pub fn publish(&self, now: Wall, notice: &Notice) {
+    /// them. Call [`Feed::flush`] after the last of a batch. `now` is when it is published. Gives how many like it were held
+    /// back before it; `None` if it is held back itself.
+    pub fn publish(&self, now: Wall, notice: &Notice) -> Option<u64> {
         // Before it has a number: who knows the number finds it on the board.
         self.0.board.apply(now, notice);
         let mut ring = self.ring();
         let suppressed = match notice {
-            Notice::Refused { device, code, .. } => match ring.tells_refusal(now, device, code) {
-                Some(suppressed) => suppressed,
-                None => return,
-            },
+            Notice::Refused { device, code, detail } => ring.tells_refusal(now, device, code, detail)?,
             _ => 0,
         };
-        let event = event::of(&self.0.board, now, notice, suppressed);
-        let (text, prev_at) = event::encode(self.id(ring.next), event.kind, event.fields);
-        let frame = Framed { device: event.device, kind: event.kind, text: text.into(), prev_at };
-        ring.bytes += frame.cost();
-        ring.frames.push_back(frame);
-        ring.next += 1;
-        let Window { events, bytes } = self.0.window;
-        // The newest one stays however large it is.
-        while ring.frames.len() > 1 && (ring.frames.len() > events || ring.bytes > bytes) {
-            if let Some(gone) = ring.frames.pop_front() {
-                ring.bytes -= gone.cost();
-            }
+        self.tell(&mut ring, now, notice, suppressed);
+        Some(suppressed)
+    }
+
+    /// Makes what was held back for [`REFUSALS_EVERY`] events, and gives it with how many before each were not told. The
+    /// board knows each of them already.
+    pub fn publish_held(&self, now: Wall) -> Vec<(Notice, u64)> {
+        let mut ring = self.ring();
+        let due = ring.take_held(now);
+        for (notice, suppressed) in &due {
+            self.tell(&mut ring, now, notice, *suppressed);
         }
+        due
+    }
+
+    /// Whether something is held back.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        self.ring().held > 0
+    }
+
+    fn tell(&self, ring: &mut Ring, now: Wall, notice: &Notice, suppressed: u64) {
+        let event = event::of(&self.0.board, now, notice, suppressed);
+        ring.push(self.id(ring.next), event, self.0.window);
     }
 
     /// Wakes those who wait for what was published since the last call.

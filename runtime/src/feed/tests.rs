@@ -220,6 +220,54 @@ fn refusals_of_one_device_are_told_once_a_second_with_how_many_were_not() {
     assert!(feed.ring().refusals.len() <= REFUSALS_MAX);
 }
 
+#[test]
+fn what_was_held_back_is_told_after_a_second_although_nothing_follows() {
+    let feed = feed(4 * REFUSALS_MAX);
+    let mut cursor = follower(&feed, Filter::default());
+    let refused = |name: &str, code, detail: &str| Notice::Refused {
+        device: device(name),
+        code,
+        detail: detail.to_owned(),
+    };
+    assert_eq!(feed.publish(Wall(0), &refused("a", "not_owned", "first")), Some(0));
+    assert!(!feed.holds_back());
+    for at in 1..=1024 {
+        assert_eq!(feed.publish(Wall(at / 2), &refused("a", "not_owned", &format!("no. {at}"))), None);
+    }
+    assert!(feed.holds_back() && feed.publish_held(Wall(999)).is_empty());
+    let due = feed.publish_held(Wall(1000));
+    assert_eq!(due, [(refused("a", "not_owned", "no. 1024"), 1023)]);
+    assert!(!feed.holds_back() && feed.publish_held(Wall(5000)).is_empty(), "it is told once");
+    let seen = told(&mut cursor);
+    let short: Vec<_> = seen.iter().map(|e| (e["detail"].as_str(), e["suppressed"].as_u64())).collect();
+    assert_eq!(short, [(Some("first"), Some(0)), (Some("no. 1024"), Some(1023))]);
+    assert_eq!(feed.board().counted().refused["not_owned"], 1025, "each is counted once");
+    // What was told late counts as told: the next one waits again, and tells of itself alone.
+    assert_eq!(feed.publish(Wall(1500), &refused("a", "not_owned", "again")), None);
+    assert_eq!(feed.publish(Wall(2000), &refused("a", "not_owned", "and again")), Some(1));
+    assert!(!feed.holds_back());
+    // So many at once that not all can be remembered push out nothing that is held back.
+    assert_eq!(feed.publish(Wall(2001), &refused("a", "not_owned", "kept")), None);
+    for n in 0..2 * REFUSALS_MAX {
+        feed.publish(Wall(2002), &refused(&format!("d{n}"), "not_owned", "one of many"));
+    }
+    assert_eq!(feed.publish_held(Wall(3000)), [(refused("a", "not_owned", "kept"), 0)]);
+}
+
+// Several recordings may be given up in one moment, and of each this is the last that anybody hears.
+#[test]
+fn each_recording_that_is_given_up_is_told() {
+    let feed = feed(100);
+    let mut cursor = follower(&feed, Filter::default());
+    for n in 0..17 {
+        let detail = format!("take-{n}");
+        let notice = Notice::Refused { device: device("a"), code: "recording_missing", detail };
+        assert_eq!(feed.publish(Wall(0), &notice), Some(0));
+    }
+    assert_eq!(told(&mut cursor).len(), 17);
+    assert!(!feed.holds_back());
+}
+
 #[tokio::test]
 async fn waiting_ends_with_the_flush_after_an_event_and_not_before() {
     let feed = feed(10);

@@ -51,7 +51,8 @@ pub struct Bounds {
     pub max_message: usize,
     /// How long one frame to a device may take to leave.
     pub write: Duration,
-    /// How long the core may take to admit a link. Stock clients have no timeout of their own: they must be answered.
+    /// How long the site may take to admit a link: to look whether it knows who comes, and to ask the core. Stock clients
+    /// have no timeout of their own: they must be answered.
     pub knock: Duration,
     /// How long a client may take to follow the 101, and to answer a Close.
     pub upgrade: Duration,
@@ -66,6 +67,8 @@ pub struct Bounds {
     /// How much later a link counts as silent that owes an answer: recorders hear nothing while they close and hash a
     /// recording, and say nothing either.
     pub busy: Duration,
+    /// For how long the core takes the address of a recorder whose link is gone for a proof of its uploader.
+    pub bound_keep: Duration,
 }
 
 impl Default for Bounds {
@@ -80,6 +83,7 @@ impl Default for Bounds {
             pong: Duration::from_secs(10),
             messages: message_rate(MESSAGE_RATE),
             busy: Duration::from_secs(60),
+            bound_keep: Duration::from_secs(3600),
         }
     }
 }
@@ -135,6 +139,13 @@ impl Shared {
     fn timed_out(&self, op: Op, role: Role, device: &DeviceId, budget: Duration, elapsed: Duration) {
         let target = format!("{} {device}", role.name());
         self.metrics.timeouts().out(op, &target, budget, elapsed);
+    }
+
+    /// The answer to a handshake that was not judged in time.
+    fn busy(&self, role: Role, device: &DeviceId, begun: Instant) -> Answer {
+        self.timed_out(Op::Knock, role, device, self.bounds.knock, begun.elapsed());
+        let busy = Answer::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the site is busy; try again");
+        busy.retry_after(BUSY)
     }
 }
 
@@ -195,7 +206,7 @@ impl Links {
     }
 
     async fn door(self, role: Role, demand: Demand, mut request: axum::extract::Request) -> Response {
-        let shared = &self.0;
+        let (shared, begun) = (&self.0, Instant::now());
         let (from, remote) = address(&request);
         let (device, accept) = match said(role, &request) {
             Ok(said) => said,
@@ -209,10 +220,13 @@ impl Links {
             credential: credential(&request),
             demand,
         };
-        if let Err(refusal) = shared.hears(from, &stranger).await {
-            return refusal.into_response();
+        let by = begun + shared.bounds.knock;
+        match tokio::time::timeout_at(by, shared.hears(from, &stranger)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(refusal)) => return refusal.into_response(),
+            Err(_) => return shared.busy(role, &device, begun).into_response(),
         }
-        let link = match self.knock(stranger).await {
+        let link = match self.knock(stranger, begun).await {
             Ok(link) => link,
             Err(refusal) => return shared.refusals.count(from, Some(&device), refusal).into_response(),
         };
@@ -235,10 +249,10 @@ impl Links {
     }
 
     /// Asks the core in a task of its own: a link that is admitted after its client or our patience is gone must still
-    /// be reported lost, and the guard in the task's result does that.
-    async fn knock(&self, stranger: Stranger) -> Result<Link, Answer> {
+    /// be reported lost, and the guard in the task's result does that. The handshake has begun at `begun`.
+    async fn knock(&self, stranger: Stranger, begun: Instant) -> Result<Link, Answer> {
         let (device, role) = (stranger.device.clone(), stranger.role);
-        let (inbox, named, begun) = (self.0.inbox.clone(), device.clone(), Instant::now());
+        let (inbox, named, by) = (self.0.inbox.clone(), device.clone(), begun + self.0.bounds.knock);
         let knock = tokio::spawn(async move {
             let admitted = inbox.knock(stranger).await?;
             Ok(admitted.map(|admitted| Link {
@@ -248,17 +262,12 @@ impl Links {
                 outbound: admitted.outbound,
             }))
         });
-        match tokio::time::timeout(self.0.bounds.knock, knock).await {
+        match tokio::time::timeout_at(by, knock).await {
             Ok(Ok(Ok(Ok(link)))) => Ok(link),
             Ok(Ok(Ok(Err(refusal)))) => Err(refused(&refusal)),
             Ok(Ok(Err(Gone))) => Err(refused(&Refusal::Stopping)),
             Ok(Err(_)) => Err(refused(&Refusal::Internal("the knock did not end"))),
-            Err(_) => {
-                self.0.timed_out(Op::Knock, role, &named, self.0.bounds.knock, begun.elapsed());
-                let busy =
-                    Answer::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the site is busy; try again");
-                Err(busy.retry_after(BUSY))
-            }
+            Err(_) => Err(self.0.busy(role, &named, begun)),
         }
     }
 }

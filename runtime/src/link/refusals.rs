@@ -89,9 +89,9 @@ impl Shared {
     async fn is_known(&self, stranger: &Stranger) -> bool {
         let Stranger { device, role, remote, demand, .. } = stranger;
         let Some(token) = stranger.credential else {
-            let at = |seen: DeviceSeen| seen.recorder_link.is_some_and(|up| up.link.remote == *remote);
             let by_address = *demand == Demand::TokenOrAddress && *role == Role::Transfer;
-            return by_address && self.board.device(device).is_some_and(at);
+            let is_bound = |seen: DeviceSeen| self.is_bound(&seen, remote);
+            return by_address && self.board.device(device).is_some_and(is_bound);
         };
         let (device, role) = (device.clone(), *role);
         let known = api::read(self.rows.reads.clone(), &self.rows.runner, move |rows| {
@@ -106,5 +106,18 @@ impl Shared {
             Ok(own && !disabled())
         });
         known.await.unwrap_or(false)
+    }
+
+    /// Whether a device's recorder is linked from this address, or was until a while ago: for so long its uploader needs
+    /// nothing else, and must not suffer from others behind the address.
+    fn is_bound(&self, seen: &DeviceSeen, remote: &str) -> bool {
+        let now = (self.clock)().wall;
+        match &seen.recorder_link {
+            Some(up) => up.link.remote == remote,
+            None => seen
+                .recorder_left
+                .as_ref()
+                .is_some_and(|left| left.remote == remote && left.at.until(now) < self.bounds.bound_keep),
+        }
     }
 }

@@ -12,7 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use tidegate_core::id::{ConnId, DeviceId, Role};
 use tidegate_core::input::{Input, LostWhy};
 use tidegate_core::row::shorten;
-use tidegate_core::wire::{Unusable, recorder, transfer};
+use tidegate_core::wire::{RecorderMessage, TransferMessage, Unusable, recorder, transfer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -107,12 +107,25 @@ impl Scene<'_> {
         self.shared.board.seen(self.device, self.role, (self.shared.clock)().wall);
     }
 
+    /// Decodes what the device says, and settles what that answers.
     fn decoded(&self, bytes: &[u8]) -> Result<Input, Unusable> {
         let conn = self.conn;
-        match self.role {
-            Role::Recorder => recorder::decode(bytes).map(|message| Input::Recorder { conn, message }),
-            Role::Transfer => transfer::decode(bytes).map(|message| Input::Transfer { conn, message }),
+        let (answers, input) = match self.role {
+            Role::Recorder => {
+                let said = recorder::decode(bytes);
+                let answers =
+                    said.as_ref().is_ok_and(|said| matches!(said, RecorderMessage::Response { .. }));
+                (answers, said.map(|message| Input::Recorder { conn, message }))
+            }
+            Role::Transfer => {
+                let said = transfer::decode(bytes);
+                (answers(&said), said.map(|message| Input::Transfer { conn, message }))
+            }
+        };
+        if answers {
+            self.life.settle();
         }
+        input
     }
 }
 
@@ -291,12 +304,29 @@ async fn within<T>(bound: Duration, written: impl Future<Output = T>) -> Result<
     timeout(bound, written).await.map_err(|_| begun.elapsed())
 }
 
-/// Whether a device says something when it gets this. Recorders answer every request; of what uploaders get, only the
-/// acknowledgement has no answer.
+/// Whether a device says something when it gets this. Recorders get nothing but requests and answer each; of what uploaders
+/// get, acknowledgements and cancels have no answer.
 fn is_answered(role: Role, frame: &str) -> bool {
+    let is = |kind: &str| frame.contains(&format!("\"type\":\"{kind}\""));
     match role {
         Role::Recorder => true,
-        Role::Transfer => !frame.contains("\"type\":\"upload_ack\""),
+        Role::Transfer => !is("upload_ack") && !is("cancel"),
+    }
+}
+
+/// Whether an uploader says this when it was asked, and not by itself. A failed upload is both: one that cannot even begin
+/// is told in these words.
+fn answers(said: &Result<TransferMessage, Unusable>) -> bool {
+    match said {
+        Ok(TransferMessage::Status(status)) => !status.connected,
+        Ok(
+            TransferMessage::UploadStarted(_)
+            | TransferMessage::UploadFailed { .. }
+            | TransferMessage::UploadNotFound { .. },
+        ) => true,
+        Ok(TransferMessage::UploadComplete(_) | TransferMessage::Other(_)) => false,
+        // Of known uploaders only what is large can be garbage: a status, which is not said again.
+        Err(Unusable) => true,
     }
 }
 
@@ -356,13 +386,14 @@ struct Life(Mutex<Heard>);
 struct Heard {
     at: Instant,
     held: bool,
-    /// Whether something that is answered left since.
-    owed: bool,
+    /// How many answers are outstanding. Programs that never give one make this too high: it is only asked whether it is
+    /// zero, so whatever it says, silence is borne for [`super::Bounds::busy`] longer and then ends the link.
+    owed: u32,
 }
 
 impl Life {
     fn new() -> Life {
-        Life(Mutex::new(Heard { at: Instant::now(), held: false, owed: false }))
+        Life(Mutex::new(Heard { at: Instant::now(), held: false, owed: 0 }))
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Heard) -> T) -> T {
@@ -370,7 +401,7 @@ impl Life {
     }
 
     fn touch(&self) {
-        self.with(|heard| *heard = Heard { at: Instant::now(), owed: false, ..*heard });
+        self.with(|heard| heard.at = Instant::now());
     }
 
     fn hold(&self, held: bool) {
@@ -378,12 +409,16 @@ impl Life {
     }
 
     fn owe(&self) {
-        self.with(|heard| heard.owed = true);
+        self.with(|heard| heard.owed = heard.owed.saturating_add(1));
+    }
+
+    fn settle(&self) {
+        self.with(|heard| heard.owed = heard.owed.saturating_sub(1));
     }
 
     /// What is added to the patience with a peer that owes an answer.
     fn busy(&self, more: Duration) -> Duration {
-        if self.with(|heard| heard.owed) { more } else { Duration::ZERO }
+        if self.with(|heard| heard.owed > 0) { more } else { Duration::ZERO }
     }
 
     fn heard(&self) -> Instant {

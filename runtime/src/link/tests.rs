@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tidegate_core::id::{Boot, ConnId};
+use tidegate_core::effect::{LinkView, Notice};
+use tidegate_core::id::{Boot, ConnId, Role};
 use tidegate_core::input::{Demand, Input, LostWhy};
 use tidegate_core::refusal::Refusal;
 use tidegate_core::time::{Mono, Now, Wall};
@@ -23,6 +24,7 @@ use crate::server::{self, Clocks};
 use crate::timeouts::{Op, Timeouts};
 
 const CONN: ConnId = ConnId { boot: Boot(1), n: 7 };
+const NOW: Wall = Wall(100 * 60_000);
 const UPDATE: &str = r#"{"type":"state_update","data":{"current":"idle"}}"#;
 
 /// How the played driver answers a knock.
@@ -52,19 +54,25 @@ struct Site {
     _stop: watch::Sender<bool>,
 }
 
-fn parts(bounds: Bounds) -> (Dial, mpsc::Receiver<Letter>, Metrics, Links, watch::Sender<bool>) {
-    let (inbox, letters) = Inbox::new();
-    let board = Board::new();
-    let metrics = Metrics::new(board.clone(), Arc::new(DriverStats::default));
-    let clock: Clocks = Arc::new(|| Now { wall: Wall(1_000), mono: Mono(0) });
+/// A site without a driver: its listener, what comes to its inbox, its figures, its links, and its end.
+type Parts = (Dial, mpsc::Receiver<Letter>, Metrics, Links, watch::Sender<bool>);
+
+fn parts(bounds: Bounds) -> Parts {
     let runner: crate::api::Runner = Arc::new(|job| Box::pin(async move { job() }));
+    parts_with(bounds, Demand::Nothing, Board::new(), runner)
+}
+
+fn parts_with(bounds: Bounds, demand: Demand, board: Board, runner: crate::api::Runner) -> Parts {
+    let (inbox, letters) = Inbox::new();
+    let metrics = Metrics::new(board.clone(), Arc::new(DriverStats::default));
+    let clock: Clocks = Arc::new(|| Now { wall: NOW, mono: Mono(0) });
     let rows = super::Rows { reads: Arc::new(NoRows), runner };
     let links = Links::new(inbox, board, metrics.clone(), clock, bounds, rows);
     let (dial, listener) = pipes();
     let (stop, stopped) = watch::channel(false);
     tokio::spawn(server::serve(
         listener,
-        links.router(|_| Demand::Nothing),
+        links.router(|_| demand),
         server::Bounds::default(),
         stopped,
         None,
@@ -74,7 +82,10 @@ fn parts(bounds: Bounds) -> (Dial, mpsc::Receiver<Letter>, Metrics, Links, watch
 }
 
 fn site(bounds: Bounds, verdict: Verdict) -> Site {
-    let (dial, mut letters, metrics, links, stop) = parts(bounds);
+    played(parts(bounds), verdict)
+}
+
+fn played((dial, mut letters, metrics, links, stop): Parts, verdict: Verdict) -> Site {
     let (heard, inputs) = mpsc::unbounded_channel();
     let (mailed, mailboxes) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -263,6 +274,52 @@ async fn refused_handshakes_are_slowed_down_by_device_and_by_address_and_good_on
     let _link = dialled(&site.dial, "/recorder/r1", 4096).await;
 }
 
+// Strangers behind the address of an uploader could keep it out while its recorder was off, although its address was its
+// proof: only where a recorder was linked was known at the door.
+#[tokio::test(start_paused = true)]
+async fn an_uploader_is_heard_where_its_recorder_was_a_while_ago_whatever_others_there_do() {
+    let board = Board::new();
+    let minutes = |n: i64| Wall(NOW.0 - n * 60_000);
+    for (name, remote, left) in [
+        ("linked", "10.0.0.7", None),
+        ("recent", "10.0.0.7", Some(minutes(59))),
+        ("old", "10.0.0.7", Some(minutes(61))),
+        ("elsewhere", "10.0.0.8", Some(minutes(1))),
+    ] {
+        let device = tidegate_core::id::DeviceId::new(name).expect("a legal id");
+        let at =
+            |link| Notice::Link { device: device.clone(), role: Role::Recorder, link, why: None, version: 1 };
+        let view = LinkView { generation: 1, remote: remote.to_owned(), connected_at: minutes(90) };
+        board.apply(minutes(90), &at(Some(view)));
+        if let Some(left) = left {
+            board.apply(left, &at(None));
+        }
+    }
+    let runner: crate::api::Runner = Arc::new(|job| Box::pin(async move { job() }));
+    let parts = parts_with(Bounds::default(), Demand::TokenOrAddress, board, runner);
+    let mut site = played(parts, Verdict::Admit);
+    for n in 0..120 {
+        let bad = format!("POST /recorder/made-up-{n} HTTP/1.1\r\nconnection: close\r\n{UPGRADE}");
+        assert!(declined(&site.dial, &bad).await.starts_with("http/1.1 405 "), "{n}");
+    }
+    for name in ["old", "elsewhere", "never-seen"] {
+        let knock = format!("GET /transfer/{name} HTTP/1.1\r\nconnection: close\r\n{UPGRADE}");
+        assert!(declined(&site.dial, &knock).await.starts_with("http/1.1 429 "), "{name}");
+    }
+    for name in ["linked", "recent"] {
+        let _link = dialled(&site.dial, &format!("/transfer/{name}"), 4096).await;
+        let device = loop {
+            match site.next().await {
+                Input::Knock { device, .. } => break device,
+                // Of the one before.
+                Input::Lost { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(device.as_str(), name);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_link_that_says_too_much_is_read_more_slowly_and_is_not_silent_meanwhile() {
     let bounds = Bounds { messages: super::message_rate(2), ..Bounds::default() };
@@ -331,6 +388,29 @@ async fn w32_a_knock_without_an_answer_is_declined_and_its_late_link_reported_lo
     assert!(matches!(site.next().await, Input::Knock { .. }));
     go.send_replace(true);
     assert_eq!(site.lost().await, LostWhy::Broken);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_is_answered_in_time_also_where_the_store_does_not_say_whose_token_it_is() {
+    let refusal = Refusal::Unauthorized;
+    let stuck: crate::api::Runner = Arc::new(|_| Box::pin(std::future::pending()));
+    let parts = parts_with(Bounds::default(), Demand::Token, Board::new(), stuck);
+    let mut site = played(parts, Verdict::Refuse(refusal));
+    let knock = format!(
+        "GET /recorder/r1 HTTP/1.1\r\nauthorization: Bearer kws_v1_x\r\nconnection: close\r\n{UPGRADE}"
+    );
+    for n in 0..10 {
+        assert!(declined(&site.dial, &knock).await.starts_with("http/1.1 401 "), "{n}");
+        assert!(matches!(site.next().await, Input::Knock { .. }));
+    }
+    // From now on its token is looked up first.
+    let begun = tokio::time::Instant::now();
+    let got = declined(&site.dial, &knock).await;
+    assert!(got.starts_with("http/1.1 503 ") && got.contains("\r\nretry-after: 5\r\n"), "{got}");
+    assert!(got.contains("\"code\":\"busy\""), "{got}");
+    assert_eq!(begun.elapsed().as_secs(), Bounds::default().knock.as_secs());
+    assert_eq!(site.metrics.timeouts().count(Op::Knock), 1);
+    assert!(site.inputs.try_recv().is_err(), "the core was not asked");
 }
 
 #[tokio::test(start_paused = true)]
@@ -457,14 +537,22 @@ async fn a_silent_link_is_lost_after_an_interval_and_two_timeouts() {
     assert!(text.contains("tidegate_timeouts_total{operation=\"rpc\"} 0"), "{text}");
 }
 
+const REQUEST: &str = "{\"type\":\"rpc_request\"}\n";
+const RESPONSE: &str = r#"{"type":"rpc_response","request_id":"1","success":true}"#;
+
 #[tokio::test(start_paused = true)]
-async fn a_link_that_owes_an_answer_may_be_silent_for_longer_until_it_is_heard() {
-    let request = "{\"type\":\"rpc_request\"}\n";
-    let ack = "{\"task_id\":\"t\",\"type\":\"upload_ack\"}\n";
+async fn a_link_that_owes_an_answer_may_be_silent_for_longer() {
+    let upload = "{\"priority\":0,\"task_id\":\"t\",\"type\":\"upload_request\"}\n";
     let query = "{\"type\":\"status_query\"}\n";
-    for (path, frame, patience) in
-        [("/recorder/r1", request, 110), ("/transfer/r1", query, 105), ("/transfer/r1", ack, 45)]
-    {
+    let ack = "{\"task_id\":\"t\",\"type\":\"upload_ack\"}\n";
+    let cancel = "{\"task_id\":\"t\",\"type\":\"cancel\"}\n";
+    for (path, frame, patience) in [
+        ("/recorder/r1", REQUEST, 110),
+        ("/transfer/r1", upload, 105),
+        ("/transfer/r1", query, 105),
+        ("/transfer/r1", ack, 45),
+        ("/transfer/r1", cancel, 45),
+    ] {
         let mut site = site(Bounds::default(), Verdict::Admit);
         let (_client, mailbox) = site.open(path).await;
         let opened = tokio::time::Instant::now();
@@ -473,16 +561,66 @@ async fn a_link_that_owes_an_answer_may_be_silent_for_longer_until_it_is_heard()
         assert_eq!(site.lost().await, LostWhy::Silent);
         assert_eq!(opened.elapsed().as_secs(), patience, "{path} {frame}");
     }
-    // An answer, or anything else, ends it.
+}
+
+/// Programs work and answer on the thread that also answers pings: while a command is outstanding, a missed pong is no death.
+#[tokio::test(start_paused = true)]
+async fn what_a_link_owes_is_settled_by_its_answer_and_by_nothing_else() {
+    let unsettled = [Message::text(UPDATE), Message::ping("mine"), Message::pong("1")];
+    let cases = unsettled.map(|heard| (heard, 110)).into_iter().chain([(Message::text(RESPONSE), 50)]);
+    for (heard, patience) in cases {
+        let mut site = site(Bounds::default(), Verdict::Admit);
+        let (mut client, mailbox) = site.open("/recorder/r1").await;
+        mailbox.send(Outbound::Text(REQUEST.to_owned())).await.expect("the link lives");
+        client.next().await.expect("a frame").expect("whole");
+        client.send(heard.clone()).await.expect("sent");
+        let last = tokio::time::Instant::now();
+        let mut next = site.next().await;
+        if let Input::Recorder { .. } = next {
+            next = site.next().await;
+        }
+        assert!(matches!(next, Input::Lost { why: LostWhy::Silent, .. }), "{next:?}");
+        assert_eq!(last.elapsed().as_secs(), patience, "{heard:?}");
+    }
+}
+
+// An uploader hashes a recording before it says `upload_started`, one after the other, and hears and says nothing
+// meanwhile. The first answer once settled everything, and the link was given up in the middle of the next hash.
+#[tokio::test(start_paused = true)]
+async fn an_uploader_that_is_asked_for_three_recordings_may_hash_each_of_them_in_silence() {
+    let mut site = site(Bounds::default(), Verdict::Admit);
+    let (mut client, mailbox) = site.open("/transfer/r1").await;
+    for n in 1..=3 {
+        let request = format!("{{\"priority\":0,\"task_id\":\"t{n}\",\"type\":\"upload_request\"}}\n");
+        mailbox.send(Outbound::Text(request)).await.expect("the link lives");
+        assert!(client.next().await.expect("a frame").expect("whole").is_text());
+    }
+    for n in 1..=3 {
+        tokio::time::sleep(Duration::from_secs(80)).await;
+        // What is uploaded between two hashes is told too, and answers nothing.
+        for kind in ["upload_started", "upload_complete"] {
+            let told = format!(r#"{{"type":"{kind}","data":{{"task_id":"t{n}"}}}}"#);
+            client.send(Message::text(told)).await.expect("the link lives");
+            assert!(matches!(site.next().await, Input::Transfer { .. }), "{kind} of {n}");
+        }
+    }
+    let last = tokio::time::Instant::now();
+    assert_eq!(site.lost().await, LostWhy::Silent);
+    assert_eq!(last.elapsed().as_secs(), 45, "it owes nothing any more");
+}
+
+// An answer that never comes makes the link wait longer, but not for ever.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_owes_much_is_given_up_as_soon_as_one_that_owes_one_answer() {
     let mut site = site(Bounds::default(), Verdict::Admit);
     let (mut client, mailbox) = site.open("/recorder/r1").await;
-    mailbox.send(Outbound::Text(request.to_owned())).await.expect("the link lives");
-    client.next().await.expect("a frame").expect("whole");
-    client.send(Message::text(UPDATE)).await.expect("sent");
-    let heard = tokio::time::Instant::now();
-    assert!(matches!(site.next().await, Input::Recorder { .. }));
+    for _ in 0..20 {
+        mailbox.send(Outbound::Text(REQUEST.to_owned())).await.expect("the link lives");
+        client.next().await.expect("a frame").expect("whole");
+    }
+    let opened = tokio::time::Instant::now();
     assert_eq!(site.lost().await, LostWhy::Silent);
-    assert_eq!(heard.elapsed().as_secs(), 50);
+    assert_eq!(opened.elapsed().as_secs(), 110);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::{Bounds, serve};
+use super::{Bounds, Remote, serve};
 use crate::seam::Listener;
 use crate::timeouts::{Op, Timeouts};
 
-/// A listener that hands out the far ends of pipes.
-pub(crate) struct Pipes(mpsc::Receiver<io::Result<DuplexStream>>);
+/// A listener that hands out the far ends of pipes, all from one address.
+pub(crate) struct Pipes(mpsc::Receiver<io::Result<DuplexStream>>, SocketAddr);
 
 /// Opens pipes to a [`Pipes`].
 #[derive(Clone)]
@@ -36,8 +37,12 @@ impl Dial {
 }
 
 pub(crate) fn pipes() -> (Dial, Pipes) {
+    pipes_from(SocketAddr::from(([10, 0, 0, 7], 8080)))
+}
+
+fn pipes_from(peer: SocketAddr) -> (Dial, Pipes) {
     let (send, receive) = mpsc::channel(1);
-    (Dial(send), Pipes(receive))
+    (Dial(send), Pipes(receive, peer))
 }
 
 impl Listener for Pipes {
@@ -51,7 +56,7 @@ impl Listener for Pipes {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::from(([10, 0, 0, 7], 8080)))
+        Ok(self.1)
     }
 }
 
@@ -63,6 +68,10 @@ fn site(router: Router, bounds: Bounds) -> (Dial, watch::Sender<bool>, JoinHandl
 
 async fn hello() -> &'static str {
     "hello"
+}
+
+async fn whence(request: Request) -> String {
+    request.extensions().get::<Remote>().map(|remote| remote.addr.to_string()).unwrap_or_default()
 }
 
 async fn rest(mut stream: DuplexStream) -> String {
@@ -81,6 +90,25 @@ async fn a_request_is_answered_and_an_idle_connection_is_closed() {
     let text = rest(client).await;
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("hello"), "{text}");
     assert!(!text.to_lowercase().contains("\r\ndate:"), "the system's clock does not show: {text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_has_one_form_whichever_listener_it_came_to() {
+    for (came, shown) in [
+        ("10.0.0.7:8080", "10.0.0.7:8080"),
+        ("[::ffff:10.0.0.7]:8080", "10.0.0.7:8080"),
+        ("[2001:db8::7]:8080", "[2001:db8::7]:8080"),
+        ("[fe80::7%3]:8080", "[fe80::7%3]:8080"),
+    ] {
+        let (dial, listener) = pipes_from(came.parse().expect("an address"));
+        let (_stop, stopped) = watch::channel(false);
+        let router = Router::new().route("/", get(whence));
+        tokio::spawn(serve(listener, router, Bounds::default(), stopped, None, Timeouts::default()));
+        let mut client = dial.connect().await;
+        client.write_all(GET).await.expect("a pipe does not fail");
+        let text = rest(client).await;
+        assert!(text.ends_with(&format!("\r\n\r\n{shown}")), "{came}: {text}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

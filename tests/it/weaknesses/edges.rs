@@ -146,15 +146,19 @@ fn w27_a_stranger_displaces_nobody_where_tokens_are_asked_for() {
 #[test]
 fn w34_links_takeovers_and_timeouts_are_counted() {
     run(async {
-        let site = Plan::new().set("devices.rpc_timeout", "300ms").start().await;
+        let site = Plan::new().set("devices.rpc_timeout", "1s").start().await;
         let old = Recorder::dial(&site, DEVICE).await;
         let _uploader = Uploader::connect(&site, DEVICE).await;
-        let mut recorder = Recorder::dial(&site, DEVICE).await;
+        // It answers what it is asked, but for the pause: no other timeout can be taken for that one.
+        let mut recorder = Recorder::connect(&site, DEVICE).await;
         drop(old);
         recorder.link.send_text("no JSON").await.expect("an open link");
+        let timeouts = "tidegate_timeouts_total{operation=\"rpc\"}";
+        let before = metric(&site, timeouts).await.expect("it is there before the first one");
         let path = format!("/api/v1/recorder/{DEVICE}/pause");
         assert_eq!(site.post(&path, &json!({})).await.0, 504);
         for (sample, least) in [
+            (timeouts, before + 1),
             ("tidegate_links{role=\"recorder\"}", 1),
             ("tidegate_links{role=\"transfer\"}", 1),
             ("tidegate_takeovers_total{role=\"recorder\"}", 1),
