@@ -142,6 +142,36 @@ fn shorts(events: &[Told]) -> Vec<String> {
     events.iter().filter_map(short).collect()
 }
 
+/// Nothing follows that could tell of what was held back, and nobody else says anything.
+#[test]
+fn refusals_that_are_held_back_are_told_soon_and_the_log_says_no_more_than_the_stream() {
+    run(async {
+        let site = Plan::new().start().await;
+        let mut uploader = Uploader::connect(&site, DEVICE).await;
+        let mut follower = Follower::follow(&site, "?types=message_refused").await;
+        for n in 0..100 {
+            uploader
+                .say("upload_failed", &json!({"task_id": format!("nobody-{n}"), "reason": "made up"}))
+                .await;
+        }
+        let (mut told, mut suppressed) = (0, 0);
+        while told + suppressed < 100 {
+            let refused = follower.next().await;
+            assert_eq!(refused.data["code"], "not_owned", "{refused:?}");
+            told += 1;
+            suppressed += refused.data["suppressed"].as_u64().expect("a number");
+        }
+        assert_eq!(told + suppressed, 100);
+        assert!(told < 20, "{told} events");
+        until("as many lines as events", STEP, async || {
+            let log = site.log();
+            let lines = log.lines().filter(|line| line.contains("a message was refused")).count() as u64;
+            (lines == told).then_some(())
+        })
+        .await;
+    });
+}
+
 #[test]
 fn the_events_of_a_recording_come_in_the_order_of_what_happened() {
     run(async {
