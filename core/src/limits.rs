@@ -33,8 +33,8 @@ pub const WAITERS_PER_LINK: usize = 64;
 pub const SYNC_RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest pause before a failed `get_state` is repeated: a silent recorder costs two frames a minute.
 pub const SYNC_RETRY_MAX: Duration = Duration::from_secs(30);
-/// An uploader that owes a status and says something else so much later has answered: it was garbage. Until then the schedule
-/// asks for recordings without its list.
+/// An uploader that owes a status and says something else so much later has answered: it was garbage. From then on the
+/// schedule asks for recordings without its list.
 pub const STATUS_OWED_MAX: Duration = Duration::from_secs(60);
 /// An uploader that owes a status and says nothing at all for so long has dropped the question: no file takes that long to read.
 pub const STATUS_LOST: Duration = Duration::from_secs(600);

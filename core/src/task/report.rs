@@ -173,7 +173,11 @@ impl Tasks {
         let row = self.tasks.get(task).filter(|row| row.state == TaskState::Uploading);
         let Some(row) = row.filter(|row| row.recording.is_none()) else { return };
         let facts = bounded(facts);
-        let error = facts.error.clone().or_else(|| row.error.clone());
+        // What the site found stays in front of what the recorder says: it may be that the recording is nowhere.
+        let error = match (row.error.as_deref(), facts.error.as_deref()) {
+            (Some(found), Some(said)) => Some(alloc::format!("{found}; {said}")),
+            (one, other) => one.or(other).map(ToString::to_string),
+        };
         let (task, at) = (task.clone(), cx.now.wall);
         self.enact_task(cx, TaskChange::Noted { task, error, at, facts: Some(facts) });
     }

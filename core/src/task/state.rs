@@ -128,7 +128,7 @@ impl Tasks {
                     self.aliases.insert(wire.clone(), alias);
                     touched.push(Key::Alias(wire.clone()));
                     row.begun = false;
-                    // Under its own name it may be begun as its device was told before: without a token of its own from then.
+                    // Each attempt has a token of its own. One that goes back under its own name keeps it: its device has it.
                     row.token_sha256 = None;
                 }
                 row.attempt = *attempt;

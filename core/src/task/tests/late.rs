@@ -72,7 +72,15 @@ fn what_a_recorder_says_of_a_recording_whose_end_was_found_without_it_is_kept() 
     // The first word counts.
     let other = RecordingFacts { messages: Some(8), ..RecordingFacts::default() };
     assert!(rig.finish("T", &d1(), other).changes.is_empty());
-    assert_eq!(rig.task("T").recording, Some(said));
+    assert_eq!(rig.task("T").recording, Some(said.clone()));
+
+    // What the site found out about it stays in front.
+    let mut rig = recording();
+    rig.link_up(&d1(), 1);
+    rig.say(&d1(), TransferMessage::UploadStarted(claim("T")));
+    rig.on(|tasks, cx| tasks.note(cx, &task_id("T"), Some("recording_missing: nowhere".into())));
+    rig.finish("T", &d1(), said);
+    assert_eq!(rig.task("T").error.as_deref(), Some("recording_missing: nowhere; disk ran full"));
 }
 
 #[test]
